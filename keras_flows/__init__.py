@@ -1,0 +1,27 @@
+"""keras_flows: diffusion, flow and few-step generative models in Keras 3.
+
+One objective, three backends: JAX, TensorFlow and PyTorch.
+"""
+
+from keras_flows import datasets
+from keras_flows import interpolants
+from keras_flows import metrics
+from keras_flows import networks
+from keras_flows import objectives
+from keras_flows import ops
+from keras_flows import presets
+from keras_flows import samplers
+from keras_flows.interfaces import EDMInterface
+from keras_flows.interfaces import FlowMapInterface
+from keras_flows.interfaces import Interface
+from keras_flows.interfaces import MeanFlowInterface
+from keras_flows.interfaces import SiTInterface
+from keras_flows.interfaces import StochasticInterpolantInterface
+from keras_flows.objectives import check_jvp
+from keras_flows.training import EMA
+from keras_flows.training import NonFiniteError
+
+# The name in the interfaces' document.
+Interfaces = Interface
+
+__version__ = "0.1.0"

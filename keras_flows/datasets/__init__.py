@@ -1,0 +1,4 @@
+"""Data sets that need no network."""
+
+from keras_flows.datasets.checkerboard import Checkerboard
+from keras_flows.datasets.checkerboard import Endless

@@ -1,0 +1,93 @@
+"""The 2-D checkerboard: sharp edges and many modes, known in closed form."""
+
+import keras
+import numpy as np
+
+
+class Checkerboard:
+    """Uniform on every other cell of a 4 x 4 board on [-extent, extent]^2.
+
+    The kept cells are those with (i + j) even, i and j counted from the
+    lower left. Area of the support: half of the square.
+
+    Args:
+        extent: half width of the board.
+        cells: cells per side, even.
+    """
+
+    def __init__(self, extent=2.0, cells=4):
+        if cells < 2 or cells % 2:
+            raise ValueError(
+                "`cells` must be an even number of at least 2. "
+                f"Received: {cells!r}."
+            )
+        if not extent > 0:
+            raise ValueError(
+                f"`extent` must be positive. Received: {extent!r}."
+            )
+        self.extent = extent
+        self.cells = cells
+
+    def sample(self, num, seed=None):
+        """(num, 2) float32 samples; `seed` an int, Generator or None."""
+        return self.sample_labelled(num, seed)[0]
+
+    def sample_labelled(self, num, seed=None):
+        """((num, 2) float32 samples, (num,) int32 numbers of their cells)."""
+        rng = _generator(seed)
+        half = self.cells // 2
+        label = rng.integers(0, self.cells * half, num)
+        i = label // half
+        j = 2 * (label % half) + i % 2
+        corner = np.stack([i, j], axis=1)
+        u = rng.random((num, 2))
+        side = 2.0 * self.extent / self.cells
+        x = (corner + u) * side - self.extent
+        return x.astype("float32"), label.astype("int32")
+
+    def density(self, points):
+        """Exact density at points (..., 2)."""
+        side = 2.0 * self.extent / self.cells
+        index = np.floor((np.asarray(points) + self.extent) / side)
+        inside = np.all((index >= 0) & (index < self.cells), axis=-1)
+        kept = inside & (index.sum(axis=-1) % 2 == 0)
+        return kept / (0.5 * (2.0 * self.extent) ** 2)
+
+
+def _generator(seed):
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.Generator(np.random.Philox(seed))
+
+
+class Endless(keras.utils.PyDataset):
+    """Fresh batches of a synthetic data set without end.
+
+    Batch i is a function of (seed, i) alone, so that a run can resume where
+    it was. Train with `fit(dataset, steps_per_epoch=...)`.
+
+    Args:
+        data: an object with `sample(num, seed)`.
+        batch_size: rows of a batch.
+        seed: int.
+    """
+
+    def __init__(self, data, batch_size, seed=0):
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(
+                f"`batch_size` must be at least 1. Received: {batch_size!r}."
+            )
+        self.data = data
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @property
+    def num_batches(self):
+        return None
+
+    def __getitem__(self, index):
+        stream = np.random.Philox(key=self.seed, counter=[0, 0, index, 0])
+        return (
+            self.data.sample(self.batch_size, np.random.Generator(stream)),
+        )

@@ -1,0 +1,168 @@
+"""Errors that name the argument, what came and what would do."""
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_flows.networks import input_names
+
+
+def _dtype(x):
+    dtype = getattr(x, "dtype", None)
+    return None if dtype is None else keras.backend.standardize_dtype(dtype)
+
+
+def check_network(network, needs_r, what):
+    """A Keras model whose inputs fit the objective.
+
+    Keys are compared by name, since a functional model takes an extra key
+    by position and mixes the inputs up.
+    """
+    if not isinstance(network, keras.Model):
+        raise ValueError(
+            "`network` must be a keras.Model called with a dict of 'x', 't' "
+            "and, where the objective needs them, 'r' and 'condition'. "
+            f"Received: {network!r}."
+        )
+    if not network.built:
+        raise ValueError(
+            f"`network` ('{network.name}') is not built: call it once on a "
+            "batch, so that its variables exist before an EMA copies them."
+        )
+    names = input_names(network)
+    if names is None:
+        policy = network.dtype_policy
+        if network.autocast and policy.compute_dtype != policy.variable_dtype:
+            raise ValueError(
+                f"`network` ('{network.name}') is a subclassed model under "
+                f"the policy '{policy.name}' and would cast its times to "
+                f"{policy.compute_dtype}. Pass autocast=False to its "
+                "super().__init__ and cast inside."
+            )
+        return
+    missing = {"x", "t"} - names
+    if needs_r:
+        missing |= {"r"} - names
+    if missing:
+        raise ValueError(
+            f"`network` ('{network.name}') takes {sorted(names)} but {what} "
+            f"needs {sorted(missing)} as well"
+            + (
+                ": a flow map has two times, where x is (t) and where to go "
+                "(r); for kf.networks.MLP pass two_times=True."
+                if missing == {"r"}
+                else "."
+            )
+        )
+    unknown = names - {"x", "t", "r", "condition", "guidance"}
+    if unknown:
+        raise ValueError(
+            f"`network` ('{network.name}') takes {sorted(unknown)}, which "
+            "nothing provides. Known inputs: x, t, r, condition, guidance."
+        )
+
+
+def check_data(x, shape, argument="x"):
+    """A floating tensor (B, *shape) in the library's float dtype."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise ValueError(
+            f"`{argument}` must be a tensor or array. Received: {type(x)}."
+        )
+    dtype = _dtype(x)
+    allowed = {keras.config.floatx(), "bfloat16", "float16"}
+    if keras.config.floatx() == "float64":
+        allowed.add("float32")
+    if dtype not in allowed:
+        remedy = (
+            "scale integers to floats of about unit size first, e.g. "
+            "x.astype('float32') / 127.5 - 1"
+            if "int" in dtype or dtype == "bool"
+            else f"cast it: x.astype('{keras.config.floatx()}')"
+        )
+        raise ValueError(
+            f"`{argument}` must be of dtype {keras.config.floatx()}. "
+            f"Received {dtype}; {remedy}."
+        )
+    if shape is not None and tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"`{argument}` must have shape (batch, "
+            f"{', '.join(map(str, shape))}), as the network's input 'x'. "
+            f"Received: {tuple(x.shape)}."
+        )
+
+
+def check_time(t, x, argument):
+    """A time of shape (B,)."""
+    if len(t.shape) != 1:
+        raise ValueError(
+            f"`{argument}` must be one time per example, of shape (batch,). "
+            f"Received shape {tuple(t.shape)}."
+        )
+    batch = x.shape[0]
+    if t.shape[0] is not None and batch is not None and t.shape[0] != batch:
+        raise ValueError(
+            f"`{argument}` must hold one time for each of the {batch} "
+            f"examples of `x`. Received {t.shape[0]} times."
+        )
+
+
+def check_order(interpolant, t, r):
+    """r on the data side of t, where the values can be read on the host."""
+    if not all(isinstance(v, (float, int, np.ndarray)) for v in (t, r)):
+        return
+    if not np.all(interpolant.toward_data(np.asarray(t), np.asarray(r))):
+        raise ValueError(
+            "`r` must not lie on the noise side of `t`: on this interpolant "
+            f"time runs from {interpolant.t_noise} (noise) to "
+            f"{interpolant.t_data} (data). Received t={t}, r={r}."
+        )
+
+
+def check_condition(condition, network, batch=None):
+    """A condition exactly where the network takes one, of the right shape."""
+    names = input_names(network)
+    if names is None:
+        return
+    takes = "condition" in names
+    if takes and condition is None:
+        raise ValueError(
+            f"`condition` is missing: `network` ('{network.name}') takes "
+            "one. Pass (x, condition) to fit, or condition= to generate."
+        )
+    if not takes and condition is not None:
+        raise ValueError(
+            f"`condition` is left over: `network` ('{network.name}') takes "
+            f"{sorted(names)} only. Give the network a 'condition' input or "
+            "leave the condition away."
+        )
+    if not takes:
+        return
+    expected = network.input["condition"] if network.inputs else None
+    if expected is None or not hasattr(expected, "shape"):
+        return
+    for leaf in tree.flatten(condition):
+        if tuple(leaf.shape[1:]) != tuple(expected.shape[1:]):
+            raise ValueError(
+                "`condition` must have shape (batch"
+                f"{''.join(f', {d}' for d in expected.shape[1:])}), as the "
+                f"network's input. Received: {tuple(leaf.shape)}."
+            )
+        if (
+            batch is not None
+            and leaf.shape[0] is not None
+            and leaf.shape[0] != batch
+        ):
+            raise ValueError(
+                f"`condition` must hold one row for each of the {batch} "
+                f"examples. Received {leaf.shape[0]}."
+            )
+
+
+def check_host_array(x, shape, argument):
+    """The checks of `check_data` on what `fit` was given, before any work."""
+    if isinstance(x, np.ndarray) or (
+        hasattr(x, "shape") and hasattr(x, "dtype")
+    ):
+        if len(x.shape) and x.shape[0] == 0:
+            raise ValueError(f"`{argument}` is empty: shape {x.shape}.")
+        check_data(x, shape, argument)

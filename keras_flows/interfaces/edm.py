@@ -1,0 +1,97 @@
+"""EDM: preconditioned denoising on the variance-exploding path."""
+
+from keras import ops
+
+from keras_flows.interfaces.interface import Interface
+from keras_flows.interpolants import VarianceExploding
+from keras_flows.ops import register
+from keras_flows.samplers import Heun
+
+
+@register
+class EDMInterface(Interface):
+    """x_t = x + t n; D(x_t, t) = c_skip x_t + c_out network(c_in x_t, c_noise).
+
+    L = E (t^2 + sd^2) / (t sd)^2 |D - x|^2 with sd = x_sigma;
+    pred = (x_t - D) / t; score = (D - x_t) / t^2 for unit noise.
+    Source: arXiv 2206.00364, table 1.
+
+    Args:
+        network: see `Interface`.
+        train_time_dist_type: default "lognormal", ln t ~ N(t_mu, t_sigma^2).
+        t_mu, t_sigma, n_mu, n_sigma, x_sigma: see `Interface`.
+        interpolant: a `VarianceExploding`, for other noise levels.
+        cond_drop_ratio, ema, max_skipped_steps, seed, name: see `Interface`.
+    """
+
+    def __init__(
+        self,
+        network,
+        train_time_dist_type="lognormal",
+        t_mu=-1.2,
+        t_sigma=1.2,
+        n_mu=0.0,
+        n_sigma=1.0,
+        x_sigma=0.5,
+        *,
+        t_shift_base=None,
+        interpolant=None,
+        **kwargs,
+    ):
+        path = VarianceExploding() if interpolant is None else interpolant
+        super().__init__(
+            network,
+            path,
+            train_time_dist_type,
+            t_mu,
+            t_sigma,
+            n_mu,
+            n_sigma,
+            x_sigma,
+            t_shift_base,
+            **kwargs,
+        )
+        if not isinstance(self.interpolant, VarianceExploding):
+            raise ValueError(
+                "`interpolant` of EDMInterface must be a VarianceExploding. "
+                f"Received: {self.interpolant}."
+            )
+
+    def _total(self, t):
+        return ops.square(t) + self.x_sigma**2
+
+    def c_in(self, t):
+        """1 / sqrt(sd^2 + t^2)."""
+        return ops.rsqrt(self._total(t))
+
+    def c_out(self, t):
+        """t sd / sqrt(t^2 + sd^2)."""
+        return t * self.x_sigma * ops.rsqrt(self._total(t))
+
+    def c_skip(self, t):
+        """sd^2 / (t^2 + sd^2)."""
+        return self.x_sigma**2 / self._total(t)
+
+    def c_noise(self, t):
+        """ln(t) / 4."""
+        return 0.25 * ops.log(t)
+
+    @property
+    def prediction(self):
+        return "data"
+
+    def target(self, x, n, t):
+        """x."""
+        return x
+
+    def loss_weight(self, t):
+        """(t^2 + sd^2) / (t sd)^2 = 1 / c_out^2."""
+        return self._total(t) / ops.square(t * self.x_sigma)
+
+    @property
+    def default_num_steps(self):
+        return 18
+
+    @property
+    def default_sampler(self):
+        return Heun(grid="karras")

@@ -1,0 +1,182 @@
+"""MeanFlow: one-step generation from the average velocity."""
+
+from keras import ops
+
+from keras_flows.interfaces.flow_map import TimePairs
+from keras_flows.interfaces.sit import SiTInterface
+from keras_flows.ops import register
+
+
+@register
+class MeanFlowInterface(TimePairs, SiTInterface):
+    """u(x_t, t, r), with x_r = x_t - (t - r) u, on x_t = (1 - t) x + t n.
+
+    L = |u - sg(v - (t - r) du/dt)|^2 / sg(|.|^2 + norm_eps)^norm_power.
+    A share `fm_portion` of the rows has r = t; the JVP runs on the others
+    only. Source: arXiv 2505.13447.
+
+    With guidance in training the velocity v, target and tangent alike, is
+    omega v + (1 - omega - kappa) u(x_t, t, t | null)
+    + kappa u(x_t, t, t | c) for t in [guidance_t_min, guidance_t_max]
+    (omega = guidance_scale, kappa = guidance_mixture_ratio): guidance of
+    scale omega / (1 - kappa) in one call at sampling. Dropped labels get
+    the unguided v. The published code defaults to kappa = 0.5, which at
+    omega = 1 is a scale of 2; here 1.0 is off, with kappa = 0.
+
+    Args:
+        network: takes `r`; see `Interface`.
+        train_time_dist_type, t_mu, t_sigma: default logit-normal(-0.4, 1).
+        n_mu, n_sigma, x_sigma, t_shift_base: see `Interface`.
+        guidance_scale: omega.
+        guidance_mixture_ratio: kappa, below 1.
+        guidance_t_min: lowest guided t.
+        guidance_t_max: highest guided t.
+        norm_eps: eps of the adaptive weight.
+        norm_power: p of the adaptive weight; 0 is the plain loss.
+        fm_portion: share of rows with r = t.
+        cond_drop_ratio: share of labels dropped.
+        objective_args, ema, max_skipped_steps, seed, name: see `Interface`.
+    """
+
+    def __init__(
+        self,
+        network,
+        train_time_dist_type="logitnormal",
+        t_mu=-0.4,
+        t_sigma=1.0,
+        n_mu=0.0,
+        n_sigma=1.0,
+        x_sigma=0.5,
+        guidance_scale=1.0,
+        guidance_mixture_ratio=0.0,
+        guidance_t_min=0.0,
+        guidance_t_max=1.0,
+        norm_eps=1e-3,
+        norm_power=1.0,
+        fm_portion=0.75,
+        cond_drop_ratio=0.1,
+        t_shift_base=4096,
+        *,
+        objective="mean_flow",
+        **kwargs,
+    ):
+        super().__init__(
+            network,
+            train_time_dist_type,
+            t_mu,
+            t_sigma,
+            n_mu,
+            n_sigma,
+            x_sigma,
+            t_shift_base,
+            objective=objective,
+            cond_drop_ratio=cond_drop_ratio,
+            **kwargs,
+        )
+        if not 0.0 <= fm_portion <= 1.0:
+            raise ValueError(
+                "`fm_portion` must lie between 0 and 1. "
+                f"Received: {fm_portion!r}."
+            )
+        if not 0.0 <= guidance_mixture_ratio < 1.0:
+            raise ValueError(
+                "`guidance_mixture_ratio` must lie in [0, 1). "
+                f"Received: {guidance_mixture_ratio!r}."
+            )
+        self._guided = guidance_scale != 1.0 or guidance_mixture_ratio != 0.0
+        if self._guided and self.null_label is None:
+            raise ValueError(
+                "Guidance in training needs a network with a null label: "
+                "`network.null_label`. Received guidance_scale="
+                f"{guidance_scale}, guidance_mixture_ratio="
+                f"{guidance_mixture_ratio} and a network without one."
+            )
+        self.guidance_scale = guidance_scale
+        self.guidance_mixture_ratio = guidance_mixture_ratio
+        self.guidance_t_min = guidance_t_min
+        self.guidance_t_max = guidance_t_max
+        self.norm_eps = norm_eps
+        self.norm_power = norm_power
+        self.fm_portion = fm_portion
+
+    @property
+    def diagonal_portion(self):
+        """The name that `TimePairs` knows `fm_portion` by."""
+        return self.fm_portion
+
+    @property
+    def default_num_steps(self):
+        return 1
+
+    def insta_velocity(self, x, n, t, *, y=None, neg_y=None):
+        """The (guided) instantaneous velocity at x_t.
+
+        Args:
+            x, n: data and noise, (B, ...).
+            t: (B,).
+            y: labels, (B,), or None.
+            neg_y: null labels, (B,), or None for the network's own.
+
+        Returns:
+            (v, y, neg_y).
+        """
+        v = self.interpolant.velocity(x, n, t)
+        if y is None or not self._guided:
+            return v, y, neg_y
+        if neg_y is None:
+            neg_y = ops.full_like(y, self.null_label)
+        x_t = self.sample_x_t(x, n, t)
+        omega, kappa = self.guidance_scale, self.guidance_mixture_ratio
+        both = self.pred(
+            ops.concatenate([x_t, x_t]),
+            ops.concatenate([t, t]),
+            condition=ops.concatenate([neg_y, y]),
+        )
+        u_null, u_cond = ops.split(ops.stop_gradient(both), 2)
+        guided = omega * v + (1.0 - omega - kappa) * u_null + kappa * u_cond
+        inside = ops.logical_and(
+            t >= self.guidance_t_min, t <= self.guidance_t_max
+        )
+        v = ops.where(self.bcast_right(inside, v), guided, v)
+        return v, y, neg_y
+
+    def cond_drop(self, x, n, v, y, neg_y):
+        """Drop labels, and with them the guidance of the velocity.
+
+        Rows are dropped independently of the diagonal, so that the null
+        label sees r != t as well.
+
+        Returns:
+            (v, y) after dropping.
+        """
+        if y is None or self.null_label is None or self.cond_drop_ratio == 0:
+            return v, y
+        if neg_y is None:
+            neg_y = ops.full_like(y, self.null_label)
+        drop = self.sample_uniform(ops.shape(y)) < self.cond_drop_ratio
+        plain = n - x
+        return (
+            ops.where(self.bcast_right(drop, v), plain, v),
+            ops.where(drop, neg_y, y),
+        )
+
+    def training_velocity(self, x, n, t, condition):
+        """(v, condition) after guidance and label dropping."""
+        v, y, neg_y = self.insta_velocity(x, n, t, y=condition)
+        return self.cond_drop(x, n, v, y, neg_y)
+
+    def drop_condition(self, condition):
+        """Labels drop in `cond_drop`, together with the velocity."""
+        return condition
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "guidance_scale": self.guidance_scale,
+            "guidance_mixture_ratio": self.guidance_mixture_ratio,
+            "guidance_t_min": self.guidance_t_min,
+            "guidance_t_max": self.guidance_t_max,
+            "norm_eps": self.norm_eps,
+            "norm_power": self.norm_power,
+            "fm_portion": self.fm_portion,
+        }

@@ -1,0 +1,142 @@
+"""What every interpolant shares: conversions, the score, the noise fraction.
+
+With x_t = alpha(t) x + sigma(t) n and v = alpha'(t) x + sigma'(t) n, two
+linear equations in (x, n), every prediction follows from every other. With
+D = alpha sigma' - alpha' sigma,
+
+    n = (alpha v - alpha' x_t) / D,        x = (sigma' x_t - sigma v) / D.
+
+No direction of time enters (arXiv 2303.08797, 2209.03003).
+"""
+
+from keras import ops
+
+from keras_flows.ops import Config
+from keras_flows.ops import bcast_right
+
+
+class Interpolant(Config):
+    """A path x_t = alpha(t) x + sigma(t) n between noise n and data x.
+
+    alpha is always the DATA coefficient, sigma the NOISE coefficient.
+
+    Attributes:
+        t_noise: the time at which x_t is noise; sampling starts there.
+        t_data: the time at which x_t is data; sampling ends there.
+        t_last: the time nearest to `t_data` at which the coefficients are
+            regular: networks are neither trained nor called beyond it.
+
+    Methods take t of shape (B,) and x, n, v, x_t of shape (B, ...).
+    """
+
+    t_noise: float
+    t_data: float
+
+    @property
+    def t_last(self):
+        return self.t_data
+
+    def alpha(self, t):
+        """Data coefficient, shape of t."""
+        raise NotImplementedError
+
+    def sigma(self, t):
+        """Noise coefficient, shape of t."""
+        raise NotImplementedError
+
+    def alpha_dot(self, t):
+        """d alpha / dt, shape of t."""
+        raise NotImplementedError
+
+    def sigma_dot(self, t):
+        """d sigma / dt, shape of t."""
+        raise NotImplementedError
+
+    def time_from_ratio(self, ratio):
+        """The time at which sigma / alpha equals `ratio`."""
+        raise NotImplementedError
+
+    def _coefficients(self, t, like):
+        return tuple(
+            bcast_right(c, like)
+            for c in (
+                self.alpha(t),
+                self.sigma(t),
+                self.alpha_dot(t),
+                self.sigma_dot(t),
+            )
+        )
+
+    def interpolate(self, x, n, t):
+        """x_t = alpha(t) x + sigma(t) n."""
+        a, s, _, _ = self._coefficients(t, x)
+        return a * x + s * n
+
+    def velocity(self, x, n, t):
+        """dx_t/dt = alpha'(t) x + sigma'(t) n."""
+        _, _, da, ds = self._coefficients(t, x)
+        return da * x + ds * n
+
+    def data_from_velocity(self, x_t, v, t):
+        """x = (sigma' x_t - sigma v) / D."""
+        a, s, da, ds = self._coefficients(t, x_t)
+        return (ds * x_t - s * v) / (a * ds - da * s)
+
+    def noise_from_velocity(self, x_t, v, t):
+        """n = (alpha v - alpha' x_t) / D."""
+        a, s, da, ds = self._coefficients(t, x_t)
+        return (a * v - da * x_t) / (a * ds - da * s)
+
+    def velocity_from_data(self, x_t, x, t):
+        """v = (sigma' x_t - D x) / sigma; singular at the data end."""
+        a, s, da, ds = self._coefficients(t, x_t)
+        return (ds * x_t - (a * ds - da * s) * x) / s
+
+    def velocity_from_noise(self, x_t, n, t):
+        """v = (alpha' x_t + D n) / alpha; singular at the noise end."""
+        a, s, da, ds = self._coefficients(t, x_t)
+        return (da * x_t + (a * ds - da * s) * n) / a
+
+    def score_from_velocity(self, x_t, v, t, n_mu=0.0, n_sigma=1.0):
+        """Score of p_t for noise n ~ N(n_mu, n_sigma^2).
+
+        grad log p_t(x_t) = -(n - n_mu) / (sigma n_sigma^2), with n the noise
+        that the velocity implies.
+        """
+        n = self.noise_from_velocity(x_t, v, t)
+        s = bcast_right(self.sigma(t), x_t)
+        return -(n - n_mu) / (s * n_sigma**2)
+
+    def velocity_from_score(self, x_t, score, t, n_mu=0.0, n_sigma=1.0):
+        """The inverse of `score_from_velocity`."""
+        s = bcast_right(self.sigma(t), x_t)
+        return self.velocity_from_noise(
+            x_t, n_mu - s * n_sigma**2 * score, t
+        )
+
+    def noise_fraction(self, t):
+        """0 at `t_last`, 1 at `t_noise`, affine in t, whatever direction."""
+        return (t - self.t_last) / (self.t_noise - self.t_last)
+
+    def time_from_fraction(self, fraction):
+        """The inverse of `noise_fraction`."""
+        return self.t_last + fraction * (self.t_noise - self.t_last)
+
+    def shift(self, t, k):
+        """Time shift: noise fraction f -> k f / (1 + (k - 1) f).
+
+        k > 1 spends more of the time near the noise, as high resolution
+        needs (arXiv 2403.03206).
+        """
+        f = self.noise_fraction(t)
+        return self.time_from_fraction(k * f / (1 + (k - 1) * f))
+
+    def toward_data(self, t, r):
+        """True where r is at least as near to the data as t."""
+        direction = 1.0 if self.t_data > self.t_noise else -1.0
+        return (r - t) * direction >= 0
+
+    def initial(self, noise):
+        """The state at `t_noise`: sigma(t_noise) noise."""
+        t = ops.full((1,), self.t_noise, dtype=noise.dtype)
+        return bcast_right(self.sigma(t), noise) * noise

@@ -1,0 +1,3 @@
+"""Metrics of samples."""
+
+from keras_flows.metrics.histogram_kl import HistogramKL

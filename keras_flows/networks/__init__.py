@@ -1,0 +1,10 @@
+"""Networks: functional `keras.Model`s of (x, t[, r][, condition])."""
+
+from keras_flows.networks.inspect import clone_network
+from keras_flows.networks.inspect import input_names
+from keras_flows.networks.inspect import sample_shape
+from keras_flows.networks.layers import FourierFeatures
+from keras_flows.networks.layers import LayerNormalization
+from keras_flows.networks.layers import SelfAttention
+from keras_flows.networks.layers import TimeFeatures
+from keras_flows.networks.mlp import MLP

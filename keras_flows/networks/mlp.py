@@ -1,0 +1,152 @@
+"""A multilayer perceptron of (x, t[, r][, condition]) for data of any rank."""
+
+import math
+
+import keras
+from keras import layers
+
+from keras_flows.networks.layers import FourierFeatures
+from keras_flows.networks.layers import TimeFeatures
+from keras_flows.ops import float_dtype
+from keras_flows.ops import register
+
+
+@register
+class MLP(keras.Model):
+    """MLP with Fourier features of x and sine features of the times.
+
+    A functional model with inputs `x` (B, *shape), `t` (B,) and, where
+    asked for, `r` (B,) and `condition`; the output has the shape of x.
+
+    Args:
+        dim: int, or tuple for data of higher rank: the shape of one example.
+        width: units of each hidden layer.
+        depth: number of hidden layers.
+        two_times: whether the network takes `r`, as flow maps need.
+        activation: hidden activation, any that Keras knows.
+        fourier_features: number of random Fourier features of x, 0 for none.
+        fourier_scale: their standard deviation, in radians per unit of x.
+        time_features: number of frequencies for each time.
+        num_classes: where given, `condition` is an integer label of shape
+            (B,); label `num_classes` is the null label, `null_label`.
+        condition_dim: where given, `condition` is a float vector of shape
+            (B, condition_dim), an observation say.
+        dtype: dtype policy of the hidden layers.
+        name: model name.
+
+    Example:
+
+    ```python
+    network = kf.networks.MLP(2, width=256, depth=4, two_times=True)
+    ```
+    """
+
+    def __init__(
+        self,
+        dim,
+        width=256,
+        depth=4,
+        two_times=False,
+        activation="silu",
+        fourier_features=16,
+        fourier_scale=2.0,
+        time_features=4,
+        num_classes=None,
+        condition_dim=None,
+        dtype=None,
+        name="mlp",
+    ):
+        shape = (dim,) if isinstance(dim, int) else tuple(dim)
+        if not shape or min(shape) < 1:
+            raise ValueError(
+                "`dim` must be a positive int or a tuple of them, the shape "
+                f"of one example. Received: {dim!r}."
+            )
+        if depth < 1 or width < 1:
+            raise ValueError(
+                "`width` and `depth` must be at least 1. Received: "
+                f"width={width}, depth={depth}."
+            )
+        if num_classes is not None and condition_dim is not None:
+            raise ValueError(
+                "Give `num_classes` or `condition_dim`, not both."
+            )
+        inputs = {
+            "x": keras.Input(shape, dtype=float_dtype(), name="x"),
+            "t": keras.Input((), dtype=float_dtype(), name="t"),
+        }
+        if two_times:
+            inputs["r"] = keras.Input((), dtype=float_dtype(), name="r")
+        size = math.prod(shape)
+        x = inputs["x"]
+        if len(shape) > 1:
+            x = layers.Reshape((size,), name="flatten")(x)
+        features = [x]
+        if fourier_features:
+            features = [
+                FourierFeatures(
+                    fourier_features,
+                    fourier_scale,
+                    dtype=float_dtype(),
+                    name="fourier",
+                )(x)
+            ]
+        for time in ("t", "r") if two_times else ("t",):
+            features.append(
+                TimeFeatures(time_features, name=f"{time}_features")(
+                    inputs[time]
+                )
+            )
+        if num_classes is not None:
+            inputs["condition"] = keras.Input(
+                (), dtype="int32", name="condition"
+            )
+            features.append(
+                layers.Embedding(
+                    num_classes + 1, width, dtype=dtype, name="label"
+                )(inputs["condition"])
+            )
+        elif condition_dim is not None:
+            inputs["condition"] = keras.Input(
+                (condition_dim,), dtype=float_dtype(), name="condition"
+            )
+            features.append(inputs["condition"])
+        h = features[0]
+        if len(features) > 1:
+            h = layers.Concatenate(dtype=dtype, name="features")(features)
+        for i in range(depth):
+            h = layers.Dense(
+                width, activation=activation, dtype=dtype, name=f"hidden_{i}"
+            )(h)
+        # A small output layer starts near the zero velocity.
+        y = layers.Dense(
+            size,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            dtype=dtype,
+            name="output",
+        )(h)
+        if len(shape) > 1:
+            y = layers.Reshape(shape, dtype=dtype, name="unflatten")(y)
+        super().__init__(inputs=inputs, outputs=y, name=name)
+        self.null_label = num_classes
+        self._arguments = {
+            "dim": dim,
+            "width": width,
+            "depth": depth,
+            "two_times": two_times,
+            "activation": activation,
+            "fourier_features": fourier_features,
+            "fourier_scale": fourier_scale,
+            "time_features": time_features,
+            "num_classes": num_classes,
+            "condition_dim": condition_dim,
+            "dtype": dtype,
+            "name": name,
+        }
+
+    def get_config(self):
+        return dict(self._arguments)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)

@@ -1,0 +1,167 @@
+"""Flow maps: learn X_{t->r}(x) = x + (r - t) u(x, t, r) in one piece.
+
+Each function is the residual of one paper's condition on pairs t -> r, at
+x_t on the path with velocity v = dx_t/dt; `registry.flow_map_objective`
+adds flow matching on the diagonal, u(x, t, t) = velocity:
+L = E |u(x_t, t, t) - v|^2 + E |residual|^2.
+
+`stop_gradient` names, as in arXiv 2505.18825: "convex" stops the teacher's
+side, so that each term is convex in what it trains; "full" stops the
+spatial Jacobian too; "none" stops nothing.
+"""
+
+from keras import ops
+
+from keras_flows.objectives.derivatives import directional
+
+
+def _check_stop(stop_gradient, allowed):
+    if stop_gradient not in allowed:
+        raise ValueError(
+            f"`stop_gradient` must be one of {allowed} for this objective. "
+            f"Received: {stop_gradient!r}."
+        )
+
+
+def _lagrangian(model, teacher, x_t, t, r, condition, stop_gradient, derivative):
+    """d/dr X_{t->r}(x_t) - b_r(X_{t->r}(x_t))."""
+    _check_stop(stop_gradient, ("convex", "none"))
+    x_r, dx_dr = directional(
+        lambda r: model.jump(x_t, t, r, condition=condition),
+        (r,),
+        (ops.ones_like(r),),
+        derivative,
+    )
+    if stop_gradient == "none":
+        return dx_dr - teacher.pred(x_r, r, condition=condition)
+    x_r = ops.stop_gradient(x_r)
+    return dx_dr - ops.stop_gradient(
+        teacher.pred(x_r, r, condition=condition)
+    )
+
+
+def _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative):
+    """d/dt X_{t->r}(x_t) + grad X_{t->r}(x_t) . b."""
+    _check_stop(stop_gradient, ("convex", "full", "none"))
+    one = ops.ones_like(t)
+    if stop_gradient != "none":
+        b = ops.stop_gradient(b)
+    if stop_gradient != "full":
+        return directional(
+            lambda x, t: model.jump(x, t, r, condition=condition),
+            (x_t, t),
+            (b, one),
+            derivative,
+        )[1]
+    _, time_part = directional(
+        lambda t: model.jump(x_t, t, r, condition=condition),
+        (t,),
+        (one,),
+        derivative,
+    )
+    _, space_part = directional(
+        lambda x: model.jump(x, t, r, condition=condition),
+        (x_t,),
+        (b,),
+        derivative,
+    )
+    return time_part + ops.stop_gradient(space_part)
+
+
+def lsd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
+        derivative="jvp"):  # fmt: skip
+    """Lagrangian self-distillation (arXiv 2505.18825).
+
+    d/dr X_{t->r}(x_t) against the model's own velocity at X_{t->r}(x_t).
+    """
+    return _lagrangian(
+        model, model, x_t, t, r, condition, stop_gradient, derivative
+    )
+
+
+def lmd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
+        derivative="jvp"):  # fmt: skip
+    """Lagrangian map distillation (arXiv 2406.07507): a teacher's velocity."""
+    return _lagrangian(
+        model, model.teacher, x_t, t, r, condition, stop_gradient, derivative
+    )
+
+
+def esd(model, x_t, v, t, r, condition, *, stop_gradient="full",
+        derivative="jvp"):  # fmt: skip
+    """Eulerian self-distillation (arXiv 2505.18825).
+
+    d/dt X_{t->r}(x_t) + grad X . b_t(x_t), with the model's own velocity at
+    the START of the jump, (t, x_t).
+    """
+    b = model.pred(x_t, t, condition=condition)
+    return _eulerian(
+        model, b, x_t, t, r, condition, stop_gradient, derivative
+    )
+
+
+def emd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
+        derivative="jvp"):  # fmt: skip
+    """Eulerian map distillation (arXiv 2406.07507): a teacher's velocity."""
+    b = model.teacher.pred(x_t, t, condition=condition)
+    return _eulerian(
+        model, b, x_t, t, r, condition, stop_gradient, derivative
+    )
+
+
+def mf(model, x_t, v, t, r, condition, *, stop_gradient="full",
+       derivative="jvp"):  # fmt: skip
+    """Mean flow as a flow map: d/dt X + sg(grad X . dx_t/dt).
+
+    As the policy literature writes it (arXiv 2512.01809), with the sampled
+    velocity v. `MeanFlowInterface` stops the whole target instead.
+    """
+    return _eulerian(
+        model, v, x_t, t, r, condition, stop_gradient, derivative
+    )
+
+
+def psd(model, x_t, v, t, r, condition, *, midpoint=True,
+        stop_gradient="convex"):  # fmt: skip
+    """Progressive self-distillation (arXiv 2505.18825), in u.
+
+    u(x_t, t, r) against g u(x_t, t, w) + (1 - g) u(X_{t->w}(x_t), w, r) with
+    w = t + g (r - t); g = 1/2 (`midpoint=True`, PSD-M) or uniform (PSD-U).
+    """
+    _check_stop(stop_gradient, ("convex", "none"))
+    if midpoint:
+        g = 0.5 * ops.ones_like(t)
+    else:
+        g = model.sample_uniform(ops.shape(t))
+    w = t + g * (r - t)
+    first = model.pred(x_t, t, w, condition=condition)
+    x_w = x_t + model.bcast_right(w - t, x_t) * first
+    if stop_gradient == "convex":
+        x_w = ops.stop_gradient(x_w)
+    second = model.pred(x_w, w, r, condition=condition)
+    g = model.bcast_right(g, x_t)
+    target = g * first + (1.0 - g) * second
+    if stop_gradient == "convex":
+        target = ops.stop_gradient(target)
+    return model.pred(x_t, t, r, condition=condition) - target
+
+
+def ctm(model, x_t, v, t, r, condition, *, dt=0.01):
+    """Consistency trajectory model (arXiv 2310.02279).
+
+    X_{t->r}(x_t) against sg X_{s->r}(x_s), x_s one small step along: with
+    the teacher's velocity (Euler) where there is one, else the model's own
+    map. s = t + dt towards r, and never past it.
+    """
+    step = ops.sign(r - t) * ops.minimum(dt, ops.abs(r - t))
+    s = t + step
+    if model.teacher is None:
+        x_s = model.jump(x_t, t, s, condition=condition)
+    else:
+        x_s = x_t + model.bcast_right(step, x_t) * model.teacher.pred(
+            x_t, t, condition=condition
+        )
+    target = model.jump(ops.stop_gradient(x_s), s, r, condition=condition)
+    return model.jump(
+        x_t, t, r, condition=condition
+    ) - ops.stop_gradient(target)

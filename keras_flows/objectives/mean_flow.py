@@ -1,0 +1,48 @@
+"""MeanFlow (arXiv 2505.13447): learn the average velocity u(x_t, t, r)."""
+
+from keras import ops
+
+from keras_flows.objectives.derivatives import directional
+from keras_flows.ops import check_same_shape
+from keras_flows.ops import mean_flat
+from keras_flows.ops import sum_flat
+
+
+def mean_flow(model, x, condition, training, *, derivative="jvp"):
+    """|u - sg(v + (r - t) du/dt)|^2 / sg(|.|^2 + eps)^p.
+
+    du/dt is the derivative of u along (v, 1, 0) for (x_t, t, r), in either
+    direction of time. On rows with r = t that term is exactly zero, so the
+    JVP runs on the other rows only.
+    """
+    n = model.sample_n(ops.shape(x))
+    t, r = model.draw_t_r(x)
+    x_t = model.sample_x_t(x, n, t)
+    v, condition = model.training_velocity(x, n, t, condition)
+
+    rows = model.rows(x)
+    (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
+        rows.split(part) for part in (x_t, t, v, condition)
+    )
+    r_o, _ = rows.split(r)
+
+    # No dropout inside the JVP: its mask would differ between u and du/dt.
+    u_o, du_dt = directional(
+        lambda x_t, t: model.pred(x_t, t, r_o, condition=c_o),
+        (x_o, t_o),
+        (v_o, ops.ones_like(t_o)),
+        derivative,
+    )
+    target = v_o + model.bcast_right(r_o - t_o, v_o) * du_dt
+    u_d = model.pred(x_d, t_d, t_d, condition=c_d, training=training)
+    error = rows.merge(u_o - ops.stop_gradient(target), u_d - v_d)
+
+    square = sum_flat(ops.square(error))
+    weight = 1.0 / ops.power(
+        ops.stop_gradient(square) + model.norm_eps, model.norm_power
+    )
+    check_same_shape(square=square, weight=weight)
+    return {"loss": weight * square, "mse": mean_flat(ops.square(error))}
+
+
+mean_flow.terms = ("mse",)

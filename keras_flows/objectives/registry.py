@@ -1,0 +1,193 @@
+"""Objectives by name, and what an interface must know about each."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+
+from keras import ops
+
+from keras_flows.objectives import flow_map as maps
+from keras_flows.objectives import policy
+from keras_flows.objectives.flow_matching import flow
+from keras_flows.objectives.mean_flow import mean_flow
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """An objective function and its needs.
+
+    Attributes:
+        fn: function (model, x, condition, training, **options) to a dict of
+            per-example terms of shape (B,), "loss" first.
+        needs_r: whether the network must take the second time `r`.
+        teacher: "required", "optional" or "none".
+        prediction: what the network predicts, "velocity" or "data".
+        start: what sampling starts from, "noise" or "zero".
+        sampler: name of the sampler that fits.
+        num_steps: its default number of steps.
+    """
+
+    fn: Callable
+    needs_r: bool = False
+    teacher: str = "none"
+    prediction: str = "velocity"
+    start: str = "noise"
+    sampler: str = "euler"
+    num_steps: int = 9
+
+    @property
+    def name(self):
+        return self.fn.__name__
+
+    @property
+    def terms(self):
+        """Names of the terms beside "loss"."""
+        return tuple(getattr(self.fn, "terms", ()))
+
+    def options(self, given):
+        """`given` checked against the function's keyword-only arguments."""
+        signature = inspect.signature(getattr(self.fn, "residual", self.fn))
+        known = [
+            p.name
+            for p in signature.parameters.values()
+            if p.kind == inspect.Parameter.KEYWORD_ONLY
+        ]
+        for key in given:
+            if key not in known:
+                raise ValueError(
+                    f"`objective_args` has an unknown key {key!r} for "
+                    f"objective '{self.name}'. Known: "
+                    f"{', '.join(known) or 'none'}."
+                )
+        return dict(given)
+
+
+def flow_map_objective(residual):
+    """Turn a condition on pairs t -> r into an objective with `fit`.
+
+    Args:
+        residual: function (model, x_t, v, t, r, condition, **options) to a
+            tensor shaped like x_t that vanishes at the exact flow map.
+
+    Returns:
+        An objective function. It splits the batch: the model's
+        `diagonal_portion` trains u(x_t, t, t) against v, the other rows
+        `residual`. Each term is 0 on rows where it does not apply and scaled
+        by B / rows, so that its batch mean is the mean over its own rows;
+        `weighting="batch"` on the model leaves the scale out.
+    """
+
+    def objective(model, x, condition, training, **options):
+        n = model.sample_n(ops.shape(x))
+        t, r = model.draw_t_r(x)
+        x_t = model.sample_x_t(x, n, t)
+        v = model.interpolant.velocity(x, n, t)
+
+        rows = model.rows(x)
+        (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
+            rows.split(part) for part in (x_t, t, v, condition)
+        )
+        r_o, _ = rows.split(r)
+
+        velocity = model.norm(
+            model.pred(x_d, t_d, t_d, condition=c_d, training=training) - v_d
+        )
+        condition = model.norm(
+            residual(model, x_o, v_o, t_o, r_o, c_o, **options)
+        )
+
+        def term(off, diagonal, count):
+            if model.weighting == "rows":
+                scale = rows.batch_size / ops.maximum(count, 1)
+                scale = ops.cast(scale, off.dtype)
+                off, diagonal = off * scale, diagonal * scale
+            return rows.merge(off, diagonal)
+
+        velocity = term(
+            ops.zeros_like(condition), velocity, rows.num_diagonal
+        )
+        condition = term(
+            condition, ops.zeros_like(velocity[: rows.num_diagonal]),
+            rows.num_off,
+        )  # fmt: skip
+        return {
+            "loss": velocity + condition,
+            "velocity_loss": velocity,
+            "map_loss": condition,
+        }
+
+    objective.__name__ = residual.__name__
+    objective.__doc__ = residual.__doc__
+    objective.residual = residual
+    objective.terms = ("velocity_loss", "map_loss")
+    return objective
+
+
+def _flow_map(residual, teacher="none"):
+    return Objective(
+        flow_map_objective(residual),
+        needs_r=True,
+        teacher=teacher,
+        sampler="flow_map_jump",
+        num_steps=1,
+    )
+
+
+def _action(fn, start, sampler, num_steps):
+    return Objective(
+        fn,
+        prediction="data",
+        start=start,
+        sampler=sampler,
+        num_steps=num_steps,
+    )
+
+
+_KNOWN = {
+    objective.name: objective
+    for objective in (
+        Objective(flow),
+        Objective(
+            mean_flow, needs_r=True, sampler="flow_map_jump", num_steps=1
+        ),
+        _flow_map(maps.ctm, teacher="optional"),
+        _flow_map(maps.psd),
+        _flow_map(maps.lsd),
+        _flow_map(maps.esd),
+        _flow_map(maps.mf),
+        _flow_map(maps.lmd, teacher="required"),
+        _flow_map(maps.emd, teacher="required"),
+        _action(policy.regression, "zero", "euler", 1),
+        _action(policy.straight_flow, "noise", "euler", 1),
+        _action(policy.tsd, "noise", "two_step", 2),
+        _action(policy.mip, "zero", "two_step", 2),
+    )
+}
+
+
+def names():
+    """The names that `get` knows."""
+    return tuple(_KNOWN)
+
+
+def get(identifier):
+    """An `Objective` by name, as an instance, or from a function.
+
+    A function (model, x, condition, training) -> terms is taken as a
+    velocity objective; wrap it in `Objective` to say otherwise.
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the known ones.
+    """
+    if isinstance(identifier, Objective):
+        return identifier
+    if isinstance(identifier, str) and identifier.lower() in _KNOWN:
+        return _KNOWN[identifier.lower()]
+    if callable(identifier) and not isinstance(identifier, type):
+        if hasattr(identifier, "residual"):
+            return dataclasses.replace(_KNOWN["lsd"], fn=identifier)
+        return Objective(identifier)
+    raise ValueError(
+        f"Unknown `objective`: {identifier!r}. Known: "
+        f"{', '.join(sorted(_KNOWN))}, an `Objective` or a function."
+    )

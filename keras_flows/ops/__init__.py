@@ -1,0 +1,18 @@
+"""The backend edge: what Keras does not abstract, and small tensor helpers.
+
+Only this package and `training` (and `export`, `datasets` where they must)
+know which backend runs. Everything above speaks `keras.ops`.
+"""
+
+from keras_flows.ops.autodiff import jvp
+from keras_flows.ops.autodiff import value_and_gradients
+from keras_flows.ops.compiled import compiled
+from keras_flows.ops.config import Config
+from keras_flows.ops.config import register
+from keras_flows.ops.config import resolve
+from keras_flows.ops.rows import RowSplit
+from keras_flows.ops.tensors import bcast_right
+from keras_flows.ops.tensors import check_same_shape
+from keras_flows.ops.tensors import float_dtype
+from keras_flows.ops.tensors import mean_flat
+from keras_flows.ops.tensors import sum_flat

@@ -1,0 +1,112 @@
+"""Forward- and reverse-mode derivatives that are right on every backend."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+
+@contextlib.contextmanager
+def _differentiable_attention():
+    """Attention kernels with a forward derivative, for the time of a JVP.
+
+    PyTorch's flash and memory-efficient kernels have none
+    (pytorch#128971), nor have the fused ones that Keras picks on JAX.
+    """
+    if keras.backend.backend() == "torch":
+        from torch.nn.attention import SDPBackend
+        from torch.nn.attention import sdpa_kernel
+
+        with sdpa_kernel([SDPBackend.MATH]):
+            yield
+        return
+    was_off = keras.config.is_flash_attention_enabled() is False
+    keras.config.disable_flash_attention()
+    try:
+        yield
+    finally:
+        if not was_off:
+            keras.config.enable_flash_attention()
+
+
+def jvp(fun, primals, tangents, has_aux=False):
+    """Jacobian-vector product of `fun`, itself differentiable.
+
+    `keras.ops.jvp` with attention kept to kernels that have a forward
+    derivative, and with the tangents checked: a tangent of another shape
+    would broadcast, one of another dtype would raise deep in a backend.
+
+    Args:
+        fun: function of as many tensors as there are `primals`.
+        primals: tuple of tensors at which the derivative is taken.
+        tangents: tuple of tensors of the same shapes, the direction.
+        has_aux: whether `fun` returns (output, aux).
+
+    Returns:
+        (fun(*primals), derivative of fun along tangents[, aux]).
+
+    Raises:
+        ValueError: if the tangents do not match the primals.
+    """
+    primals = tuple(ops.convert_to_tensor(p) for p in primals)
+    if len(primals) != len(tangents):
+        raise ValueError(
+            f"`primals` and `tangents` must be as many. Received "
+            f"{len(primals)} primals and {len(tangents)} tangents."
+        )
+    matched = []
+    for i, (p, v) in enumerate(zip(primals, tangents, strict=True)):
+        v = ops.cast(v, p.dtype)
+        if tuple(p.shape) != tuple(v.shape):
+            raise ValueError(
+                f"`tangents[{i}]` must have the shape of `primals[{i}]`, "
+                f"{tuple(p.shape)}. Received {tuple(v.shape)}."
+            )
+        matched.append(v)
+    with _differentiable_attention():
+        return ops.jvp(fun, primals, tuple(matched), has_aux=has_aux)
+
+
+def value_and_gradients(fun, variables):
+    """Value of the scalar `fun()` and its gradients by `variables`.
+
+    Variables that `fun` does not reach get zeros on every backend.
+
+    Args:
+        fun: function without arguments that returns a scalar tensor.
+        variables: list of `keras.Variable`.
+
+    Returns:
+        (value, list of tensors shaped like the variables).
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        def run(values):
+            mapping = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return fun()
+
+        return jax.value_and_grad(run)([v.value for v in variables])
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = fun()
+        gradients = tape.gradient(
+            value,
+            [v.value for v in variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return value, [tf.convert_to_tensor(g) for g in gradients]
+    import torch
+
+    value = fun()
+    gradients = torch.autograd.grad(
+        value, [v.value for v in variables], allow_unused=True
+    )
+    return value, [
+        torch.zeros_like(v.value) if g is None else g
+        for g, v in zip(gradients, variables, strict=True)
+    ]

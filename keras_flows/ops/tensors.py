@@ -1,0 +1,52 @@
+"""Shape and dtype helpers shared by every level."""
+
+import keras
+from keras import ops
+
+
+def float_dtype():
+    """The dtype of times, losses and JVP combinations.
+
+    float32 under every dtype policy (bfloat16 times destroy few-step
+    objectives), and float64 where the user set `floatx` to float64.
+    """
+    return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def bcast_right(x, y):
+    """Reshape `x` of shape (B,) to (B, 1, ..., 1), the rank of `y`."""
+    missing = len(y.shape) - len(x.shape)
+    if missing < 0:
+        raise ValueError(
+            f"`x` of shape {tuple(x.shape)} has a higher rank than `y` of "
+            f"shape {tuple(y.shape)}; it cannot be broadcast to it."
+        )
+    for _ in range(missing):
+        x = ops.expand_dims(x, -1)
+    return x
+
+
+def mean_flat(x):
+    """Mean over every axis but the first: (B, ...) -> (B,)."""
+    return ops.mean(x, axis=tuple(range(1, len(x.shape))))
+
+
+def sum_flat(x):
+    """Sum over every axis but the first: (B, ...) -> (B,)."""
+    return ops.sum(x, axis=tuple(range(1, len(x.shape))))
+
+
+def check_same_shape(**tensors):
+    """Refuse to subtract or weigh tensors that would broadcast silently.
+
+    A weight of shape (B, 1) against a loss of shape (B,) gives (B, B)
+    without a word; here it is an error that names both.
+    """
+    (first, a), *rest = tensors.items()
+    for name, b in rest:
+        if tuple(a.shape) != tuple(b.shape):
+            raise ValueError(
+                f"`{first}` and `{name}` must have the same shape. Received "
+                f"{first} of shape {tuple(a.shape)} and {name} of shape "
+                f"{tuple(b.shape)}."
+            )

@@ -1,0 +1,31 @@
+"""Samplers: walk from noise to data with what a model predicts.
+
+A sampler needs only {interpolant, pred, jump, denoise, pred_and_score} of
+the model; guidance is a wrapper with the same methods.
+"""
+
+from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.guidance import Predictor
+from keras_flows.samplers.jump import FlowMapJump
+from keras_flows.samplers.jump import TwoStep
+from keras_flows.samplers.ode import Euler
+from keras_flows.samplers.ode import Heun
+from keras_flows.samplers.sde import EulerMaruyama
+from keras_flows.ops import resolve
+
+_KNOWN = {
+    "euler": Euler,
+    "heun": Heun,
+    "euler_maruyama": EulerMaruyama,
+    "flow_map_jump": FlowMapJump,
+    "two_step": TwoStep,
+}
+
+
+def get(identifier):
+    """A sampler from its name, config or instance.
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the known ones.
+    """
+    return resolve(identifier, _KNOWN, "sampler", Sampler)

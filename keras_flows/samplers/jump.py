@@ -1,0 +1,91 @@
+"""Samplers of flow maps and of two-step policies."""
+
+import dataclasses
+
+from keras import ops
+
+from keras_flows.ops import bcast_right
+from keras_flows.ops import register
+from keras_flows.samplers.base import Sampler
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class FlowMapJump(Sampler):
+    """x_r = X_{t->r}(x_t) = x_t + (r - t) u(x_t, t, r).
+
+    With `renoise` g > 0 each step but the last jumps further, to the noise
+    fraction sqrt(1 - g^2) f(r), and adds noise up to f(r): CTM's gamma
+    sampling (arXiv 2310.02279); g = 1 is multistep consistency sampling.
+
+    Args:
+        grid: time grid, see `time_grid`.
+        renoise: g, between 0 and 1.
+        shift: time shift of the grid.
+    """
+
+    grid: object = "uniform"
+    renoise: float = 0.0
+    shift: float = 1.0
+
+    def __post_init__(self):
+        if not 0.0 <= self.renoise <= 1.0:
+            raise ValueError(
+                "`renoise` must lie between 0 and 1. "
+                f"Received: {self.renoise}."
+            )
+
+    @property
+    def stochastic(self):
+        return self.renoise > 0
+
+    def step(self, model, x, t, r, noise, last):
+        if last or not self.stochastic:
+            return model.jump(x, t, r)
+        path = model.interpolant
+        keep = (1.0 - self.renoise**2) ** 0.5
+        s = path.time_from_fraction(keep * path.noise_fraction(r))
+        x_s = model.jump(x, t, s)
+        ratio = path.alpha(r) / path.alpha(s)
+        added = ops.square(path.sigma(r)) - ops.square(ratio * path.sigma(s))
+        added = ops.sqrt(ops.maximum(added, 0.0))
+        return bcast_right(ratio, x) * x_s + bcast_right(added, x) * noise
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class TwoStep(Sampler):
+    """Two calls of an action predictor: a0 at the noise end, then at t_fix.
+
+    a = pi(k a0 + (1 - t_fix) z, t_fix) with a0 = pi(z, t_noise); from
+    z = 0 (mip) nothing is added. k = t_fix, or 1 for `form="public"`,
+    whose training drops that factor. Source: arXiv 2512.01809.
+
+    Args:
+        t_fix: the time of the second call.
+        form: "paper" or "public", as the model was trained.
+    """
+
+    t_fix: float = 0.9
+    form: str = "paper"
+
+    def times(self, interpolant, num_steps):
+        if num_steps != 2:
+            raise ValueError(
+                "`num_steps` of the two-step sampler must be 2. "
+                f"Received: {num_steps!r}."
+            )
+        return super().times(interpolant, num_steps)
+
+    def walk(self, step, interpolant, x, noises, num_steps, progress=None):
+        self.times(interpolant, num_steps)
+        x = step(x, interpolant.t_noise, self.t_fix, None, False)
+        if progress is not None:
+            progress()
+            progress()
+        return x
+
+    def step(self, model, x, t, r, noise, last):
+        kept = 1.0 if self.form == "public" else self.t_fix
+        first = model.denoise(x, t)
+        return model.denoise(kept * first + (1.0 - self.t_fix) * x, r)

@@ -1,0 +1,69 @@
+"""The PyTorch train step: backward, gradients averaged over processes."""
+
+import torch
+from keras import ops
+
+from keras_flows.training.common import CommonSteps
+from keras_flows.training.common import global_norm
+from keras_flows.training.common import inner_optimizer
+from keras_flows.training.common import scales_loss
+
+
+def _average_over_processes(tensors):
+    """All-reduce in place; a no-op without `torch.distributed`.
+
+    `DistributedDataParallel` cannot wrap a JVP: it skips the
+    synchronisation, and says nothing.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    world = distributed.get_world_size()
+    for tensor in tensors:
+        distributed.all_reduce(tensor)
+        tensor.div_(world)
+
+
+class TrainStep(CommonSteps):
+    """`train_step` for the PyTorch trainer."""
+
+    def train_step(self, data):
+        optimizer = self.optimizer
+        self.zero_grad()
+        loss, means = self.compute(data, training=True)
+        optimizer.scale_loss(loss).backward()
+        variables = self.trainable_variables
+        gradients = [
+            torch.zeros_like(v.value)
+            if v.value.grad is None
+            else v.value.grad
+            for v in variables
+        ]
+        with torch.no_grad():
+            _average_over_processes(gradients)
+            scale = optimizer.scale_loss(torch.ones_like(loss))
+            norm = global_norm(gradients) / scale
+            loss_value = loss.detach().clone()
+            _average_over_processes([loss_value])
+            finite = torch.isfinite(loss_value)
+            before = int(inner_optimizer(optimizer).iterations)
+            if scales_loss(optimizer):
+                optimizer.apply(gradients, variables)
+            else:
+                finite = torch.logical_and(finite, torch.isfinite(norm))
+                if finite:
+                    optimizer.apply(gradients, variables)
+            after = int(inner_optimizer(optimizer).iterations)
+            means = {name: mean.detach() for name, mean in means.items()}
+            return self.finish_step(
+                means,
+                self._batch_size(data),
+                norm,
+                finite,
+                ops.convert_to_tensor(after > before),
+            )
+
+    def test_step(self, data):
+        # Flow maps may take a JVP in their loss, which no_grad allows.
+        with torch.no_grad():
+            return super().test_step(data)
