@@ -64,7 +64,42 @@ def jvp(fun, primals, tangents, has_aux=False):
             )
         matched.append(v)
     with _differentiable_attention():
+        if keras.backend.backend() == "tensorflow":
+            return _tensorflow_jvp(fun, primals, matched, has_aux)
         return ops.jvp(fun, primals, tuple(matched), has_aux=has_aux)
+
+
+def _tensorflow_jvp(fun, primals, tangents, has_aux):
+    """A JVP from two reverse passes, the transpose of a transpose.
+
+    The gradient g(d) = J^T d is linear in d, and the derivative of
+    <g(d), tangents> by d is J tangents. In a graph nothing of g remains, so
+    the cost is that of forward mode. `tf.autodiff.ForwardAccumulator` wraps
+    every op's JVP in a function whose shapes XLA then wants as constants: a
+    loss differentiated through it compiles anew in every step.
+    """
+    import tensorflow as tf
+
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(primals)
+            output = fun(*primals)
+            output, aux = output if has_aux else (output, None)
+        direction = tf.ones_like(output)
+        outer.watch(direction)
+        transposed = inner.gradient(
+            output,
+            primals,
+            output_gradients=direction,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+    derivative = outer.gradient(
+        transposed,
+        direction,
+        output_gradients=list(tangents),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return (output, derivative, aux) if has_aux else (output, derivative)
 
 
 def value_and_gradients(fun, variables):
