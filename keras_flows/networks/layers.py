@@ -185,12 +185,15 @@ class SelfAttention(keras.layers.Layer):
         qkv = ops.reshape(
             self.qkv(x), (-1, tokens, 3, self.num_heads, head)
         )
-        y = ops.dot_product_attention(
-            qkv[:, :, 0],
-            qkv[:, :, 1],
-            qkv[:, :, 2],
-            scale=1.0 / math.sqrt(head),
-        )
+        q, k, v = (qkv[:, :, i] for i in range(3))
+        scale = 1.0 / math.sqrt(head)
+        if self.compute_dtype == "float64":
+            # JAX's kernel computes its logits in float32 whatever comes in.
+            logits = ops.einsum("bqhd,bkhd->bhqk", q * scale, k)
+            weights = ops.softmax(logits, axis=-1)
+            y = ops.einsum("bhqk,bkhd->bqhd", weights, v)
+        else:
+            y = ops.dot_product_attention(q, k, v, scale=scale)
         return self.out(ops.reshape(y, (-1, tokens, channels)))
 
     def get_config(self):

@@ -98,8 +98,7 @@ def flow_map_objective(residual):
 
         def term(off, diagonal, count):
             if model.weighting == "rows":
-                scale = rows.batch_size / ops.maximum(count, 1)
-                scale = ops.cast(scale, off.dtype)
+                scale = _share(rows.batch_size, count, off.dtype)
                 off, diagonal = off * scale, diagonal * scale
             return rows.merge(off, diagonal)
 
@@ -121,6 +120,15 @@ def flow_map_objective(residual):
     objective.residual = residual
     objective.terms = ("velocity_loss", "map_loss")
     return objective
+
+
+def _share(batch_size, count, dtype):
+    """batch_size / count, where both may be tensors; 0 rows scale nothing."""
+    if isinstance(batch_size, int):
+        return batch_size / max(count, 1)
+    return ops.cast(batch_size, dtype) / ops.cast(
+        ops.maximum(count, 1), dtype
+    )
 
 
 def _flow_map(residual, teacher="none"):

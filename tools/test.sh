@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# All tests: lint, then the same test files under jax, tensorflow and torch.
+# Works alone on a machine with Python 3.11 or later. Arguments go to pytest:
+# tools/test.sh -k samplers
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${TEST_VENV:-.venv-test}
+export TF_CPP_MIN_LOG_LEVEL=3
+
+stamp=$(cksum setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
+if [ ! -f "$venv/.ready-$stamp" ]; then
+  echo "Installing into $venv (CPU builds of the three backends) ..."
+  "${PYTHON:-python3.11}" -m venv "$venv"
+  "$venv/bin/python" -m pip install -q --upgrade pip
+  # torch first and pinned: a range would pull gigabytes of CUDA.
+  "$venv/bin/python" -m pip install -q torch==2.13.0
+  "$venv/bin/python" -m pip install -q -e '.[dev]'
+  touch "$venv/.ready-$stamp"
+fi
+
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+
+failed=0
+for backend in jax tensorflow torch; do
+  echo "== $backend"
+  KERAS_BACKEND=$backend "$venv/bin/python" -m pytest -m "not parity" "$@" ||
+    { [ $? -eq 5 ] || failed=1; }
+done
+echo "== parity"
+KERAS_BACKEND=jax "$venv/bin/python" -m pytest -m parity "$@" ||
+  { [ $? -eq 5 ] || failed=1; }
+exit $failed
