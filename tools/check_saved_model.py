@@ -6,25 +6,41 @@ The folder holds saved_model/ and reference.npz (noise, sample), as
 recipes/checkerboard.py writes them. Keras is barred from the process.
 """
 
+import importlib.machinery
 import pathlib
 import sys
 
 TOLERANCE = 1e-5
 
 
-class _NoKeras:
-    """An import hook that refuses Keras."""
+class NoKeras:
+    """An import hook under which Keras is found but cannot be imported.
+
+    TensorFlow looks for Keras's folder when it starts, and imports it where
+    it can; it does not need it.
+    """
+
+    BARRED = ("keras", "keras_flows", "tf_keras")
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("keras", "keras_flows"):
-            raise ImportError(f"{name} is barred from this process")
-        return None
+        if name.split(".")[0] not in self.BARRED:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None:
+            spec.loader = self
+        return spec
+
+    def create_module(self, spec):
+        raise ImportError(f"{spec.name} is barred from this process")
+
+    def exec_module(self, module):
+        raise ImportError(f"{module} is barred from this process")
 
 
 def main():
     if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
         raise SystemExit(__doc__)
-    sys.meta_path.insert(0, _NoKeras())
+    sys.meta_path.insert(0, NoKeras())
     import numpy as np
     import tensorflow as tf
 

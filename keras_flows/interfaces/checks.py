@@ -137,7 +137,8 @@ def check_condition(condition, network, batch=None):
         )
     if not takes:
         return
-    expected = network.input["condition"] if network.inputs else None
+    inputs = getattr(network, "inputs", None)  # None for a subclassed model
+    expected = network.input["condition"] if inputs else None
     if expected is None or not hasattr(expected, "shape"):
         return
     for leaf in tree.flatten(condition):

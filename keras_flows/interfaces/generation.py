@@ -6,7 +6,6 @@ from keras import tree
 
 from keras_flows import samplers
 from keras_flows.interfaces import checks
-from keras_flows.networks import input_names
 from keras_flows.ops import compiled
 from keras_flows.ops import float_dtype
 from keras_flows.samplers.base import batch_of
@@ -38,7 +37,7 @@ class Generation:
         if not use_ema or not self.emas:
             return self.network
         self._start_emas()
-        return self.emas[0].network
+        return self.emas[0].averaged()
 
     def predictor(self, network, condition, negative, scale, interval):
         """The `Predictor` that samplers see."""
@@ -223,7 +222,7 @@ class Generation:
             checks.check_condition(None, self.network)
             return None
         expected = None
-        if input_names(self.network) is not None:
+        if getattr(self.network, "inputs", None):
             checks_input = self.network.input.get("condition")
             expected = getattr(checks_input, "dtype", None)
 

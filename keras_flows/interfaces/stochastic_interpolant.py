@@ -152,8 +152,8 @@ class StochasticInterpolantInterface(Interface):
     def _noise_net(self, network):
         """The noise network that belongs to `network`, averaged or not."""
         for ema, noise_ema in zip(self.emas, self.noise_emas, strict=True):
-            if network is ema.network:
-                return noise_ema.network
+            if network is ema.averaged():
+                return noise_ema.averaged()
         return self.noise_network
 
     def _check_fit(self, x, y):

@@ -1,5 +1,7 @@
 """What the three train steps share."""
 
+import copy
+
 import keras
 import numpy as np
 from keras import ops
@@ -166,6 +168,7 @@ class CommonSteps:
                 row.
         """
         self._check_fit(x, y)
+        x = _with_tuple_batches(x)
         guard = NonFiniteGuard(self.max_skipped_steps)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             if callbacks is None:
@@ -210,6 +213,33 @@ class CommonSteps:
         for name in ("seed_generator", "evaluation_seed_generator"):
             if name in store.keys():
                 getattr(self, name).state.assign(store[name])
+
+
+class _TupleBatches:
+    """A torch collate function that wraps a bare batch in a tuple."""
+
+    def __init__(self, collate):
+        self.collate = collate
+
+    def __call__(self, rows):
+        batch = self.collate(rows)
+        return batch if isinstance(batch, (tuple, list, dict)) else (batch,)
+
+
+def _with_tuple_batches(x):
+    """A torch DataLoader of bare arrays, as Keras wants it.
+
+    Keras takes the rows of a bare batch for its parts on JAX, and fails on
+    TensorFlow. The user's loader is left as it is.
+    """
+    if not (
+        type(x).__module__.startswith("torch.utils.data")
+        and hasattr(x, "collate_fn")
+    ):
+        return x
+    x = copy.copy(x)
+    x.collate_fn = _TupleBatches(x.collate_fn)
+    return x
 
 
 _EMPTY = (

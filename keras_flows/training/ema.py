@@ -86,9 +86,8 @@ class EMA(keras.layers.Layer):
         )
         self.built = True
 
-    @property
-    def network(self):
-        """The averaged network."""
+    def averaged(self):
+        """The averaged network; a method, since Keras saves properties."""
         return self._hidden.network
 
     @property

@@ -1,0 +1,105 @@
+"""Every Python block of README.md and docs/*.md runs as it stands.
+
+The blocks of a page share one namespace and run in order. They become one
+Python file with the page's own line numbers, so that a traceback points to
+the line of the page. A block is left out where the line before it is
+`<!-- not run: reason -->`.
+"""
+
+import importlib
+import pathlib
+import re
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if page.is_file()
+]
+# Pages that may have no block that runs, and why.
+WITHOUT_CODE = {}
+
+FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*([\w+-]*)")
+NOT_RUN = re.compile(r"^\s*<!-- not run: \S.* -->\s*$")
+
+
+def code_of(text):
+    """(source, number of blocks): the blocks, every other line empty."""
+    source, blocks = [], 0
+    fence, runs, indent, before = None, False, "", ""
+    for line in text.splitlines():
+        found = FENCE.match(line)
+        kept = ""
+        if fence is None and found:
+            indent, fence, language = found.groups()
+            runs = language in ("python", "py", "python3")
+            runs = runs and not NOT_RUN.match(before)
+            blocks += runs
+        elif fence is not None and line.strip() == fence:
+            fence = None
+        elif fence is not None and runs:
+            kept = line.removeprefix(indent)
+        source.append(kept)
+        if line.strip():
+            before = line
+    assert fence is None, "a code block is not closed"
+    return "\n".join(source) + "\n", blocks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_runs(page, tmp_path, monkeypatch):
+    source, blocks = code_of(page.read_text())
+    if not blocks:
+        assert page.name in WITHOUT_CODE, f"{page.name} runs no code"
+        return
+    assert page.name not in WITHOUT_CODE, f"{page.name} has code by now"
+    name = f"page_{re.sub(r'[^a-z]', '_', page.stem.lower())}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # The TensorFlow process of an export finds the page's classes, too.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    try:
+        importlib.import_module(name)
+    finally:
+        sys.modules.pop(name, None)
+
+
+def test_there_are_pages():
+    assert {"extending.md", "conventions.md"} <= {p.name for p in PAGES}
+
+
+def test_blocks_keep_their_lines_and_may_be_left_out():
+    source, blocks = code_of(
+        "# Page\n"
+        "```python\n"
+        "a = 1\n"
+        "```\n"
+        "```bash\n"
+        "echo '```python'\n"
+        "```\n"
+        "<!-- not run: needs a GPU -->\n"
+        "```python\n"
+        "a = 2\n"
+        "```\n"
+        "<!-- not run: -->\n"
+        "- item\n"
+        "  ```python\n"
+        "  b = a\n"
+        "  ```\n"
+    )
+    assert blocks == 2
+    assert source.splitlines()[2] == "a = 1"
+    assert source.splitlines()[14] == "b = a"
+    assert "a = 2" not in source
+    scope = {}
+    exec(source, scope)
+    assert scope["b"] == 1
+
+
+def test_a_comment_without_a_reason_leaves_nothing_out():
+    assert code_of("<!-- not run: -->\n```python\na = 1\n```\n")[1] == 1

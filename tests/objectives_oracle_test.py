@@ -1,0 +1,293 @@
+"""Objectives at the exact flow map of a Gaussian, and off it.
+
+Conditions on the map alone (lsd, psd, ctm, esd, lmd, emd) have a residual of
+zero there. Those with a sampled velocity or target have a residual of mean
+zero given x_t, so it is the gradient of their loss by the network's one
+weight, `delta`, that must vanish at 0, to within its standard error, and not
+elsewhere.
+"""
+
+import numpy as np
+import pytest
+from keras import ops
+from oracle import CASES
+from oracle import ExactNetwork
+from oracle import Oracle
+
+import keras_flows as kf
+from keras_flows.objectives import flow_map_objective
+from keras_flows.objectives.derivatives import directional
+
+ROWS = 512
+PERTURBED = 0.3
+# Residuals are sums of float32 terms of size 1 to 10, so about 1e-6 each and
+# 1e-12 squared; a derivative of the map by JVP loses a little more. 1e-8
+# leaves a margin, and any wrong term would be 1e-4 at the very least.
+ZERO = 1e-8
+NOT_ZERO = 1e-4
+
+MAPS = {
+    "linear": "linear, noise at 0",
+    "linear reversed": "linear, noise at 1",
+    "trigonometric": "trigonometric, noise at 0",
+}
+CONDITIONS = [
+    ("lsd", {}),
+    ("lsd", {"stop_gradient": "none"}),
+    ("psd", {"midpoint": True}),
+    ("psd", {"midpoint": False}),
+    ("psd", {"midpoint": False, "stop_gradient": "none"}),
+    ("ctm", {}),
+    ("ctm", {"dt": 0.2}),
+    ("esd", {}),
+    ("esd", {"stop_gradient": "convex"}),
+    ("lmd", {}),
+    ("emd", {}),
+    ("emd", {"stop_gradient": "full"}),
+]
+
+
+def build(path, objective, delta=0.0, cls="FlowMapInterface",
+          predict="velocity", seed=0, **kwargs):  # fmt: skip
+    """(model, oracle) with the exact network, perturbed by delta."""
+    name, arguments, ours, *_ = CASES[path]
+    interpolant = getattr(kf.interpolants, name)(**arguments)
+    oracle = Oracle(ours)
+    if objective in ("lmd", "emd"):
+        teacher = ExactNetwork(oracle)
+        kwargs["teacher"] = kf.FlowMapInterface(
+            teacher, "flow", interpolant=interpolant, ema=None
+        )
+    network = ExactNetwork(oracle, predict, delta=delta)
+    if cls == "FlowMapInterface":
+        kwargs["objective"] = objective
+    model = getattr(kf, cls)(
+        network, interpolant=interpolant, ema=None, seed=seed, **kwargs
+    )
+    return model, oracle
+
+
+def residual_square(model, oracle):
+    """Mean square of the map residual over a fixed batch."""
+    x = oracle.sample_data(np.random.default_rng(3), ROWS)
+    terms = model.loss(ops.convert_to_tensor(x))
+    return float(ops.convert_to_numpy(ops.mean(terms["map_loss"])))
+
+
+# Conditions on the map.
+
+
+@pytest.mark.parametrize("path", MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize("objective, options", CONDITIONS)
+def test_residual_vanishes_at_the_exact_map(path, objective, options):
+    kwargs = {"objective_args": options, "diagonal_portion": 0.5}
+    found = [
+        residual_square(*build(path, objective, delta, **kwargs))
+        for delta in (0.0, PERTURBED)
+    ]
+    assert found[0] < ZERO
+    assert found[1] > NOT_ZERO
+
+
+@pytest.mark.parametrize("objective", ["lsd", "esd", "lmd", "emd"])
+def test_residual_by_differences(objective):
+    """h = 5e-3: an error of h^2 f''' and 1e-6 / h, both about 1e-4."""
+    options = {"derivative": "finite_difference"}
+    found = residual_square(
+        *build(MAPS["linear"], objective, objective_args=options)
+    )
+    assert found < 1e-6
+
+
+@pytest.mark.parametrize("with_teacher", [False, True])
+def test_ctm_with_a_teacher(with_teacher):
+    """The teacher's Euler step of dt errs by dt^2 / 2 of acceleration."""
+    path = MAPS["trigonometric"]
+    kwargs = {}
+    if with_teacher:
+        kwargs["teacher"] = build(path, "flow")[0]
+    found = [
+        residual_square(
+            *build(path, "ctm", objective_args={"dt": dt}, **kwargs)
+        )
+        for dt in (0.02, 0.04)
+    ]
+    if not with_teacher:
+        assert max(found) < ZERO
+    else:
+        # The residual grows as dt^2, its square as dt^4, but for pairs
+        # nearer than dt.
+        assert found[1] < 1e-4
+        assert 12 < found[1] / found[0] < 17
+
+
+def wrong_esd(model, x_t, v, t, r, condition):
+    """The velocity at the END of the jump."""
+    x_r = model.jump(x_t, t, r)
+    return directional(
+        lambda x, t: model.jump(x, t, r),
+        (x_t, t),
+        (model.pred(x_r, r), ops.ones_like(t)),
+    )[1]
+
+
+def wrong_psd(model, x_t, v, t, r, condition):
+    """The two weights swapped, g = 0.3."""
+    w = t + 0.3 * (r - t)
+    first = model.pred(x_t, t, w)
+    second = model.pred(model.jump(x_t, t, w), w, r)
+    return model.pred(x_t, t, r) - (0.7 * first + 0.3 * second)
+
+
+def wrong_lsd(model, x_t, v, t, r, condition):
+    """The velocity where the jump starts."""
+    x_r, dx_dr = directional(
+        lambda r: model.jump(x_t, t, r), (r,), (ops.ones_like(r),)
+    )
+    return dx_dr - model.pred(x_t, r)
+
+
+@pytest.mark.parametrize("wrong", [wrong_esd, wrong_psd, wrong_lsd])
+def test_wrong_conditions_are_seen(wrong):
+    """The known mistakes are far above `ZERO` at the exact map."""
+    found = residual_square(
+        *build(MAPS["linear"], flow_map_objective(wrong))
+    )
+    assert found > NOT_ZERO
+
+
+# Losses with a sampled target: gradients by `delta`.
+
+CHUNKS = 20
+CHUNK_ROWS = 1000
+
+
+def gradients(term, build_model):
+    """Mean and standard error of d(term)/d(delta) over 20000 rows.
+
+    One model per chunk, since the draws of a model repeat where JAX drops
+    its seeds' updates.
+    """
+    found = []
+    for seed in range(CHUNKS):
+        model, oracle = build_model(seed)
+        x = oracle.sample_data(np.random.default_rng(seed), CHUNK_ROWS)
+        x = ops.convert_to_tensor(x)
+        _, (gradient,) = kf.ops.value_and_gradients(
+            lambda model=model, x=x: ops.mean(model.loss(x)[term]),
+            [model.network.delta],
+        )
+        found.append(float(ops.convert_to_numpy(gradient)))
+    return np.mean(found), np.std(found, ddof=1) / CHUNKS**0.5
+
+
+def check_stationary(term, **kwargs):
+    """Gradient 0 at delta = 0; pulled back at delta = 0.3.
+
+    The standard error comes from 20 chunks, so a deviation is a Student t
+    of 19 degrees: beyond 4.5 with probability 2e-4.
+    """
+    mean, error = gradients(term, lambda seed: build(seed=seed, **kwargs))
+    assert error > 0
+    assert abs(mean) < 4.5 * error, (mean, error)
+    mean, error = gradients(
+        term, lambda seed: build(seed=seed, delta=PERTURBED, **kwargs)
+    )
+    assert mean > 10 * error, (mean, error)
+
+
+@pytest.mark.parametrize("path", MAPS.values(), ids=MAPS)
+def test_mean_flow_as_a_map_is_stationary(path):
+    check_stationary(
+        "map_loss", path=path, objective="mf", diagonal_portion=0.0
+    )
+
+
+@pytest.mark.parametrize("norm_power", [0.0, 1.0])
+def test_mean_flow_is_stationary(norm_power):
+    """Also under the adaptive weight: given x_t the residual is symmetric."""
+    check_stationary(
+        "loss",
+        path="linear, noise at 1",
+        objective="mean_flow",
+        cls="MeanFlowInterface",
+        norm_power=norm_power,
+        fm_portion=0.5,
+    )
+
+
+@pytest.mark.parametrize("path", MAPS.values(), ids=MAPS)
+def test_diagonal_is_stationary(path):
+    check_stationary(
+        "velocity_loss", path=path, objective="lsd", diagonal_portion=1.0
+    )
+
+
+def test_mean_flow_residual_is_not_zero():
+    """Its target is a sample; only its mean is the exact map's."""
+    path = MAPS["linear"]
+    assert residual_square(*build(path, "mf", diagonal_portion=0.0)) > 0.1
+
+
+@pytest.mark.parametrize(
+    "cls, path, predict, scale",
+    [
+        ("SiTInterface", "linear, noise at 1", "velocity", "mse"),
+        ("SiTInterface", "trigonometric, noise at 1", "velocity", "loss"),
+        ("EDMInterface", "variance exploding", "edm", "loss"),
+    ],
+)
+def test_flow_is_stationary(cls, path, predict, scale):
+    check_stationary(
+        scale, path=path, objective="flow", cls=cls, predict=predict
+    )
+
+
+@pytest.mark.parametrize(
+    "objective", ["regression", "straight_flow", "tsd", "mip"]
+)
+def test_policy_objectives_are_stationary_at_the_posterior_mean(objective):
+    """E[x | x_t] is E[x] at the noise end, whatever the network sees there."""
+    check_stationary(
+        "loss", path="linear, noise at 0", objective=objective, predict="data"
+    )
+
+
+@pytest.mark.parametrize("objective", ["tsd", "mip"])
+@pytest.mark.parametrize("term", ["first", "second"])
+def test_both_terms_of_two_step_policies_are_stationary(objective, term):
+    check_stationary(
+        term, path="linear, noise at 0", objective=objective, predict="data"
+    )
+
+
+# What the terms count.
+
+
+def test_rows_weighting():
+    """Each term's batch mean is the mean over its own rows."""
+    path, portion = MAPS["linear"], 0.75
+    by_rows, oracle = build(
+        path, "mf", PERTURBED, diagonal_portion=portion, weighting="rows"
+    )
+    by_batch, _ = build(
+        path, "mf", PERTURBED, diagonal_portion=portion, weighting="batch"
+    )
+    x = ops.convert_to_tensor(
+        oracle.sample_data(np.random.default_rng(0), 64)
+    )
+    a, b = (
+        {k: ops.convert_to_numpy(v) for k, v in model.loss(x).items()}
+        for model in (by_rows, by_batch)
+    )
+    np.testing.assert_allclose(
+        a["velocity_loss"] * portion, b["velocity_loss"], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        a["map_loss"] * (1 - portion), b["map_loss"], rtol=1e-5
+    )
+    assert np.count_nonzero(a["velocity_loss"]) == 48
+    assert np.count_nonzero(a["map_loss"]) == 16
+    np.testing.assert_allclose(
+        a["loss"], a["velocity_loss"] + a["map_loss"], rtol=1e-6
+    )

@@ -1,0 +1,237 @@
+"""Presets and SavedModels: what was saved is what comes back."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_flows as kf
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def interfaces():
+    """Every registered interface with arguments that are not the defaults."""
+    mlp = kf.networks.MLP
+    teacher = kf.FlowMapInterface(mlp(2, 8, 1), "flow", ema=None)
+    return {
+        "sit": kf.SiTInterface(
+            mlp(2, 8, 1, num_classes=4),
+            "beta",
+            n_mu=0.1,
+            n_sigma=1.5,
+            interpolant="trigonometric",
+            ema=[0.9, kf.EMA(std=0.1)],
+            seed=3,
+        ),
+        "edm": kf.EDMInterface(
+            mlp((3, 2), 8, 1),
+            x_sigma=0.7,
+            interpolant=kf.interpolants.VarianceExploding(0.01, 20.0),
+        ),
+        "mean_flow": kf.MeanFlowInterface(
+            mlp(2, 8, 1, two_times=True),
+            norm_power=0.5,
+            fm_portion=0.5,
+            objective_args={"derivative": "finite_difference"},
+        ),
+        "flow_map": kf.FlowMapInterface(
+            mlp(2, 8, 1, two_times=True),
+            "lmd",
+            teacher=teacher,
+            norm="pseudo_huber",
+            weighting="batch",
+            diagonal_portion=0.5,
+        ),
+        "policy": kf.FlowMapInterface(
+            mlp((4, 3), 8, 1, condition_dim=5),
+            "mip",
+            objective_args={"t_fix": 0.8, "form": "public"},
+            ema=None,
+        ),
+        "stochastic": kf.StochasticInterpolantInterface(
+            mlp(2, 8, 1),
+            mlp(2, 8, 1, name="noise"),
+            interpolant=kf.interpolants.StochasticInterpolant(scale=0.5),
+        ),
+    }
+
+
+def sample(model):
+    shape = model.sample_shape
+    rng = np.random.default_rng(0)
+    condition = model.network.input.get("condition")
+    if condition is not None:
+        condition = np.ones((3, *condition.shape[1:]), dtype=condition.dtype)
+    return numpy(
+        model.generate(
+            noise=rng.standard_normal((3, *shape)).astype("float32"),
+            condition=condition,
+            num_steps=2,
+        )
+    )
+
+
+@pytest.mark.parametrize("name", interfaces())
+def test_preset_round_trip(name, tmp_path):
+    model = interfaces()[name]
+    rng = np.random.default_rng(1)
+    for v in model.network.trainable_variables:
+        v.assign(rng.standard_normal(v.shape) * 0.3)
+    expected = sample(model)
+    assert np.abs(expected).max() > 1e-3
+    model.save_to_preset(tmp_path / "preset")
+    loaded = kf.Interface.from_preset(str(tmp_path / "preset"))
+    assert type(loaded) is type(model)
+    assert json.dumps(loaded.get_config(), sort_keys=True) == json.dumps(
+        model.get_config(), sort_keys=True
+    )
+    np.testing.assert_allclose(sample(loaded), expected, rtol=1e-6)
+    files = {p.name for p in (tmp_path / "preset").iterdir()}
+    assert files == {"config.json", "model.weights.h5", "metadata.json"}
+    assert [p.name for p in tmp_path.iterdir()] == ["preset"]
+
+
+def test_keras_file_and_resumed_random_state(tmp_path):
+    model = interfaces()["mean_flow"]
+    model.compile("adam")
+    model.train_on_batch(np.ones((8, 2), dtype="float32"))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        numpy(loaded.seed_generator.state.value),
+        numpy(model.seed_generator.state.value),
+    )
+    np.testing.assert_allclose(sample(loaded), sample(model), rtol=1e-6)
+
+
+def test_weights_without_ema_restart_it(tmp_path):
+    network = kf.networks.MLP(2, 8, 1, two_times=True)
+    plain = kf.FlowMapInterface(network, "lsd", ema=None)
+    for v in network.trainable_variables:
+        v.assign(np.full(v.shape, 0.1))
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    averaged = kf.FlowMapInterface(
+        kf.networks.MLP(2, 8, 1, two_times=True), "lsd", ema=0.9
+    )
+    averaged.compile("adam")
+    averaged.train_on_batch(np.ones((8, 2), dtype="float32"))
+    averaged.load_weights(tmp_path / "plain.weights.h5")
+    assert int(averaged.emas[0].updates) == 0
+    np.testing.assert_allclose(sample(averaged), sample(plain), rtol=1e-6)
+
+
+def test_save_refuses_a_folder_that_is_no_preset(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("keep")
+    with pytest.raises(ValueError, match="not a preset"):
+        interfaces()["edm"].save_to_preset(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    "name, limits",
+    [
+        ("lsd_checkerboard", (0.06, 0.05, 0.048, 0.045, 0.038)),
+        ("psd_checkerboard", (0.15, 0.08, 0.06, 0.05, 0.045)),
+    ],
+)
+def test_shipped_presets_sample_the_checkerboard(name, limits):
+    """The KL of the shipped presets, with a margin for sampling noise."""
+    model = kf.Interface.from_preset(name)
+    metric = kf.metrics.HistogramKL(kf.datasets.Checkerboard())
+    for steps, limit in ((1, limits[0]), (4, limits[2])):
+        x = numpy(model.generate(100_000, num_steps=steps, seed=0))
+        assert 0.0117 * 0.9 < metric(x) < limit * 1.1
+
+
+def test_unknown_preset_lists_the_known():
+    with pytest.raises(ValueError, match="lsd_checkerboard"):
+        kf.Interface.from_preset("lsd_chekerboard")
+    with pytest.raises(ValueError, match="SiTInterface"):
+        kf.SiTInterface.from_preset("lsd_checkerboard")
+
+
+PLAIN = """
+import sys
+sys.path.insert(0, 'tools')
+from check_saved_model import NoKeras
+sys.meta_path.insert(0, NoKeras())
+import numpy as np, tensorflow as tf
+inputs = dict(np.load(sys.argv[2]))
+serve = tf.saved_model.load(sys.argv[1]).signatures['serve']
+for size in (7, 1):
+    out = serve(**{k: tf.constant(v[:size]) for k, v in inputs.items()})
+    np.save(f'{sys.argv[3]}/{size}.npy', list(out.values())[0].numpy())
+assert not [m for m in sys.modules if m.split('.')[0] == 'keras']
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, num_steps, scale",
+    [("flow_map", 2, 1.0), ("policy", 2, 1.0), ("sit", 3, 2.0)],
+)
+def test_saved_model_equals_generate_without_keras(
+    name, num_steps, scale, tmp_path
+):
+    model = interfaces()[name]
+    rng = np.random.default_rng(1)
+    for v in model.network.trainable_variables:
+        v.assign(rng.standard_normal(v.shape) * 0.3)
+    model.export(
+        tmp_path / "served",
+        num_steps=num_steps,
+        guidance_scale=scale,
+        verbose=False,
+    )
+    inputs = {
+        "noise": rng.standard_normal((7, *model.sample_shape)).astype(
+            "float32"
+        )
+    }
+    condition = model.network.input.get("condition")
+    if condition is not None:
+        inputs["condition"] = np.ones(
+            (7, *condition.shape[1:]), dtype=condition.dtype
+        )
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    subprocess.run(
+        [
+            sys.executable, "-c", PLAIN, str(tmp_path / "served"),
+            str(tmp_path / "inputs.npz"), str(tmp_path),
+        ],  # fmt: skip
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    for size in (7, 1):
+        cut = {key: value[:size] for key, value in inputs.items()}
+        expected = numpy(
+            model.generate(
+                num_steps=num_steps, guidance_scale=scale, **cut
+            )
+        )
+        served = np.load(tmp_path / f"{size}.npy")
+        np.testing.assert_allclose(served, expected, atol=1e-5)
+
+
+def test_export_refuses_what_it_cannot_hold(tmp_path):
+    model = interfaces()["sit"]
+    with pytest.raises(ValueError, match="draws noise in every step"):
+        model.export(tmp_path / "x", sampler="euler_maruyama")
+    with pytest.raises(ValueError, match="num_steps"):
+        model.export(tmp_path / "x", num_steps=0)
+    with pytest.raises(ValueError, match="format"):
+        model.export(tmp_path / "x", format="pickle")
+    assert not list(tmp_path.iterdir())
