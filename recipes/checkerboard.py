@@ -29,7 +29,7 @@ import keras_flows as kf
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("objective", ["lsd"], "Objectives to train, in turn.")
-flags.DEFINE_integer("steps", 14_000, "Training steps.", lower_bound=1)
+flags.DEFINE_integer("steps", 11_000, "Training steps.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1024, "Global batch size.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 3e-3, "Peak of the cosine schedule.")
 flags.DEFINE_float("ema", 0.999, "Decay of the moving average.")

@@ -88,8 +88,11 @@ def kl(model, metric):
         metric(
             keras.ops.convert_to_numpy(
                 model.generate(
-                    50_000, num_steps=n, sampler="flow_map_jump"
-                    if model.objective.needs_r else "euler",
+                    50_000,
+                    num_steps=n,
+                    sampler="flow_map_jump"
+                    if model.objective.needs_r
+                    else "euler",
                     seed=1,
                 )  # fmt: skip
             )
@@ -120,9 +123,7 @@ def generative(name, teacher, metric):
         "kl_untrained": dict(zip(STEPS, before, strict=True)),
         "kl": dict(zip(STEPS, after, strict=True)),
         "seconds": round(seconds, 1),
-        "passed": all(
-            a < 0.5 * b for a, b in zip(after, before, strict=True)
-        ),
+        "passed": all(a < 0.5 * b for a, b in zip(after, before, strict=True)),
     }
 
 
@@ -169,9 +170,7 @@ def run_backend():
 def cell(result):
     if "kl" in result:
         values = " / ".join(f"{v:.2f}" for v in result["kl"].values())
-        start = " / ".join(
-            f"{v:.1f}" for v in result["kl_untrained"].values()
-        )
+        start = " / ".join(f"{v:.1f}" for v in result["kl_untrained"].values())
     else:
         values = f"{result['error']:.3f}"
         start = f"{result['error_untrained']:.2f}"
@@ -215,8 +214,12 @@ def main(argv):
     for backend in FLAGS.backends:
         subprocess.run(
             [
-                sys.executable, __file__, "--child", f"--out={out}",
-                f"--steps={FLAGS.steps}", f"--batch_size={FLAGS.batch_size}",
+                sys.executable,
+                __file__,
+                "--child",
+                f"--out={out}",
+                f"--steps={FLAGS.steps}",
+                f"--batch_size={FLAGS.batch_size}",
                 f"--seed={FLAGS.seed}",
             ],  # fmt: skip
             env={**os.environ, "KERAS_BACKEND": backend},

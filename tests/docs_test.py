@@ -14,6 +14,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+# On JAX and TensorFlow, where every block compiles.
+SLOW = {"extending.md"}
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -49,7 +51,16 @@ def code_of(text):
     return "\n".join(source) + "\n", blocks
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page, marks=[pytest.mark.slow] if page.name in SLOW else []
+        )
+        for page in PAGES
+    ],
+    ids=[page.name for page in PAGES],
+)
 def test_page_runs(page, tmp_path, monkeypatch):
     source, blocks = code_of(page.read_text())
     if not blocks:

@@ -43,8 +43,11 @@ def test_guidance_extrapolates_from_the_null_label():
     for scale in (1.0, 2.5):
         found = numpy(
             model.generate(
-                condition=labels, noise=noise, num_steps=4,
-                guidance_scale=scale, sampler="euler",
+                condition=labels,
+                noise=noise,
+                num_steps=4,
+                guidance_scale=scale,
+                sampler="euler",
             )  # fmt: skip
         )
         # dx/dt = 3 + scale (label - 3), from t = 1 to 0.
@@ -57,8 +60,13 @@ def test_guidance_interval_and_negative_condition():
     noise = np.zeros((1, 2), dtype="float32")
     found = numpy(
         model.generate(
-            condition=[1], negative_condition=[0], noise=noise, num_steps=4,
-            guidance_scale=3.0, guidance_interval=(0.4, 0.8), sampler="euler",
+            condition=[1],
+            negative_condition=[0],
+            noise=noise,
+            num_steps=4,
+            guidance_scale=3.0,
+            guidance_interval=(0.4, 0.8),
+            sampler="euler",
         )  # fmt: skip
     )
     # Steps start at f = 1, .75, .5, .25: two are guided, to 0 + 3 (1 - 0).
@@ -102,9 +110,7 @@ def test_new_weights_need_no_new_compilation():
     traced = len(calls)
     after = numpy(model.generate(8, seed=0, sampler=sampler, num_steps=1))
     assert np.abs(after - before).max() > 1e-4
-    live = numpy(
-        model.generate(8, seed=0, num_steps=1, use_ema=False)
-    )
+    live = numpy(model.generate(8, seed=0, num_steps=1, use_ema=False))
     assert np.abs(after - live).max() > 1e-6
     if keras.backend.backend() != "torch":
         assert len(calls) == traced

@@ -361,18 +361,22 @@ class ExactNetwork(keras.Model):
             is E[x | x_t].
         x_sigma: the interface's, for "edm".
         delta: initial value of the weight.
+        rows: None for one weight, or the batch size for a weight per row:
+            then one backward pass gives the gradient of every row, where
+            the rows of a batch are not split.
     """
 
     # `input_names` tells the library which keys a subclassed network takes.
     input_names = ("x", "t", "r")
 
-    def __init__(self, oracle, predict="velocity", x_sigma=0.5, delta=0.0):
+    def __init__(self, oracle, predict="velocity", x_sigma=0.5, delta=0.0,
+                 rows=None):  # fmt: skip
         super().__init__(autocast=False)
         self.oracle = oracle
         self.predicts = predict
         self.x_sigma = x_sigma
         self.delta = self.add_weight(
-            shape=(),
+            shape=() if rows is None else (rows, 1),
             initializer=keras.initializers.Constant(delta),
             dtype="float32",
             name="delta",
@@ -381,7 +385,10 @@ class ExactNetwork(keras.Model):
 
     def call(self, inputs, training=False):
         x, t, r = (inputs[key] for key in ("x", "t", "r"))
-        perturbation = ops.convert_to_tensor(self.delta) * (x + 1.0)
+        delta = ops.convert_to_tensor(self.delta)
+        if len(delta.shape):
+            delta = delta[: x.shape[0]]
+        perturbation = delta * (x + 1.0)
         t, r = ops.expand_dims(t, -1), ops.expand_dims(r, -1)
         predict = getattr(self, f"_{self.predicts}")
         return predict(x, t, r) + perturbation
@@ -426,6 +433,8 @@ class ExactNetwork(keras.Model):
         total = ops.square(t) + self.x_sigma**2
         x_t = x * ops.sqrt(total)
         kept = self.x_sigma**2 / total * x_t
-        return (self._data(x_t, t, r) - kept) * ops.sqrt(total) / (
-            t * self.x_sigma
+        return (
+            (self._data(x_t, t, r) - kept)
+            * ops.sqrt(total)
+            / (t * self.x_sigma)
         )

@@ -196,9 +196,7 @@ def test_saved_model_equals_generate_without_keras(
         verbose=False,
     )
     inputs = {
-        "noise": rng.standard_normal((7, *model.sample_shape)).astype(
-            "float32"
-        )
+        "noise": rng.standard_normal((7, *model.sample_shape)).astype("float32")
     }
     condition = model.network.input.get("condition")
     if condition is not None:
@@ -208,8 +206,12 @@ def test_saved_model_equals_generate_without_keras(
     np.savez(tmp_path / "inputs.npz", **inputs)
     subprocess.run(
         [
-            sys.executable, "-c", PLAIN, str(tmp_path / "served"),
-            str(tmp_path / "inputs.npz"), str(tmp_path),
+            sys.executable,
+            "-c",
+            PLAIN,
+            str(tmp_path / "served"),
+            str(tmp_path / "inputs.npz"),
+            str(tmp_path),
         ],  # fmt: skip
         check=True,
         cwd=ROOT,
@@ -218,9 +220,7 @@ def test_saved_model_equals_generate_without_keras(
     for size in (7, 1):
         cut = {key: value[:size] for key, value in inputs.items()}
         expected = numpy(
-            model.generate(
-                num_steps=num_steps, guidance_scale=scale, **cut
-            )
+            model.generate(num_steps=num_steps, guidance_scale=scale, **cut)
         )
         served = np.load(tmp_path / f"{size}.npy")
         np.testing.assert_allclose(served, expected, atol=1e-5)

@@ -112,16 +112,32 @@ def test_order_on_a_shifted_grid(rng):
     for n in steps:
         sampler = kf.samplers.Heun(shift=3.0)
         x = model.generate(noise=z, num_steps=n, sampler=sampler)
-        errors.append(np.sqrt(np.mean((array(x) - exact(model, oracle, z)) ** 2)))
+        errors.append(
+            np.sqrt(np.mean((array(x) - exact(model, oracle, z)) ** 2))
+        )
     assert abs(slope(steps, errors) - 2) < 0.3, errors
 
 
-def test_edm_defaults_reach_the_data(rng):
-    """18 Heun steps on Karras's grid: 2e-3 from the exact flow to t = 0."""
+def test_edm_defaults_are_its_algorithm(rng):
+    """`generate()` is 18 steps of algorithm 1 of arXiv 2206.00364."""
     model, oracle = build(EXPLODING)
     z = noise(rng, oracle)
-    x = array(model.generate(noise=z))
-    assert np.abs(x - exact(model, oracle, z)).max() < 5e-3
+    i = np.arange(18)
+    levels = (
+        80.0 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80.0 ** (1 / 7))
+    ) ** 7
+    levels = np.append(levels, 0.0)
+    x = 80.0 * z.astype("float64")
+
+    def slope_at(x, t):
+        return (x - oracle.data(x, np.full(ROWS, t))) / t
+
+    for t, r in zip(levels[:-1], levels[1:], strict=True):
+        first = slope_at(x, t)
+        euler = x + (r - t) * first
+        second = slope_at(euler, r) if r > 0 else first
+        x = x + (r - t) * (first + second) / 2
+    np.testing.assert_allclose(array(model.generate(noise=z)), x, atol=5e-5)
 
 
 @pytest.mark.parametrize("case", ["linear, noise at 0", "linear, noise at 1"])
@@ -183,9 +199,7 @@ def law_after(sampler, model, num_steps):
     """Mean and variance where the sampler ends, from the exact start."""
     oracle, path = model.network.oracle, model.interpolant
     mean = np.full(oracle.dim, path_sigma(oracle, path) * oracle.n_mu)
-    var = np.full(
-        oracle.dim, (path_sigma(oracle, path) * oracle.n_sigma) ** 2
-    )
+    var = np.full(oracle.dim, (path_sigma(oracle, path) * oracle.n_sigma) ** 2)
     times = sampler.times(path, num_steps)
     for a, b, c in zip(*affine(sampler, model, times), strict=True):
         mean, var = a * mean + b, a**2 * var + c**2
@@ -230,9 +244,7 @@ def test_euler_maruyama_noise():
     _, _, c = affine(sampler, model, times)
     expected = np.sqrt(0.7 * times[:-1] / 8)
     expected[-1] = 0.0
-    np.testing.assert_allclose(
-        c, np.repeat(expected[:, None], 2, 1), atol=1e-6
-    )
+    np.testing.assert_allclose(c, np.repeat(expected[:, None], 2, 1), atol=1e-6)
 
 
 def test_euler_maruyama_samples_follow_the_recursion():
@@ -258,9 +270,7 @@ def test_euler_maruyama_without_diffusion_is_euler(rng):
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5])
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case != EXPLODING]
-)
+@pytest.mark.parametrize("case", [case for case in CASES if case != EXPLODING])
 def test_jump_with_the_exact_map_is_exact(case, num_steps, rng):
     model, oracle = build(case, n_mu=0.3, n_sigma=1.7)
     z = noise(rng, oracle)
@@ -348,9 +358,7 @@ def test_uniform_grid():
         assert times.dtype == np.float64
         f = np.linspace(1.0, 0.0, 5)
         shifted = path.noise_fraction(time_grid(path, 4, shift=3.0))
-        np.testing.assert_allclose(
-            shifted, 3 * f / (1 + 2 * f), atol=1e-12
-        )
+        np.testing.assert_allclose(shifted, 3 * f / (1 + 2 * f), atol=1e-12)
 
 
 def test_karras_grid():

@@ -27,8 +27,7 @@ def data(num=32):
 
 def weights(model):
     return [
-        ops.convert_to_numpy(v.value)
-        for v in model.network.trainable_variables
+        ops.convert_to_numpy(v.value) for v in model.network.trainable_variables
     ]
 
 
@@ -114,9 +113,7 @@ def test_every_objective_fits_and_follows_its_gradient(objective):
     x = data(16)
     logs = model.train_on_batch(x, return_dict=True)
     after = weights(model)
-    step = np.concatenate(
-        [np.ravel(b - a) for a, b in zip(after, before)]
-    )
+    step = np.concatenate([np.ravel(b - a) for a, b in zip(after, before)])
     assert np.isclose(
         np.linalg.norm(step), 0.1 * logs["gradient_norm"], rtol=1e-4
     )
@@ -135,9 +132,7 @@ def test_mean_flow_logs_unweighted_loss():
     assert logs["mse"] > 1.1
 
 
-@pytest.mark.parametrize(
-    "ema", [0.9, kf.EMA(std=0.1), [0.5, kf.EMA(std=0.05)]]
-)
+@pytest.mark.parametrize("ema", [0.9, kf.EMA(std=0.1), [0.5, kf.EMA(std=0.05)]])
 def test_ema_follows_its_formula(ema):
     model = build(ema=ema)
     x = data(8)
@@ -163,10 +158,7 @@ def test_ema_follows_its_formula(ema):
             ]
     for average, expected in zip(model.emas, averages):
         assert int(average.updates) == 3
-        found = [
-            ops.convert_to_numpy(v.value)
-            for v in average.averages
-        ]
+        found = [ops.convert_to_numpy(v.value) for v in average.averages]
         kept = [
             f
             for f, v in zip(found, model.network.variables)
@@ -194,9 +186,7 @@ def test_power_function_ema_has_the_asked_width():
 
 def test_gradient_accumulation_updates_ema_once_per_update():
     model = build(ema=0.9)
-    model.compile(
-        keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    )
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
     model.fit(data(64), batch_size=8, epochs=1, verbose=0)
     assert int(model.emas[0].updates) == 4
 
@@ -300,9 +290,9 @@ def test_logs_are_means_over_examples():
     model = build("regression", diagonal_portion=1.0)
     model.compile(keras.optimizers.SGD(0.0))
     x = data(12)
-    logged = model.fit(
-        x, batch_size=8, shuffle=False, verbose=0
-    ).history["loss"][0]
+    logged = model.fit(x, batch_size=8, shuffle=False, verbose=0).history[
+        "loss"
+    ][0]
     loss = ops.convert_to_numpy(model.loss(ops.convert_to_tensor(x))["loss"])
     assert np.isclose(logged, loss.mean(), rtol=1e-5)
 

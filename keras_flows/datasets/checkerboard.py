@@ -88,6 +88,4 @@ class Endless(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         stream = np.random.Philox(key=self.seed, counter=[0, 0, index, 0])
-        return (
-            self.data.sample(self.batch_size, np.random.Generator(stream)),
-        )
+        return (self.data.sample(self.batch_size, np.random.Generator(stream)),)

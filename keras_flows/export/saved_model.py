@@ -54,8 +54,7 @@ class Exportable:
         """
         if format != "tf_saved_model":
             raise ValueError(
-                "`format` must be 'tf_saved_model'. "
-                f"Received: {format!r}."
+                f"`format` must be 'tf_saved_model'. Received: {format!r}."
             )
         settings = self._export_settings(num_steps, sampler, guidance_scale)
         target = pathlib.Path(filepath)
@@ -120,9 +119,7 @@ class Exportable:
             from keras_flows.samplers.base import batch_of
 
             condition = inputs.get("condition")
-            negative = self._negative(
-                condition, None, scale, None
-            )
+            negative = self._negative(condition, None, scale, None)
             bound = self.predictor(network, condition, negative, scale, None)
 
             def step(x, t, r, noise, last):
@@ -182,9 +179,7 @@ class Exportable:
             "folder": str(folder),
             "num_steps": settings["num_steps"],
             "guidance_scale": settings["guidance_scale"],
-            "sampler": keras.saving.serialize_keras_object(
-                settings["sampler"]
-            ),
+            "sampler": keras.saving.serialize_keras_object(settings["sampler"]),
             "use_ema": use_ema,
         }
         result = subprocess.run(
@@ -202,8 +197,7 @@ class Exportable:
             raise RuntimeError(
                 "The TensorFlow process that exports for PyTorch failed. A "
                 "network of your own must be importable there, in a module "
-                "that registers it. Its last words:\n"
-                + result.stderr[-2000:]
+                "that registers it. Its last words:\n" + result.stderr[-2000:]
             )
 
     def _verify(self, folder, settings, use_ema):

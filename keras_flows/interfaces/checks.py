@@ -5,6 +5,7 @@ import numpy as np
 from keras import tree
 
 from keras_flows.networks import input_names
+from keras_flows.networks import is_functional
 
 
 def _dtype(x):
@@ -30,15 +31,16 @@ def check_network(network, needs_r, what):
             "batch, so that its variables exist before an EMA copies them."
         )
     names = input_names(network)
+    policy = network.dtype_policy
+    mixed = policy.compute_dtype != policy.variable_dtype
+    if mixed and network.autocast and not is_functional(network):
+        raise ValueError(
+            f"`network` ('{network.name}') is a subclassed model under the "
+            f"policy '{policy.name}' and would cast its times to "
+            f"{policy.compute_dtype}. Pass autocast=False to its "
+            "super().__init__ and cast inside."
+        )
     if names is None:
-        policy = network.dtype_policy
-        if network.autocast and policy.compute_dtype != policy.variable_dtype:
-            raise ValueError(
-                f"`network` ('{network.name}') is a subclassed model under "
-                f"the policy '{policy.name}' and would cast its times to "
-                f"{policy.compute_dtype}. Pass autocast=False to its "
-                "super().__init__ and cast inside."
-            )
         return
     missing = {"x", "t"} - names
     if needs_r:

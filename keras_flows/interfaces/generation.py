@@ -15,6 +15,13 @@ def _rows(structure):
     return tree.flatten(structure)[0].shape[0]
 
 
+def _as_array(condition):
+    """Lists and numbers as NumPy arrays; everything else as it is."""
+    if isinstance(condition, (int, float, list)):
+        return np.asarray(condition)
+    return condition
+
+
 def _cut(structure, part):
     """Some rows of a condition."""
     if structure is None:
@@ -93,6 +100,8 @@ class Generation:
         )
         num_steps = self.default_num_steps if num_steps is None else num_steps
         sampler.times(self.interpolant, num_steps)
+        condition = _as_array(condition)
+        negative_condition = _as_array(negative_condition)
         num_samples = self._count(num_samples, condition, noise)
         condition = self._rows_of(condition, num_samples, "condition")
         negative = self._negative(
@@ -185,9 +194,11 @@ class Generation:
     def _count(self, num_samples, condition, noise):
         counts = {}
         if num_samples is not None:
-            if isinstance(num_samples, bool) or not isinstance(
-                num_samples, (int, np.integer)
-            ) or num_samples < 1:
+            if (
+                isinstance(num_samples, bool)
+                or not isinstance(num_samples, (int, np.integer))
+                or num_samples < 1
+            ):
                 raise ValueError(
                     "`num_samples` must be an int of at least 1. "
                     f"Received: {num_samples!r}."
@@ -199,11 +210,7 @@ class Generation:
             tree.flatten(condition)[0]
         )
         if condition is not None and not scalar:
-            counts["condition"] = _rows(
-                tree.map_structure(np.asarray, condition)
-                if isinstance(condition, (list, int))
-                else condition
-            )
+            counts["condition"] = _rows(condition)
         if not counts:
             raise ValueError(
                 "Pass `num_samples`, or a `condition` or `noise` with one "
@@ -227,15 +234,11 @@ class Generation:
             expected = getattr(checks_input, "dtype", None)
 
         def rows(leaf):
-            if isinstance(leaf, (int, float, list, np.ndarray)):
-                leaf = np.asarray(leaf)
-                if leaf.ndim == 0:
-                    leaf = np.full((num_samples,), leaf)
+            if isinstance(leaf, np.ndarray) and leaf.ndim == 0:
+                leaf = np.full((num_samples,), leaf)
             leaf = ops.convert_to_tensor(leaf)
             return leaf if expected is None else ops.cast(leaf, expected)
 
-        if isinstance(condition, list):
-            condition = np.asarray(condition)
         condition = tree.map_structure(rows, condition)
         checks.check_condition(condition, self.network, num_samples)
         return condition

@@ -49,6 +49,8 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         norm: "l2", "l1", "smooth_l1" or "pseudo_huber", of the residual.
         cond_drop_ratio: share of labels replaced by the network's
             `null_label` in training; without a null label none are.
+        null_label: the label that stands for none, where the network does
+            not have a `null_label` of its own.
         ema: None, a decay, an `EMA`, or a list of these.
         max_skipped_steps: how many steps in a row may be non-finite.
         seed: int or None, the seed of times, noise and label dropping.
@@ -71,6 +73,7 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         objective_args=None,
         norm="l2",
         cond_drop_ratio=0.1,
+        null_label=None,
         ema=0.9999,
         max_skipped_steps=20,
         seed=None,
@@ -106,7 +109,7 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         self.cond_drop_ratio = cond_drop_ratio
         self.norm_name = norm
         self.norm = norms.get(norm)
-        self.null_label = getattr(network, "null_label", None)
+        self.null_label = getattr(network, "null_label", null_label)
         self.sample_shape = sample_shape(network)
         self._takes_r = (
             self.objective.needs_r
@@ -261,9 +264,7 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             elements *= size
         if self.t_shift_base is None or elements <= self.t_shift_base:
             return t
-        return self.interpolant.shift(
-            t, (elements / self.t_shift_base) ** 0.5
-        )
+        return self.interpolant.shift(t, (elements / self.t_shift_base) ** 0.5)
 
     def drop_condition(self, condition):
         """Replace a share of the integer labels by the null label."""
@@ -372,10 +373,11 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             "t_shift_base": self.t_shift_base,
             "objective": self.objective.name
             if self.objective.name in objectives.names()
-            else serialize(self.objective.fn),
+            else serialize(self.objective),
             "objective_args": dict(self.objective_args),
             "norm": self.norm_name,
             "cond_drop_ratio": self.cond_drop_ratio,
+            "null_label": self.null_label,
             "ema": [serialize(e) for e in self.emas],
             "max_skipped_steps": self.max_skipped_steps,
             "seed": self.seed,

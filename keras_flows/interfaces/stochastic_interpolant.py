@@ -75,9 +75,7 @@ class StochasticInterpolantInterface(Interface):
     ):
         path = StochasticInterpolant() if interpolant is None else interpolant
         kwargs.setdefault("objective", bridge_matching)
-        super().__init__(
-            network, path, train_time_dist_type, ema=ema, **kwargs
-        )
+        super().__init__(network, path, train_time_dist_type, ema=ema, **kwargs)
         if not isinstance(self.interpolant, StochasticInterpolant):
             raise ValueError(
                 "`interpolant` must be a StochasticInterpolant. "
@@ -94,9 +92,7 @@ class StochasticInterpolantInterface(Interface):
         self.noise_network = noise_network
         self.noise_emas = []
         if noise_network is not None:
-            self.noise_emas = [
-                EMA(decay=e.decay, std=e.std) for e in self.emas
-            ]
+            self.noise_emas = [EMA(decay=e.decay, std=e.std) for e in self.emas]
             self._average(self.noise_emas, noise_network, "noise_ema")
 
     @property

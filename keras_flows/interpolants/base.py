@@ -110,9 +110,7 @@ class Interpolant(Config):
     def velocity_from_score(self, x_t, score, t, n_mu=0.0, n_sigma=1.0):
         """The inverse of `score_from_velocity`."""
         s = bcast_right(self.sigma(t), x_t)
-        return self.velocity_from_noise(
-            x_t, n_mu - s * n_sigma**2 * score, t
-        )
+        return self.velocity_from_noise(x_t, n_mu - s * n_sigma**2 * score, t)
 
     def noise_fraction(self, t):
         """0 at `t_last`, 1 at `t_noise`, affine in t, whatever direction."""

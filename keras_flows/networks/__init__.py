@@ -2,6 +2,7 @@
 
 from keras_flows.networks.inspect import clone_network
 from keras_flows.networks.inspect import input_names
+from keras_flows.networks.inspect import is_functional
 from keras_flows.networks.inspect import sample_shape
 from keras_flows.networks.layers import FourierFeatures
 from keras_flows.networks.layers import LayerNormalization

@@ -21,6 +21,11 @@ def _input_structure(network):
     )
 
 
+def is_functional(network):
+    """Whether the network tells its inputs by itself."""
+    return _input_structure(network) is not None
+
+
 def input_names(network):
     """The input keys of a network, or None where they cannot be known.
 

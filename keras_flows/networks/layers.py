@@ -131,9 +131,7 @@ class LayerNormalization(keras.layers.Layer):
         variance = ops.mean(x * x, axis=-1, keepdims=True)
         x = x * ops.rsqrt(variance + self.epsilon)
         if self.affine:
-            x = x * ops.cast(self.gamma, x.dtype) + ops.cast(
-                self.beta, x.dtype
-            )
+            x = x * ops.cast(self.gamma, x.dtype) + ops.cast(self.beta, x.dtype)
         return ops.cast(x, dtype)
 
     def get_config(self):
@@ -182,9 +180,7 @@ class SelfAttention(keras.layers.Layer):
     def call(self, x):
         _, tokens, channels = x.shape
         head = channels // self.num_heads
-        qkv = ops.reshape(
-            self.qkv(x), (-1, tokens, 3, self.num_heads, head)
-        )
+        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, head))
         q, k, v = (qkv[:, :, i] for i in range(3))
         scale = 1.0 / math.sqrt(head)
         if self.compute_dtype == "float64":

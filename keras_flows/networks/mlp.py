@@ -68,9 +68,7 @@ class MLP(keras.Model):
                 f"width={width}, depth={depth}."
             )
         if num_classes is not None and condition_dim is not None:
-            raise ValueError(
-                "Give `num_classes` or `condition_dim`, not both."
-            )
+            raise ValueError("Give `num_classes` or `condition_dim`, not both.")
         inputs = {
             "x": keras.Input(shape, dtype=float_dtype(), name="x"),
             "t": keras.Input((), dtype=float_dtype(), name="t"),

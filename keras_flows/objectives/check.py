@@ -92,8 +92,9 @@ def _faults(network, tolerance):
         scale = keras.Variable(np.ones(shape[-1]), dtype=spec.dtype)
         try:
             errors = _compare(
-                lambda x, layer=layer, weigh=weigh, scale=scale: weigh
-                * layer(x * scale),
+                lambda x, layer=layer, weigh=weigh, scale=scale: (
+                    weigh * layer(x * scale)
+                ),
                 (x,),
                 (v,),
                 [scale, *layer.trainable_variables],
@@ -138,9 +139,7 @@ def check_jvp(model, batch, tolerance=0.02):
     path = model.interpolant
     # Away from the ends, where the differences would leave the time range.
     fraction = rng.uniform(0.3, 0.8, x.shape[0])
-    t = path.time_from_fraction(
-        ops.convert_to_tensor(fraction, dtype=x.dtype)
-    )
+    t = path.time_from_fraction(ops.convert_to_tensor(fraction, dtype=x.dtype))
     r = path.time_from_fraction(
         ops.convert_to_tensor(0.4 * fraction, dtype=x.dtype)
     )

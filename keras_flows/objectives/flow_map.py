@@ -23,7 +23,9 @@ def _check_stop(stop_gradient, allowed):
         )
 
 
-def _lagrangian(model, teacher, x_t, t, r, condition, stop_gradient, derivative):
+def _lagrangian(
+    model, teacher, x_t, t, r, condition, stop_gradient, derivative
+):
     """d/dr X_{t->r}(x_t) - b_r(X_{t->r}(x_t))."""
     _check_stop(stop_gradient, ("convex", "none"))
     x_r, dx_dr = directional(
@@ -35,9 +37,7 @@ def _lagrangian(model, teacher, x_t, t, r, condition, stop_gradient, derivative)
     if stop_gradient == "none":
         return dx_dr - teacher.pred(x_r, r, condition=condition)
     x_r = ops.stop_gradient(x_r)
-    return dx_dr - ops.stop_gradient(
-        teacher.pred(x_r, r, condition=condition)
-    )
+    return dx_dr - ops.stop_gradient(teacher.pred(x_r, r, condition=condition))
 
 
 def _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative):
@@ -95,18 +95,14 @@ def esd(model, x_t, v, t, r, condition, *, stop_gradient="full",
     the START of the jump, (t, x_t).
     """
     b = model.pred(x_t, t, condition=condition)
-    return _eulerian(
-        model, b, x_t, t, r, condition, stop_gradient, derivative
-    )
+    return _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative)
 
 
 def emd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
         derivative="jvp"):  # fmt: skip
     """Eulerian map distillation (arXiv 2406.07507): a teacher's velocity."""
     b = model.teacher.pred(x_t, t, condition=condition)
-    return _eulerian(
-        model, b, x_t, t, r, condition, stop_gradient, derivative
-    )
+    return _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative)
 
 
 def mf(model, x_t, v, t, r, condition, *, stop_gradient="full",
@@ -116,9 +112,7 @@ def mf(model, x_t, v, t, r, condition, *, stop_gradient="full",
     As the policy literature writes it (arXiv 2512.01809), with the sampled
     velocity v. `MeanFlowInterface` stops the whole target instead.
     """
-    return _eulerian(
-        model, v, x_t, t, r, condition, stop_gradient, derivative
-    )
+    return _eulerian(model, v, x_t, t, r, condition, stop_gradient, derivative)
 
 
 def psd(model, x_t, v, t, r, condition, *, midpoint=True,
@@ -162,6 +156,6 @@ def ctm(model, x_t, v, t, r, condition, *, dt=0.01):
             x_t, t, condition=condition
         )
     target = model.jump(ops.stop_gradient(x_s), s, r, condition=condition)
-    return model.jump(
-        x_t, t, r, condition=condition
-    ) - ops.stop_gradient(target)
+    return model.jump(x_t, t, r, condition=condition) - ops.stop_gradient(
+        target
+    )

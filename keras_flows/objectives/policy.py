@@ -15,9 +15,7 @@ FORMS = ("paper", "public")
 
 def _check_form(form):
     if form not in FORMS:
-        raise ValueError(
-            f"`form` must be one of {FORMS}. Received: {form!r}."
-        )
+        raise ValueError(f"`form` must be one of {FORMS}. Received: {form!r}.")
 
 
 def _fixed(x, t_fix):
@@ -58,9 +56,7 @@ def _two_step(model, x, condition, training, start, first_target, t_fix, form):
     first = model.net(
         start, _noise_end(model, x), condition=condition, training=training
     ) - first_target(x_fix)
-    second = (
-        model.net(x_fix, t, condition=condition, training=training) - x
-    )
+    second = model.net(x_fix, t, condition=condition, training=training) - x
     if form == "public":
         first, second = first / t_fix, second / (1.0 - t_fix)
     first, second = model.norm(first), model.norm(second)

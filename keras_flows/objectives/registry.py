@@ -4,16 +4,20 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 
+import keras
 from keras import ops
 
 from keras_flows.objectives import flow_map as maps
 from keras_flows.objectives import policy
 from keras_flows.objectives.flow_matching import flow
 from keras_flows.objectives.mean_flow import mean_flow
+from keras_flows.ops import Config
+from keras_flows.ops import register
 
 
+@register
 @dataclasses.dataclass(frozen=True)
-class Objective:
+class Objective(Config):
     """An objective function and its needs.
 
     Attributes:
@@ -43,6 +47,15 @@ class Objective:
     def terms(self):
         """Names of the terms beside "loss"."""
         return tuple(getattr(self.fn, "terms", ()))
+
+    def get_config(self):
+        fn = keras.saving.serialize_keras_object(self.fn)
+        return {**super().get_config(), "fn": fn}
+
+    @classmethod
+    def from_config(cls, config):
+        fn = keras.saving.deserialize_keras_object(config["fn"])
+        return cls(**{**config, "fn": fn})
 
     def options(self, given):
         """`given` checked against the function's keyword-only arguments."""
@@ -102,9 +115,7 @@ def flow_map_objective(residual):
                 off, diagonal = off * scale, diagonal * scale
             return rows.merge(off, diagonal)
 
-        velocity = term(
-            ops.zeros_like(condition), velocity, rows.num_diagonal
-        )
+        velocity = term(ops.zeros_like(condition), velocity, rows.num_diagonal)
         condition = term(
             condition, ops.zeros_like(velocity[: rows.num_diagonal]),
             rows.num_off,
@@ -126,9 +137,7 @@ def _share(batch_size, count, dtype):
     """batch_size / count, where both may be tensors; 0 rows scale nothing."""
     if isinstance(batch_size, int):
         return batch_size / max(count, 1)
-    return ops.cast(batch_size, dtype) / ops.cast(
-        ops.maximum(count, 1), dtype
-    )
+    return ops.cast(batch_size, dtype) / ops.cast(ops.maximum(count, 1), dtype)
 
 
 def _flow_map(residual, teacher="none"):

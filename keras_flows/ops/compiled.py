@@ -36,9 +36,7 @@ def compiled(fn, variables):
         graph = tf.function(fn, reduce_retracing=True)
 
         def call(*args):
-            return graph(
-                *tree.map_structure(keras.ops.convert_to_tensor, args)
-            )
+            return graph(*tree.map_structure(keras.ops.convert_to_tensor, args))
 
         return call
     import torch

@@ -57,9 +57,7 @@ class Predictor:
             ),
             network=self.network,
         )
-        return tree.map_structure(
-            lambda p: self._combine(p, times[0]), both
-        )
+        return tree.map_structure(lambda p: self._combine(p, times[0]), both)
 
     def _combine(self, both, t):
         positive, negative = ops.split(both, 2)

@@ -31,8 +31,7 @@ class FlowMapJump(Sampler):
     def __post_init__(self):
         if not 0.0 <= self.renoise <= 1.0:
             raise ValueError(
-                "`renoise` must lie between 0 and 1. "
-                f"Received: {self.renoise}."
+                f"`renoise` must lie between 0 and 1. Received: {self.renoise}."
             )
 
     @property

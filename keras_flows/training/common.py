@@ -186,9 +186,7 @@ class CommonSteps:
                 raise ValueError(_EMPTY) from error
             raise
         optimizer = inner_optimizer(self.optimizer)
-        if int(optimizer._iterations) == before and not int(
-            self.skipped_steps
-        ):
+        if int(optimizer._iterations) == before and not int(self.skipped_steps):
             raise ValueError(_EMPTY)
         return history
 
@@ -248,9 +246,11 @@ _EMPTY = (
 )
 
 
+# What the three trainers say when no batch came, none of it to the point.
+_EMPTY_SIGNS = ("has length 0", "Empty Logs", "'logs'")
+
+
 def _is_empty_data_error(error):
-    text = str(error)
-    return isinstance(
-        error, (ValueError, UnboundLocalError, StopIteration)
-    ) and ("Empty Logs" in text or "empty" in text.lower()
-           and "data" in text.lower())
+    return isinstance(error, (ValueError, UnboundLocalError)) and any(
+        sign in str(error) for sign in _EMPTY_SIGNS
+    )

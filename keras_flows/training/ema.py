@@ -45,13 +45,11 @@ class EMA(keras.layers.Layer):
             )
         if decay is not None and not 0 <= decay < 1:
             raise ValueError(
-                "`decay` of an EMA must lie in [0, 1). "
-                f"Received: {decay!r}."
+                f"`decay` of an EMA must lie in [0, 1). Received: {decay!r}."
             )
         if std is not None and not 0 < std < 0.29:
             raise ValueError(
-                "`std` of an EMA must lie in (0, 0.29). "
-                f"Received: {std!r}."
+                f"`std` of an EMA must lie in (0, 0.29). Received: {std!r}."
             )
         self.decay = decay
         self.std = std
@@ -115,9 +113,7 @@ class EMA(keras.layers.Layer):
     def update(self, network, updated):
         """One update where the boolean tensor `updated` is true."""
         self.updates.assign_add(ops.cast(updated, "int32"))
-        beta = ops.where(
-            updated, self.beta(ops.maximum(self.updates, 1)), 1.0
-        )
+        beta = ops.where(updated, self.beta(ops.maximum(self.updates, 1)), 1.0)
         trainable = {id(v) for v in network.trainable_variables}
         for average, variable in zip(
             self.averages, network.variables, strict=True
@@ -125,9 +121,8 @@ class EMA(keras.layers.Layer):
             if id(variable) in trainable:
                 keep = ops.cast(beta, average.dtype)
                 average.assign(
-                    keep * average + (1 - keep) * ops.cast(
-                        variable, average.dtype
-                    )
+                    keep * average
+                    + (1 - keep) * ops.cast(variable, average.dtype)
                 )
             elif keras.backend.is_float_dtype(variable.dtype):
                 # Statistics and fixed features are copied, not averaged.

@@ -66,9 +66,7 @@ class TrainStep(CommonSteps):
         gradients, so a bad step's gradients are replaced by zeros and the
         variables restored.
         """
-        pairs = [
-            (tf.where(finite, g, tf.zeros_like(g)), v) for g, v in pairs
-        ]
+        pairs = [(tf.where(finite, g, tf.zeros_like(g)), v) for g, v in pairs]
         state = [*(v for _, v in pairs), *self.optimizer.variables]
         old = [tf.identity(v.value) for v in state]
         self.optimizer.apply_gradients(pairs)

@@ -34,9 +34,7 @@ class TrainStep(CommonSteps):
         optimizer.scale_loss(loss).backward()
         variables = self.trainable_variables
         gradients = [
-            torch.zeros_like(v.value)
-            if v.value.grad is None
-            else v.value.grad
+            torch.zeros_like(v.value) if v.value.grad is None else v.value.grad
             for v in variables
         ]
         with torch.no_grad():

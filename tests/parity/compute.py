@@ -106,8 +106,9 @@ def models(build):
             base = build(False)
             set_weights(base, 2)
             teacher = kf.FlowMapInterface(base, "flow", ema=None)
-        yield objective, kf.FlowMapInterface(
-            network, objective, teacher=teacher, ema=None
+        yield (
+            objective,
+            kf.FlowMapInterface(network, objective, teacher=teacher, ema=None),
         )
     for cls in (kf.SiTInterface, kf.EDMInterface, kf.MeanFlowInterface):
         network = build(cls is kf.MeanFlowInterface)
