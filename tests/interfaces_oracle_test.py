@@ -118,6 +118,7 @@ def test_slope_network_is_differentiable_at_r_equal_t(case, rng):
     model, oracle, noisy, clean = interface("FlowMap", case, 0.3, 1.7)
     x, t, _ = states(oracle, noisy, clean, rng)
     x_t, at = tensor(x), tensor(t)
+    # `at` is both the primal and, inside, a constant: d/dr only.
     u, du = kf.ops.jvp(
         lambda r: model.pred(x_t, at, r), (at,), (ops.ones_like(at),)
     )

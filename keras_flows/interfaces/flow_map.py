@@ -65,7 +65,8 @@ class FlowMapInterface(TimePairs, Interface):
         train_time_dist_type: default "uniform".
         interpolant: default `Linear(noise_at=0.0)`.
         t_mu, t_sigma, n_mu, n_sigma, x_sigma, t_shift_base: see `Interface`.
-        norm, cond_drop_ratio, ema, max_skipped_steps, seed, name: see `Interface`.
+        norm, cond_drop_ratio, ema, max_skipped_steps, seed, name: see
+            `Interface`.
     """
 
     def __init__(

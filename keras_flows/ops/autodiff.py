@@ -80,6 +80,9 @@ def _tensorflow_jvp(fun, primals, tangents, has_aux):
     """
     import tensorflow as tf
 
+    # Copies, since a tape would also differentiate `fun`'s closure over a
+    # primal, which is a constant.
+    primals = tuple(tf.identity(p) for p in primals)
     with tf.GradientTape() as outer:
         with tf.GradientTape() as inner:
             inner.watch(primals)
