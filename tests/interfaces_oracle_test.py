@@ -44,8 +44,10 @@ def interface(kind, case, n_mu, n_sigma):
     return model, oracle, noisy, clean
 
 
-KINDS = [("EDM", "variance exploding")] + [
-    (kind, case) for kind in ("SiT", "FlowMap", "MeanFlow") for case in CASES
+KINDS = [
+    ("EDM", "variance exploding"),
+    ("MeanFlow", "linear, noise at 1"),
+    *((kind, case) for kind in ("SiT", "FlowMap") for case in CASES),
 ]
 
 

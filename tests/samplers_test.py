@@ -175,20 +175,24 @@ def test_standing_still_is_the_identity(name, rng):
 # sampling. What the recursion takes is read off the sampler's own steps.
 
 
+PADDED = 256
+
+
 def affine(sampler, model, times):
     """(A, b, C), each (steps, dim): x_r = A x + b + C noise."""
     steps, dim = len(times) - 1, model.network.oracle.dim
 
     def run(first, stop, last):
-        count = stop - first
-        t, r = (np.tile(v[first:stop], 3) for v in (times[:-1], times[1:]))
-        x, z = np.zeros((2, 3, count, dim))
+        # Repeated up to one size, which compiles once.
+        rows = np.resize(np.arange(first, stop), PADDED)
+        t, r = np.tile(times[rows], 3), np.tile(times[rows + 1], 3)
+        x, z = np.zeros((2, 3, PADDED, dim))
         x[1], z[2] = 1.0, 1.0
         x, z = x.reshape(-1, dim), z.reshape(-1, dim)
         out = sampler.step(
             model, tensor(x), tensor(t), tensor(r), tensor(z), last
         )
-        return array(out).reshape(3, count, dim)
+        return array(out).reshape(3, PADDED, dim)[:, : stop - first]
 
     parts = [run(0, steps - 1, False)] if steps > 1 else []
     b, one, unit = np.concatenate([*parts, run(steps - 1, steps, True)], 1)
@@ -319,9 +323,6 @@ def test_renoise_keeps_the_marginal(case, renoise):
     check_renoise(case, renoise, 0.0, 1.0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the added noise is N(0, 1), whatever n_mu, n_sigma"
-)
 @pytest.mark.parametrize("n_mu, n_sigma", [(0.3, 1.0), (0.0, 1.7)])
 def test_renoise_keeps_the_marginal_of_other_noise(n_mu, n_sigma):
     check_renoise("linear, noise at 0", 0.5, n_mu, n_sigma)

@@ -1,7 +1,7 @@
 """Samplers: walk from noise to data with what a model predicts.
 
-A sampler needs only {interpolant, pred, jump, denoise, pred_and_score} of
-the model; guidance is a wrapper with the same methods.
+A sampler needs only {interpolant, n_mu, n_sigma, pred, jump, denoise,
+pred_and_score} of the model; guidance is a wrapper with the same.
 """
 
 from keras_flows.samplers.base import Sampler

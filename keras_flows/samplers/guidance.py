@@ -36,6 +36,7 @@ class Predictor:
     ):
         self.model = model
         self.interpolant = model.interpolant
+        self.n_mu, self.n_sigma = model.n_mu, model.n_sigma
         self.network = network
         self.condition = condition
         self.negative_condition = negative_condition

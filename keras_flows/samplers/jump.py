@@ -48,7 +48,13 @@ class FlowMapJump(Sampler):
         ratio = path.alpha(r) / path.alpha(s)
         added = ops.square(path.sigma(r)) - ops.square(ratio * path.sigma(s))
         added = ops.sqrt(ops.maximum(added, 0.0))
-        return bcast_right(ratio, x) * x_s + bcast_right(added, x) * noise
+        # Noise n ~ N(n_mu, n_sigma^2): its mean grows beside its spread.
+        mean = (path.sigma(r) - ratio * path.sigma(s)) * model.n_mu
+        return (
+            bcast_right(ratio, x) * x_s
+            + bcast_right(mean, x)
+            + bcast_right(added * model.n_sigma, x) * noise
+        )
 
 
 @register
