@@ -112,6 +112,8 @@ def test_sit_and_edm_formulas(rng):
     close(model.denoise(x_t, tensor(t)), d)
     close(model.pred(x_t, tensor(t)), (x - d) / at)
     close(model.score(x_t, tensor(t)), (d - x) / at**2)
+    weight = (t.astype("float64") ** 2 + 0.25) / (0.5 * t) ** 2
+    close(model.loss_weight(tensor(t)), weight)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -15,6 +15,7 @@ from oracle import ExactNetwork
 from oracle import Oracle
 
 import keras_flows as kf
+from keras_flows.objectives import flow_map as maps
 from keras_flows.objectives import flow_map_objective
 from keras_flows.objectives.derivatives import directional
 
@@ -121,6 +122,26 @@ def test_ctm_with_a_teacher(with_teacher):
         # nearer than dt.
         assert found[1] < 1e-4
         assert 12 < found[1] / found[0] < 17
+
+
+def test_ctm_steps_towards_the_end_and_not_past_it():
+    """The exact map is consistent both ways, so look at the times."""
+    model, oracle = build(MAPS["linear reversed"], "ctm")
+    t, r = np.float32([0.9, 0.9, 0.3]), np.float32([0.1, 0.895, 0.3])
+    x_t = ops.convert_to_tensor(oracle.sample(np.random.default_rng(0), t))
+    seen = []
+
+    class Recorder:
+        teacher = None
+
+        def jump(self, x_t, t, r, condition=None):
+            seen.append(ops.convert_to_numpy(r))
+            return model.jump(x_t, t, r)
+
+    maps.ctm(Recorder(), x_t, None, *map(ops.convert_to_tensor, (t, r)), None)
+    np.testing.assert_allclose(seen[0], [0.89, 0.895, 0.3], rtol=1e-6)
+    for to in seen[1:]:
+        np.testing.assert_array_equal(to, r)
 
 
 def wrong_esd(model, x_t, v, t, r, condition):

@@ -151,7 +151,7 @@ class CommonSteps:
     def _start_emas(self):
         """An average that was never updated is the live weights."""
         for ema, network in self._averaged["pairs"]:
-            if int(ema.updates) == 0:
+            if int(ema.updates.numpy()) == 0:
                 ema.restart_from(network)
 
     def fit(self, x=None, y=None, *, callbacks=None, **kwargs):
@@ -178,7 +178,7 @@ class CommonSteps:
             callbacks = [guard, *callbacks]
         else:
             callbacks.append(guard)
-        before = int(self.optimizer._iterations) if self.optimizer else 0
+        before = self.optimizer._iterations.numpy() if self.optimizer else 0
         try:
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         except Exception as error:
@@ -186,7 +186,9 @@ class CommonSteps:
                 raise ValueError(_EMPTY) from error
             raise
         optimizer = inner_optimizer(self.optimizer)
-        if int(optimizer._iterations) == before and not int(self.skipped_steps):
+        if int(optimizer._iterations.numpy()) == before and not int(
+            self.skipped_steps.numpy()
+        ):
             raise ValueError(_EMPTY)
         return history
 

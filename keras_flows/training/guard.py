@@ -31,7 +31,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self._check()
 
     def _check(self):
-        in_a_row = int(self.model.skipped_in_a_row)
+        in_a_row = int(self.model.skipped_in_a_row.numpy())
         if in_a_row >= self.max_skipped_steps:
             raise NonFiniteError(
                 f"Training stopped: the loss or its gradient was not finite "

@@ -1,0 +1,150 @@
+"""More than one device or process: gradients, noise and sharding."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+BACKEND = keras.backend.backend()
+
+TORCH = """
+import sys
+import keras, numpy as np, torch
+import torch.distributed as dist
+import keras_flows as kf
+from keras import ops
+rank, world, store, out = int(sys.argv[1]), 2, sys.argv[2], sys.argv[3]
+dist.init_process_group(
+    'gloo', init_method='file://' + store, rank=rank, world_size=world)
+keras.utils.set_random_seed(0)
+network = kf.networks.MLP(2, 8, 1, two_times=True)
+model = kf.FlowMapInterface(network, 'lsd', ema=None, seed=rank)
+model.compile(keras.optimizers.SGD(0.1))
+x = kf.datasets.Checkerboard().sample(16, rank)
+model.train_on_batch(x)
+np.savez(f'{out}/{rank}.npz', *[
+    ops.convert_to_numpy(v.value) for v in network.trainable_variables])
+"""
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch.distributed")
+def test_torch_processes_average_gradients(tmp_path):
+    """Two ranks with other data and noise step to the same weights."""
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                TORCH,
+                str(rank),
+                str(tmp_path / "store"),
+                str(tmp_path),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "KERAS_BACKEND": "torch"},
+        )
+        for rank in range(2)
+    ]
+    assert [p.wait(timeout=120) for p in processes] == [0, 0]
+    first, second = (np.load(tmp_path / f"{r}.npz") for r in range(2))
+    moved = 0.0
+    keras.utils.set_random_seed(0)
+    import keras_flows as kf
+
+    start = kf.networks.MLP(2, 8, 1, two_times=True).trainable_variables
+    for name, v in zip(first.files, start):
+        np.testing.assert_array_equal(first[name], second[name])
+        moved = max(moved, np.abs(first[name] - v.numpy()).max())
+    assert moved > 1e-4
+
+
+JAX = """
+import jax, keras, numpy as np
+from keras import ops
+devices = keras.distribution.list_devices()
+assert len(devices) == 8, devices
+keras.distribution.set_distribution(
+    keras.distribution.DataParallel(devices=devices))
+import keras_flows as kf
+keras.utils.set_random_seed(0)
+network = kf.networks.MLP(2, 8, 1, two_times=True)
+model = kf.MeanFlowInterface(network, ema=0.9, seed=0)
+model.compile(keras.optimizers.SGD(0.1))
+x = kf.datasets.Checkerboard().sample(64, 0)
+logs = model.fit(x, batch_size=64, shuffle=False, verbose=0).history
+print('LOSS', logs['mse'][0], logs['gradient_norm'][0])
+"""
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution on JAX")
+def test_jax_data_parallel_equals_one_device():
+    import keras_flows as kf
+
+    result = subprocess.run(
+        [sys.executable, "-c", JAX],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert "LOSS" in result.stdout, result.stderr[-2000:]
+    sharded = [float(v) for v in result.stdout.split("LOSS")[1].split()]
+    keras.utils.set_random_seed(0)
+    network = kf.networks.MLP(2, 8, 1, two_times=True)
+    model = kf.MeanFlowInterface(network, ema=0.9, seed=0)
+    model.compile(keras.optimizers.SGD(0.1))
+    x = kf.datasets.Checkerboard().sample(64, 0)
+    logs = model.fit(x, batch_size=64, shuffle=False, verbose=0).history
+    np.testing.assert_allclose(
+        sharded, [logs["mse"][0], logs["gradient_norm"][0]], rtol=1e-4
+    )
+
+
+TENSORFLOW = """
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices('CPU')[0]
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+import keras_flows as kf
+strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+with strategy.scope():
+    keras.utils.set_random_seed(0)
+    network = kf.networks.MLP(2, 8, 1, two_times=True)
+    model = kf.FlowMapInterface(network, 'lsd', ema=0.9, seed=0)
+    model.compile(keras.optimizers.SGD(0.1))
+generator = model.seed_generator
+drawn = strategy.run(lambda: keras.random.normal((4,), seed=generator))
+first, second = (v.numpy() for v in drawn.values)
+assert np.abs(first - second).max() > 1e-3
+before = [v.numpy().copy() for v in network.trainable_variables]
+x = kf.datasets.Checkerboard().sample(64, 0)
+logs = model.fit(x, batch_size=32, verbose=0).history
+moved = sum(((a - v.numpy()) ** 2).sum()
+            for a, v in zip(before, network.trainable_variables)) ** 0.5
+print('MOVED', moved, logs['loss'][0], int(model.emas[0].updates.numpy()))
+"""
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
+def test_tensorflow_replicas_draw_other_noise_and_train():
+    result = subprocess.run(
+        [sys.executable, "-c", TENSORFLOW],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+    )
+    assert "MOVED" in result.stdout, result.stderr[-3000:]
+    moved, loss, updates = result.stdout.split("MOVED")[1].split()
+    assert float(moved) > 1e-3 and np.isfinite(float(loss))
+    assert int(updates) == 2
