@@ -204,8 +204,12 @@ class VariancePreserving(Interpolant):
         return ops.exp(self._log_alpha(t)[0])
 
     def sigma(self, t):
-        # expm1 keeps the digits that 1 - alpha^2 loses near the data.
-        return ops.sqrt(-ops.expm1(2.0 * self._log_alpha(t)[0]))
+        # Both forms keep the digits that 1 - alpha^2 loses near the data.
+        if self.schedule == "linear":
+            return ops.sqrt(-ops.expm1(2.0 * self._log_alpha(t)[0]))
+        rate = 0.5 * math.pi / (1 + self.s)
+        product = ops.sin(rate * t) * ops.sin(rate * (t + 2 * self.s))
+        return ops.sqrt(product) / math.cos(rate * self.s)
 
     def alpha_dot(self, t):
         log_alpha, slope = self._log_alpha(t)

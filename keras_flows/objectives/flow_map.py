@@ -105,14 +105,15 @@ def emd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
     return _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative)
 
 
-def mf(model, x_t, v, t, r, condition, *, stop_gradient="full",
-       derivative="jvp"):  # fmt: skip
+def mf(model, x_t, v, t, r, condition, *, derivative="jvp"):
     """Mean flow as a flow map: d/dt X + sg(grad X . dx_t/dt).
 
     As the policy literature writes it (arXiv 2512.01809), with the sampled
-    velocity v. `MeanFlowInterface` stops the whole target instead.
+    velocity v. `MeanFlowInterface` stops the whole target instead. The
+    spatial part is always stopped: v is in it and in its gradient, whose
+    mean would not vanish at the exact map.
     """
-    return _eulerian(model, v, x_t, t, r, condition, stop_gradient, derivative)
+    return _eulerian(model, v, x_t, t, r, condition, "full", derivative)
 
 
 def psd(model, x_t, v, t, r, condition, *, midpoint=True,
