@@ -2,11 +2,11 @@
 
     python recipes/objectives.py --out=out/objectives
 
-Hardware: 2 CPU cores, about 15 minutes for three backends. Expected: the KL
-of every flow-map objective at N = 1 and 4 (of flow at 16 and 64) below half
-of the untrained one's (checkerboard); the action of every policy objective within 0.05 of the
-closed-form conditional mean (root mean square; an untrained one is off by
-about 0.7).
+Hardware: 2 CPU cores, about 10 minutes for three backends. Aim, marked where
+missed: the KL of every flow-map objective at N = 1 and 4 (of flow at 16 and
+64) below half of the untrained one's; the action of every policy objective
+within 0.05 of the closed-form conditional mean (root mean square; an
+untrained one is off by about 0.7).
 
 The checkerboard trains flow, ctm, psd, lsd, esd, mf, lmd and emd (the last
 two distil the flow just trained). The policies' toy has observations o
