@@ -97,9 +97,9 @@ class LayerNormalization(keras.layers.Layer):
     """Layer normalisation over the last axis, by its explicit formula.
 
     y = gamma (x - mean) / sqrt(var + epsilon) + beta, in float32 at least.
-    Keras's own layer calls PyTorch's fused kernel, whose gradient through a
-    JVP is wrong without a word (pytorch#196700); MeanFlow stops that
-    gradient, LSD and ESD need it.
+    Keras's own layer calls fused kernels whose gradient through a JVP is
+    wrong without a word, on PyTorch (pytorch#196700) and, less so, on
+    TensorFlow; MeanFlow stops that gradient, LSD and ESD need it.
 
     Args:
         epsilon: added to the variance.
