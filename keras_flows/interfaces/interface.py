@@ -165,7 +165,9 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             checks.check_time(r, x_t, "r")
             inputs["r"] = self.c_noise(r)
         if condition is not None:
-            inputs["condition"] = condition
+            inputs["condition"] = keras.tree.map_structure(
+                ops.convert_to_tensor, condition
+            )
         output = ops.cast(
             network(inputs, training=training), kf_ops.float_dtype()
         )

@@ -1,11 +1,14 @@
 """Networks: functional `keras.Model`s of (x, t[, r][, condition])."""
 
+from keras_flows.networks.dit import DiT
+from keras_flows.networks.embeddings import FourierFeatures
+from keras_flows.networks.embeddings import TimeFeatures
+from keras_flows.networks.embeddings import TimestepEmbedding
 from keras_flows.networks.inspect import clone_network
 from keras_flows.networks.inspect import input_names
 from keras_flows.networks.inspect import is_functional
 from keras_flows.networks.inspect import sample_shape
-from keras_flows.networks.layers import FourierFeatures
+from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import LayerNormalization
 from keras_flows.networks.layers import SelfAttention
-from keras_flows.networks.layers import TimeFeatures
 from keras_flows.networks.mlp import MLP

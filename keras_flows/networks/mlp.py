@@ -5,8 +5,8 @@ import math
 import keras
 from keras import layers
 
-from keras_flows.networks.layers import FourierFeatures
-from keras_flows.networks.layers import TimeFeatures
+from keras_flows.networks.embeddings import FourierFeatures
+from keras_flows.networks.embeddings import TimeFeatures
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 

@@ -5,6 +5,7 @@ know which backend runs. Everything above speaks `keras.ops`.
 """
 
 from keras_flows.ops.autodiff import jvp
+from keras_flows.ops.autodiff import remat
 from keras_flows.ops.autodiff import value_and_gradients
 from keras_flows.ops.compiled import compiled
 from keras_flows.ops.config import Config

@@ -5,6 +5,35 @@ import contextlib
 import keras
 from keras import ops
 
+_in_jvp = False
+
+
+def remat(fun):
+    """`fun`, whose activations the backward pass computes again.
+
+    TensorFlow and PyTorch cannot do so through a derivative: inside `jvp`
+    they keep the activations, where JAX does not.
+    """
+
+    def run(*args):
+        if _in_jvp and keras.backend.backend() != "jax":
+            return fun(*args)
+        return keras.remat(fun)(*args)
+
+    return run
+
+
+@contextlib.contextmanager
+def _jvp_scope():
+    """Tells `remat` of a JVP, and picks attention for it."""
+    global _in_jvp
+    outer, _in_jvp = _in_jvp, True
+    try:
+        with _differentiable_attention():
+            yield
+    finally:
+        _in_jvp = outer
+
 
 @contextlib.contextmanager
 def _differentiable_attention():
@@ -63,7 +92,7 @@ def jvp(fun, primals, tangents, has_aux=False):
                 f"{tuple(p.shape)}. Received {tuple(v.shape)}."
             )
         matched.append(v)
-    with _differentiable_attention():
+    with _jvp_scope():
         if keras.backend.backend() == "tensorflow":
             return _tensorflow_jvp(fun, primals, matched, has_aux)
         return ops.jvp(fun, primals, tuple(matched), has_aux=has_aux)
@@ -126,7 +155,8 @@ def value_and_gradients(fun, variables):
             with keras.StatelessScope(state_mapping=mapping):
                 return fun()
 
-        return jax.value_and_grad(run)([v.value for v in variables])
+        # One compilation, where op by op there would be hundreds.
+        return jax.jit(jax.value_and_grad(run))([v.value for v in variables])
     if backend == "tensorflow":
         import tensorflow as tf
 

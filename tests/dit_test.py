@@ -1,0 +1,204 @@
+"""DiT against the published networks, its sizes, its derivatives."""
+
+import ast
+import importlib.util
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from published import weights
+
+import keras_flows as kf
+from keras_flows.ops import value_and_gradients
+
+HERE = pathlib.Path(__file__).parent
+
+
+def load_converter():
+    path = HERE.parent / "tools" / "converters" / "dit.py"
+    spec = importlib.util.spec_from_file_location("dit_converter", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def published_state(file):
+    return {
+        str(name): weights.draw(str(name), ast.literal_eval(str(shape)))
+        for name, shape in zip(file["names"], file["shapes"], strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sit_s_2", {"learn_sigma": True}),
+        ("dit_s_2", {"learn_sigma": True}),
+        ("repa_sit_s_2", {}),
+        ("meanflow_dit_s_2", {"two_times": True}),
+    ],
+)
+def test_equals_the_published_network(name, options):
+    file = np.load(HERE / "published" / f"{name}.npz")
+    network = kf.networks.DiT.from_size(
+        "S/2", (32, 32, 4), num_classes=1000, **options
+    )
+    load_converter().convert(published_state(file), network)
+    x, t, r, labels = weights.inputs((32, 32, 4), 1000)
+    inputs = {"x": x, "t": t, "condition": labels}
+    if options.get("two_times"):
+        inputs["r"] = r
+    y = network({k: ops.convert_to_tensor(v) for k, v in inputs.items()})
+    # The outputs are of order 1: sums of 1,536 products in another order.
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(y), file["output"], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"),
+    # arXiv 2212.09748, table 4; XL/2 from 2401.08740.
+    [("S/2", 33), ("B/2", 130), ("L/2", 458), ("XL/2", 675), ("XL/8", 676)],
+)
+def test_parameters_are_the_papers(size, millions):
+    def count(depth):
+        width, _, heads = kf.networks.DiT.SIZES[size.partition("/")[0]]
+        return kf.networks.DiT(
+            (32, 32, 4),
+            patch_size=int(size[-1]),
+            width=width,
+            depth=depth,
+            num_heads=heads,
+            num_classes=1000,
+            learn_sigma=True,
+        ).count_params()
+
+    # Every block has as many: no need to allocate all of XL.
+    depth = kf.networks.DiT.SIZES[size.partition("/")[0]][1]
+    one = count(1)
+    total = one + (depth - 1) * (count(2) - one)
+    assert abs(total / 1e6 - millions) < 1.0
+
+
+def small(**kwargs):
+    options = {
+        "image_shape": (8, 4, 3),
+        "width": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "num_classes": 5,
+    }
+    return kf.networks.DiT(**(options | kwargs))
+
+
+def randomize(network, seed=0):
+    """AdaLN-Zero hides most of a new network; take it away from zero."""
+    rng = np.random.default_rng(seed)
+    for v in network.trainable_variables:
+        v.assign(0.3 * rng.standard_normal(v.shape))
+
+
+def batch(rows=4, shape=(8, 4, 3)):
+    rng = np.random.default_rng(1)
+    return (
+        rng.standard_normal((rows, *shape)).astype("float32"),
+        np.arange(rows, dtype="int32"),
+    )
+
+
+def test_starts_as_the_zero_velocity():
+    x, labels = batch()
+    y = small()(
+        {
+            "x": ops.convert_to_tensor(x),
+            "t": ops.full((4,), 0.3),
+            "condition": ops.convert_to_tensor(labels),
+        }
+    )
+    assert tuple(y.shape) == x.shape
+    assert float(ops.max(ops.abs(y))) == 0.0
+
+
+def test_patches_of_an_oblong_image_come_back():
+    x, _ = batch()
+    tokens = kf.networks.dit.Patchify(2)(ops.convert_to_tensor(x))
+    assert tuple(tokens.shape) == (4, 8, 12)
+    # The second token lies right of the first, in the same row.
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(tokens[0, 1]), x[0, :2, 2:].ravel()
+    )
+    y = kf.networks.dit.Unpatchify(2, (8, 4, 3))(tokens)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(y), x)
+
+
+@pytest.mark.parametrize("objective", ["flow", "mf", "lsd"])
+def test_remat_changes_no_gradient(objective):
+    x, labels = batch()
+    gradients = []
+    for remat in (False, True):
+        network = small(two_times=True, remat=remat)
+        randomize(network)
+        model = kf.FlowMapInterface(
+            network, objective, ema=None, seed=0, cond_drop_ratio=0.0
+        )
+        _, gradient = value_and_gradients(
+            lambda m=model: ops.mean(m.loss(x, labels)["loss"]),
+            network.trainable_variables,
+        )
+        gradients.append([keras.ops.convert_to_numpy(g) for g in gradient])
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, np.abs(a).max()))
+    assert max(np.abs(g).max() for g in gradients[0]) > 1e-3
+
+
+def test_jvp_through_the_network_is_right():
+    network = small(two_times=True)
+    randomize(network)
+    model = kf.FlowMapInterface(network, "lsd", ema=None, seed=0)
+    kf.check_jvp(model, batch())
+
+
+def test_conditions_matter():
+    """Label, t and r each change the output, and t = r is not special-cased."""
+    network = small(two_times=True)
+    randomize(network)
+    x, labels = batch()
+
+    def run(t=0.4, r=0.2, labels=labels):
+        return keras.ops.convert_to_numpy(
+            network(
+                {
+                    "x": ops.convert_to_tensor(x),
+                    "t": ops.full((4,), t),
+                    "r": ops.full((4,), r),
+                    "condition": ops.convert_to_tensor(labels),
+                }
+            )
+        )
+
+    base = run()
+    for other in (run(t=0.5), run(r=0.3), run(labels=labels + 1)):
+        assert np.abs(other - base).max() > 1e-3
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="patch_size.*must divide"):
+        small(patch_size=3)
+    with pytest.raises(ValueError, match="`image_shape`"):
+        small(image_shape=(8, 8))
+    with pytest.raises(ValueError, match="`num_heads`"):
+        small(num_heads=3)
+    with pytest.raises(ValueError, match="`size`.*S/2"):
+        kf.networks.DiT.from_size("S-2", (8, 8, 1))
+
+
+def test_a_state_of_another_architecture_assigns_nothing():
+    network = small()
+    before = [keras.ops.convert_to_numpy(v) for v in network.variables]
+    file = np.load(HERE / "published" / "sit_s_2.npz")
+    with pytest.raises(ValueError, match="different architectures"):
+        load_converter().convert(published_state(file), network)
+    for old, v in zip(before, network.variables, strict=True):
+        np.testing.assert_array_equal(old, keras.ops.convert_to_numpy(v))

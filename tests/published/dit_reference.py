@@ -1,0 +1,113 @@
+"""Write what published transformers give for the weights of weights.py.
+
+    python tests/published/dit_reference.py NAME FOLDER_OF_ITS_REPOSITORY
+
+Names and repositories: see SOURCES.md. Needs timm (PyTorch) or flax (JAX)
+beside the repository; the tests need neither.
+"""
+
+import pathlib
+import sys
+from unittest import mock
+
+import numpy as np
+import weights
+
+HERE = pathlib.Path(__file__).parent
+SHAPE, CLASSES = (32, 32, 4), 1000
+
+
+def stub_torchvision():
+    """timm imports torchvision, which none of these networks uses."""
+
+    class Stub(mock.MagicMock):
+        __path__ = []
+
+    for name in (
+        "", ".transforms", ".transforms.functional", ".ops", ".ops.misc",
+        ".models", ".models.feature_extraction", ".datasets",
+    ):  # fmt: skip
+        sys.modules[f"torchvision{name}"] = Stub()
+
+
+def from_torch(network):
+    """(output, {name: shape}) of a PyTorch network."""
+    import torch
+
+    shapes = {}
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            shapes[name] = tuple(value.shape)
+            if name != "pos_embed":
+                value.copy_(torch.from_numpy(weights.draw(name, value.shape)))
+        network.eval()
+        x, t, _, labels = weights.inputs(SHAPE, CLASSES)
+        y = network(
+            torch.from_numpy(x.transpose(0, 3, 1, 2).copy()),
+            torch.from_numpy(t.copy()),
+            torch.from_numpy(labels).long(),
+        )
+    y = y[0] if isinstance(y, tuple) else y
+    return y.numpy().transpose(0, 2, 3, 1)[..., : SHAPE[-1]], shapes
+
+
+def from_flax(network):
+    """(output, {name: shape}) of MeanFlow's network, named as PyTorch's."""
+    import jax
+
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tools.converters.dit import flax_state
+
+    x, t, r, labels = weights.inputs(SHAPE, CLASSES)
+    tree = network.init(jax.random.PRNGKey(0), x, t, t - r, labels)["params"]
+    shapes = {name: v.shape for name, v in flax_state(tree).items()}
+
+    def fill(path, value):
+        one = {}
+        node = one
+        for key in path[:-1]:
+            node[key.key] = node = {}
+        node[path[-1].key] = value
+        ((name, torch_value),) = flax_state(one).items()
+        drawn = weights.draw(name, torch_value.shape)
+        if value.ndim == 4:
+            return drawn.transpose(2, 3, 1, 0)
+        return drawn.T if path[-1].key == "kernel" else drawn
+
+    tree = jax.tree_util.tree_map_with_path(fill, tree)
+    with jax.default_matmul_precision("highest"):
+        y = network.apply({"params": tree}, x, t, t - r, labels)
+    return np.asarray(y), shapes
+
+
+def main(name, folder):
+    sys.path.insert(0, folder)
+    if name.startswith("meanflow"):
+        from models import models_dit
+
+        y, shapes = from_flax(models_dit.DiT_S_2())
+    else:
+        stub_torchvision()
+        if name.startswith("repa"):
+            from models.sit import SiT_models
+
+            network = SiT_models["SiT-S/2"](
+                qk_norm=False, fused_attn=True, decoder_hidden_size=384
+            )
+        else:
+            import models
+
+            kind = "DiT_S_2" if name.startswith("dit") else "SiT_S_2"
+            network = getattr(models, kind)()
+        y, shapes = from_torch(network)
+    np.savez_compressed(
+        HERE / f"{name}.npz",
+        output=y.astype("float32"),
+        names=np.array(list(shapes)),
+        shapes=np.array([str(tuple(s)) for s in shapes.values()]),
+    )
+    print(name, y.shape, float(np.abs(y).mean()), len(shapes))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
