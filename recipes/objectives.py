@@ -66,9 +66,16 @@ def fit(model, data):
     """Train; returns the seconds."""
     keras.utils.set_random_seed(FLAGS.seed)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, FLAGS.steps, warmup_target=3e-3, warmup_steps=50
+        0.0, FLAGS.steps, warmup_target=4e-3, warmup_steps=50
     )
-    model.compile(keras.optimizers.AdamW(schedule, global_clipnorm=1.0))
+    model.compile(
+        keras.optimizers.Muon(
+            schedule,
+            weight_decay=0.0,
+            adam_weight_decay=0.0,
+            global_clipnorm=1.0,
+        )
+    )
     start = time.time()
     model.fit(data, steps_per_epoch=FLAGS.steps, epochs=1, verbose=2)
     return time.time() - start
@@ -103,7 +110,12 @@ def kl(model, metric):
 def generative(name, teacher, metric):
     keras.utils.set_random_seed(FLAGS.seed)
     network = kf.networks.MLP(
-        2, width=128, depth=3, two_times=name != "flow", fourier_scale=3.0
+        2,
+        width=128,
+        depth=3,
+        two_times=name != "flow",
+        fourier_scale=4.0,
+        activation="gelu",
     )
     model = kf.FlowMapInterface(
         network,
