@@ -142,8 +142,8 @@ def test_save_refuses_a_folder_that_is_no_preset(tmp_path):
 @pytest.mark.parametrize(
     "name, limits",
     [
-        ("lsd_checkerboard", (0.08, 0.055)),
-        ("psd_checkerboard", (0.37, 0.115)),
+        ("lsd_checkerboard", (0.07, 0.052)),
+        ("psd_checkerboard", (0.212, 0.074)),
     ],
 )
 def test_shipped_presets_sample_the_checkerboard(name, limits):
