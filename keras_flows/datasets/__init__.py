@@ -2,3 +2,4 @@
 
 from keras_flows.datasets.checkerboard import Checkerboard
 from keras_flows.datasets.checkerboard import Endless
+from keras_flows.datasets.digits import digits
