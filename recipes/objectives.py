@@ -36,7 +36,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list(
     "backends", ["jax", "tensorflow", "torch"], "Backends to run."
 )
-flags.DEFINE_integer("steps", None, "Training steps.", lower_bound=1)
+flags.DEFINE_integer(
+    "steps", None, "Training steps; by default a minute's.", lower_bound=1
+)
 flags.DEFINE_integer("batch_size", 512, "Batch size.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of weights, data and noise.")
 flags.DEFINE_string("out", "out/objectives", "Folder for what it makes.")
@@ -219,21 +221,22 @@ def main(argv):
         name = keras.backend.backend()
         write(out / f"{name}.json", json.dumps(run_backend(), indent=2))
         return
+    steps = {b: FLAGS.steps or MINUTE[b] for b in FLAGS.backends}
     config = {
-        flag: FLAGS[flag].value
-        for flag in ("backends", "steps", "batch_size", "seed")
+        "steps": steps,
+        "batch_size": FLAGS.batch_size,
+        "seed": FLAGS.seed,
     }
     write(out / "config.json", json.dumps(config, indent=2))
     results = {}
     for backend in FLAGS.backends:
-        steps = FLAGS.steps or MINUTE[backend]
         subprocess.run(
             [
                 sys.executable,
                 __file__,
                 "--child",
                 f"--out={out}",
-                f"--steps={steps}",
+                f"--steps={steps[backend]}",
                 f"--batch_size={FLAGS.batch_size}",
                 f"--seed={FLAGS.seed}",
             ],  # fmt: skip
