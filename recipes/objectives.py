@@ -2,11 +2,11 @@
 
     python recipes/objectives.py --out=out/objectives
 
-Hardware: 2 CPU cores, about a minute for each objective on each backend. Aim, marked where
-missed: the KL of every flow-map objective at N = 1 and 4 (of flow at 16 and
-64) below half of the untrained one's; the action of every policy objective
-within 0.05 of the closed-form conditional mean (root mean square; an
-untrained one is off by about 0.7).
+Hardware: 2 CPU cores, about a minute for each objective on each backend.
+Aim, marked where missed: the KL of every flow-map objective at N = 1 and 4
+(of flow at 16 and 64) below half of the untrained one's; the action of every
+policy objective within 0.05 of the closed-form conditional mean (root mean
+square; an untrained one is off by about 0.7).
 
 The checkerboard trains flow, ctm, psd, lsd, esd, mf, lmd and emd (the last
 two distil the flow just trained). The policies' toy has observations o
@@ -33,8 +33,12 @@ from absl import flags
 import keras_flows as kf
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list(
-    "backends", ["jax", "tensorflow", "torch"], "Backends to run."
+BACKENDS = ("jax", "tensorflow", "torch")
+flags.DEFINE_list("backends", BACKENDS, "Backends to run.")
+flags.register_validator(
+    "backends",
+    lambda names: set(names) <= set(BACKENDS),
+    f"must be some of {', '.join(BACKENDS)}",
 )
 flags.DEFINE_integer(
     "steps", None, "Training steps; by default a minute's.", lower_bound=1
