@@ -34,7 +34,7 @@ import keras_flows as kf
 
 FLAGS = flags.FLAGS
 BACKENDS = ("jax", "tensorflow", "torch")
-flags.DEFINE_list("backends", BACKENDS, "Backends to run.")
+flags.DEFINE_list("backends", list(BACKENDS), "Backends to run.")
 flags.register_validator(
     "backends",
     lambda names: set(names) <= set(BACKENDS),
@@ -53,7 +53,7 @@ POLICY = ("regression", "straight_flow", "tsd", "mip")
 STEPS = (1, 4)
 SPREAD = 0.2
 # About a minute of one CPU core; PyTorch runs op by op.
-MINUTE = {"jax": 4000, "tensorflow": 4000, "torch": 2000}
+MINUTE = {"jax": 7500, "tensorflow": 7500, "torch": 2500}
 
 
 class Demonstrations:

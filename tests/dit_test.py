@@ -57,6 +57,28 @@ def test_equals_the_published_network(name, options):
     )
 
 
+@pytest.mark.parametrize("variant", ["", "_qk"])
+def test_equals_lightning_dit(variant):
+    file = np.load(HERE / "published" / f"lightning_dit{variant}.npz")
+    network = kf.networks.LightningDiT(
+        (32, 32, 4),
+        patch_size=2,
+        width=192,
+        depth=4,
+        num_heads=3,
+        num_classes=1000,
+        qk_norm=bool(variant),
+        shift=not variant,
+    )
+    load_converter().convert(published_state(file), network)
+    x, t, _, labels = weights.inputs((32, 32, 4), 1000)
+    inputs = {"x": x, "t": t, "condition": labels}
+    y = network({k: ops.convert_to_tensor(v) for k, v in inputs.items()})
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(y), file["output"], atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     ("size", "millions"),
     # arXiv 2212.09748, table 4; XL/2 from 2401.08740.
@@ -82,15 +104,16 @@ def test_parameters_are_the_papers(size, millions):
     assert abs(total / 1e6 - millions) < 1.0
 
 
-def small(**kwargs):
+def small(kind="DiT", **kwargs):
     options = {
         "image_shape": (8, 4, 3),
+        "patch_size": 2,
         "width": 16,
         "depth": 2,
         "num_heads": 2,
         "num_classes": 5,
     }
-    return kf.networks.DiT(**(options | kwargs))
+    return getattr(kf.networks, kind)(**(options | kwargs))
 
 
 def randomize(network, seed=0):
@@ -153,8 +176,9 @@ def test_remat_changes_no_gradient(objective):
     assert max(np.abs(g).max() for g in gradients[0]) > 1e-3
 
 
-def test_jvp_through_the_network_is_right():
-    network = small(two_times=True)
+@pytest.mark.parametrize("kind", ["DiT", "LightningDiT"])
+def test_jvp_through_the_network_is_right(kind):
+    network = small(kind, two_times=True)
     randomize(network)
     model = kf.FlowMapInterface(network, "lsd", ema=None, seed=0)
     kf.check_jvp(model, batch())
@@ -183,6 +207,23 @@ def test_conditions_matter():
         assert np.abs(other - base).max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["DiT", "LightningDiT"])
+def test_survives_its_config(kind):
+    network = small(kind, two_times=True)
+    randomize(network)
+    copy = kf.networks.clone_network(network, "copy")
+    x, labels = batch()
+    inputs = {
+        "x": ops.convert_to_tensor(x),
+        "t": ops.full((4,), 0.4),
+        "r": ops.full((4,), 0.1),
+        "condition": ops.convert_to_tensor(labels),
+    }
+    a, b = (keras.ops.convert_to_numpy(n(inputs)) for n in (network, copy))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a).max() > 0.1
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="patch_size.*must divide"):
         small(patch_size=3)
@@ -190,8 +231,10 @@ def test_bad_arguments_are_named():
         small(image_shape=(8, 8))
     with pytest.raises(ValueError, match="`num_heads`"):
         small(num_heads=3)
-    with pytest.raises(ValueError, match="`size`.*S/2"):
+    with pytest.raises(ValueError, match="`size`.*B/2"):
         kf.networks.DiT.from_size("S-2", (8, 8, 1))
+    with pytest.raises(ValueError, match="4 divides"):
+        small("LightningDiT", num_heads=8)
 
 
 def test_a_state_of_another_architecture_assigns_nothing():

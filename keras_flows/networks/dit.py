@@ -91,7 +91,7 @@ def modulate(x, shift, scale):
     return x * (1.0 + scale[:, None]) + shift[:, None]
 
 
-class _Modulated(layers.Layer):
+class Modulated(layers.Layer):
     """A layer with `chunks` vectors of modulation from c, zero at first."""
 
     def __init__(self, chunks, **kwargs):
@@ -112,7 +112,7 @@ class _Modulated(layers.Layer):
 
 
 @register
-class DiTBlock(_Modulated):
+class DiTBlock(Modulated):
     """AdaLN-Zero transformer block: (B, T, C), (B, D) -> (B, T, C).
 
     x += g1 attention(modulate(norm(x))); x += g2 mlp(modulate(norm(x))),
@@ -174,7 +174,7 @@ class DiTBlock(_Modulated):
 
 
 @register
-class FinalLayer(_Modulated):
+class FinalLayer(Modulated):
     """Dense(modulate(norm(x))), zero at first: (B, T, C) -> (B, T, units).
 
     Args:
@@ -185,13 +185,16 @@ class FinalLayer(_Modulated):
         super().__init__(chunks=2, **kwargs)
         self.units = units
 
+    def _make_norm(self):
+        return LayerNormalization(
+            affine=False, dtype=self.dtype_policy, name="norm"
+        )
+
     def build(self, x_shape, c_shape):
         if self.built:
             return
         self._build_modulation(x_shape[-1], c_shape[-1])
-        self.norm = LayerNormalization(
-            affine=False, dtype=self.dtype_policy, name="norm"
-        )
+        self.norm = self._make_norm()
         self.out = Dense(
             self.units,
             kernel_initializer="zeros",
@@ -208,6 +211,91 @@ class FinalLayer(_Modulated):
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}
+
+
+def size_arguments(size, sizes):
+    """Constructor arguments of a size such as "S/2": its letter, its patch."""
+    letter, _, patch = size.upper().rpartition("-")[2].partition("/")
+    if letter not in sizes or not patch.isdigit():
+        raise ValueError(
+            f"`size` must be one of {', '.join(sizes)}, a slash and the patch "
+            f"size, as in 'B/2'. Received: {size!r}."
+        )
+    width, depth, num_heads = sizes[letter]
+    return {
+        "patch_size": int(patch),
+        "width": width,
+        "depth": depth,
+        "num_heads": num_heads,
+    }
+
+
+def patch_grid(image_shape, patch_size):
+    """(rows, columns) of the patches of an image (H, W, C)."""
+    if len(image_shape) != 3:
+        raise ValueError(
+            "`image_shape` must be (height, width, channels). "
+            f"Received: {image_shape!r}."
+        )
+    height, width, _ = image_shape
+    if patch_size < 1 or height % patch_size or width % patch_size:
+        raise ValueError(
+            f"`patch_size` ({patch_size}) must divide the image's height and "
+            f"width ({height} x {width}); pad or resize the images, or "
+            "choose another patch size."
+        )
+    return height // patch_size, width // patch_size
+
+
+def image_transformer(
+    image_shape, patch_size, width, blocks, final, num_heads, two_times,
+    num_classes, learn_sigma, dtype,
+):  # fmt: skip
+    """(inputs, outputs) of a DiT: what its blocks have around them.
+
+    Args:
+        blocks: list of layers of (tokens, condition).
+        final: class of the last layer, called with its number of units.
+
+    The other arguments are those of `DiT`.
+    """
+    grid = patch_grid(image_shape, patch_size)
+    channels = image_shape[-1]
+    if width % num_heads or width % 4:
+        raise ValueError(
+            "`width` must be a multiple of `num_heads` and of 4. "
+            f"Received: width={width}, num_heads={num_heads}."
+        )
+    inputs = {
+        "x": keras.Input(tuple(image_shape), dtype=float_dtype(), name="x"),
+        "t": keras.Input((), dtype=float_dtype(), name="t"),
+    }
+    c = TimestepEmbedding(width, name="t_embedding")(inputs["t"])
+    if two_times:
+        inputs["r"] = keras.Input((), dtype=float_dtype(), name="r")
+        c = c + TimestepEmbedding(width, name="interval_embedding")(
+            inputs["t"] - inputs["r"]
+        )
+    if num_classes is not None:
+        inputs["condition"] = keras.Input((), dtype="int32", name="condition")
+        c = c + layers.Embedding(
+            num_classes + 1,
+            width,
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            dtype=float_dtype(),
+            name="label_embedding",
+        )(inputs["condition"])
+    x = Patchify(patch_size, dtype=dtype, name="patchify")(inputs["x"])
+    x = Dense(width, dtype=dtype, name="patch_embedding")(x)
+    x = SinCosPositions(*grid, dtype=dtype, name="positions")(x)
+    for block in blocks:
+        x = block(x, c)
+    outputs = channels * (2 if learn_sigma else 1)
+    y = final(patch_size**2 * outputs, dtype=dtype, name="final")(x, c)
+    y = Unpatchify(
+        patch_size, (*image_shape[:2], outputs), dtype=dtype, name="unpatchify"
+    )(y)
+    return inputs, y[..., :channels]
 
 
 @register
@@ -267,60 +355,27 @@ class DiT(keras.Model):
         dtype=None,
         name="dit",
     ):
-        image_shape = _check_image_shape(image_shape, patch_size)
-        height, columns, channels = image_shape
-        if width % num_heads or width % 4:
-            raise ValueError(
-                "`width` must be a multiple of `num_heads` and of 4. "
-                f"Received: width={width}, num_heads={num_heads}."
-            )
-        inputs = {
-            "x": keras.Input(image_shape, dtype=float_dtype(), name="x"),
-            "t": keras.Input((), dtype=float_dtype(), name="t"),
-        }
-        c = TimestepEmbedding(width, name="t_embedding")(inputs["t"])
-        if two_times:
-            inputs["r"] = keras.Input((), dtype=float_dtype(), name="r")
-            c = c + TimestepEmbedding(width, name="interval_embedding")(
-                inputs["t"] - inputs["r"]
-            )
-        if num_classes is not None:
-            inputs["condition"] = keras.Input(
-                (), dtype="int32", name="condition"
-            )
-            c = c + layers.Embedding(
-                num_classes + 1,
-                width,
-                embeddings_initializer=keras.initializers.RandomNormal(
-                    stddev=0.02
-                ),
-                dtype=float_dtype(),
-                name="label_embedding",
-            )(inputs["condition"])
-        x = Patchify(patch_size, dtype=dtype, name="patchify")(inputs["x"])
-        x = Dense(width, dtype=dtype, name="patch_embedding")(x)
-        x = SinCosPositions(
-            height // patch_size,
-            columns // patch_size,
-            dtype=dtype,
-            name="positions",
-        )(x)
-        for i in range(depth):
-            x = DiTBlock(
-                num_heads, mlp_ratio, remat, dtype=dtype, name=f"block_{i}"
-            )(x, c)
-        outputs = channels * (2 if learn_sigma else 1)
-        y = FinalLayer(patch_size**2 * outputs, dtype=dtype, name="final")(x, c)
-        y = Unpatchify(
+        inputs, outputs = image_transformer(
+            image_shape,
             patch_size,
-            (height, columns, outputs),
-            dtype=dtype,
-            name="unpatchify",
-        )(y)
-        super().__init__(inputs, y[..., :channels], name=name)
+            width,
+            [
+                DiTBlock(
+                    num_heads, mlp_ratio, remat, dtype=dtype, name=f"block_{i}"
+                )
+                for i in range(depth)
+            ],
+            FinalLayer,
+            num_heads,
+            two_times,
+            num_classes,
+            learn_sigma,
+            dtype,
+        )
+        super().__init__(inputs, outputs, name=name)
         self.null_label = num_classes
         self._arguments = {
-            "image_shape": image_shape,
+            "image_shape": tuple(image_shape),
             "patch_size": patch_size,
             "width": width,
             "depth": depth,
@@ -337,22 +392,7 @@ class DiT(keras.Model):
     @classmethod
     def from_size(cls, size, image_shape, **kwargs):
         """A published size, e.g. "S/2": S, B, M, L or XL, then the patch."""
-        letter, _, patch = size.upper().removeprefix("DIT-").partition("/")
-        if letter not in cls.SIZES or not patch.isdigit():
-            raise ValueError(
-                "`size` must be one of "
-                f"{', '.join(cls.SIZES)}, a slash and the patch size, as in "
-                f"'S/2'. Received: {size!r}."
-            )
-        width, depth, num_heads = cls.SIZES[letter]
-        return cls(
-            image_shape,
-            patch_size=int(patch),
-            width=width,
-            depth=depth,
-            num_heads=num_heads,
-            **kwargs,
-        )
+        return cls(image_shape, **size_arguments(size, cls.SIZES), **kwargs)
 
     def get_config(self):
         return dict(self._arguments)
@@ -360,19 +400,3 @@ class DiT(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**config)
-
-
-def _check_image_shape(image_shape, patch_size):
-    shape = tuple(image_shape)
-    if len(shape) != 3:
-        raise ValueError(
-            "`image_shape` must be (height, width, channels). "
-            f"Received: {image_shape!r}."
-        )
-    if patch_size < 1 or shape[0] % patch_size or shape[1] % patch_size:
-        raise ValueError(
-            f"`patch_size` ({patch_size}) must divide the image's height and "
-            f"width ({shape[0]} x {shape[1]}); pad or resize the images, or "
-            "choose another patch size."
-        )
-    return shape

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_flows.ops import float_dtype
@@ -75,6 +76,66 @@ class LayerNormalization(keras.layers.Layer):
 
 
 @register
+class RMSNormalization(keras.layers.Layer):
+    """Root-mean-square normalisation over the last axis.
+
+    y = gamma x / sqrt(mean(x^2) + epsilon), in float32 at least and by its
+    explicit formula, for the reason that `LayerNormalization` tells.
+
+    Args:
+        epsilon: added to the mean square.
+    """
+
+    def __init__(self, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        self.gamma = self.add_weight(
+            shape=(input_shape[-1],), initializer="ones", name="gamma"
+        )
+        self.built = True
+
+    def call(self, x):
+        dtype = x.dtype
+        x = ops.cast(x, float_dtype())
+        x = x * ops.rsqrt(
+            ops.mean(x * x, axis=-1, keepdims=True) + self.epsilon
+        )
+        return ops.cast(x * ops.cast(self.gamma, x.dtype), dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def rotary_angles(rows, columns, head):
+    """Angles of 2-D rotary embeddings, (rows * columns, head / 2), float64.
+
+    The first half turns by the row, the second by the column, at the
+    frequencies 10000^(-k / (head / 4)).
+    """
+    frequencies = 10_000.0 ** (-np.arange(head // 4) / (head // 4))
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    return np.concatenate(
+        [p[:, None] * frequencies for p in (row, column)], axis=1
+    )
+
+
+def rotate(x, angles):
+    """Turn neighbouring pairs of features: x (B, T, heads, head)."""
+    cos, sin = (
+        ops.convert_to_tensor(f(angles)[:, None], dtype=x.dtype)
+        for f in (np.cos, np.sin)
+    )
+    pairs = ops.reshape(x, (-1, *x.shape[1:-1], x.shape[-1] // 2, 2))
+    a, b = pairs[..., 0], pairs[..., 1]
+    turned = ops.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return ops.reshape(turned, (-1, *x.shape[1:]))
+
+
+@register
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention over tokens: (B, T, C) -> (B, T, C).
 
@@ -84,11 +145,16 @@ class SelfAttention(keras.layers.Layer):
 
     Args:
         num_heads: number of heads; must divide C.
+        qk_norm: whether queries and keys are normalised (`RMSNormalization`).
+        rope: None, or (rows, columns) of the grid of tokens for rotary
+            embeddings; C / num_heads must then be a multiple of 4.
     """
 
-    def __init__(self, num_heads=4, **kwargs):
+    def __init__(self, num_heads=4, qk_norm=False, rope=None, **kwargs):
         super().__init__(**kwargs)
         self.num_heads = num_heads
+        self.qk_norm = qk_norm
+        self.rope = None if rope is None else tuple(rope)
 
     def build(self, input_shape):
         if self.built:
@@ -103,6 +169,23 @@ class SelfAttention(keras.layers.Layer):
         self.out = Dense(channels, dtype=self.dtype_policy, name="out")
         self.qkv.build(input_shape)
         self.out.build(input_shape)
+        head = channels // self.num_heads
+        if self.qk_norm:
+            self.q_norm = RMSNormalization(
+                dtype=self.dtype_policy, name="q_norm"
+            )
+            self.k_norm = RMSNormalization(
+                dtype=self.dtype_policy, name="k_norm"
+            )
+            self.q_norm.build((None, head))
+            self.k_norm.build((None, head))
+        if self.rope is not None:
+            if head % 4:
+                raise ValueError(
+                    "Rotary embeddings need a head size that 4 divides. "
+                    f"Received: {channels} channels / {self.num_heads} heads."
+                )
+            self._angles = rotary_angles(*self.rope, head)
         self.built = True
 
     def call(self, x):
@@ -110,6 +193,10 @@ class SelfAttention(keras.layers.Layer):
         head = channels // self.num_heads
         qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, head))
         q, k, v = (qkv[:, :, i] for i in range(3))
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope is not None:
+            q, k = rotate(q, self._angles), rotate(k, self._angles)
         scale = 1.0 / math.sqrt(head)
         if self.compute_dtype == "float64":
             # JAX's kernel computes its logits in float32 whatever comes in.
@@ -121,4 +208,9 @@ class SelfAttention(keras.layers.Layer):
         return self.out(ops.reshape(y, (-1, tokens, channels)))
 
     def get_config(self):
-        return {**super().get_config(), "num_heads": self.num_heads}
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "qk_norm": self.qk_norm,
+            "rope": self.rope,
+        }

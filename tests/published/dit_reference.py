@@ -6,6 +6,7 @@ Names and repositories: see SOURCES.md. Needs timm (PyTorch) or flax (JAX)
 beside the repository; the tests need neither.
 """
 
+import os
 import pathlib
 import sys
 from unittest import mock
@@ -80,6 +81,32 @@ def from_flax(network):
     return np.asarray(y), shapes
 
 
+def lightning(name):
+    """LightningDiT, small; "_qk" with normalised keys and no shift."""
+    # It compiles its parts, and imports fairscale, which it does not use.
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    parallel = ".nn.model_parallel"
+    for part in ("", ".nn", parallel, f"{parallel}.initialize",
+                 f"{parallel}.layers"):  # fmt: skip
+        sys.modules[f"fairscale{part}"] = mock.MagicMock()
+    from models.lightningdit import LightningDiT
+
+    qk = name.endswith("_qk")
+    return LightningDiT(
+        input_size=32,
+        in_channels=4,
+        patch_size=2,
+        hidden_size=192,
+        depth=4,
+        num_heads=3,
+        use_swiglu=True,
+        use_rope=True,
+        use_rmsnorm=True,
+        use_qknorm=qk,
+        wo_shift=qk,
+    )
+
+
 def main(name, folder):
     sys.path.insert(0, folder)
     if name.startswith("meanflow"):
@@ -88,7 +115,9 @@ def main(name, folder):
         y, shapes = from_flax(models_dit.DiT_S_2())
     else:
         stub_torchvision()
-        if name.startswith("repa"):
+        if name.startswith("lightning"):
+            network = lightning(name)
+        elif name.startswith("repa"):
             from models.sit import SiT_models
 
             network = SiT_models["SiT-S/2"](

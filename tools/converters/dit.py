@@ -1,8 +1,8 @@
-"""Published DiT, SiT, REPA and MeanFlow weights into `kf.networks.DiT`.
+"""Published transformers' weights into `kf.networks.DiT` and `LightningDiT`.
 
 `convert(state, network)` takes {name: array} as the PyTorch repositories name
-them (facebookresearch/DiT, willisma/SiT, sihyun-yu/REPA); `flax_state` brings
-the parameter tree of Gsunshine/meanflow to the same names.
+them (facebookresearch/DiT, willisma/SiT, sihyun-yu/REPA, hustvl/LightningDiT);
+`flax_state` brings the parameter tree of Gsunshine/meanflow to the same names.
 """
 
 import numpy as np
@@ -16,6 +16,7 @@ PREFIXES = {
     "y_embedder.embedding_table": "label_embedding",
     "final_layer.linear": "final/out",
     "final_layer.adaLN_modulation.1": "final/modulation",
+    "final_layer.norm_final": "final/norm",
 }
 BLOCK = {
     "attn.qkv": "attention/qkv",
@@ -23,9 +24,15 @@ BLOCK = {
     "mlp.fc1": "mlp_in",
     "mlp.fc2": "mlp_out",
     "adaLN_modulation.1": "modulation",
+    "attn.q_norm": "attention/q_norm",
+    "attn.k_norm": "attention/k_norm",
+    "norm1": "norm_1",
+    "norm2": "norm_2",
+    "mlp.w12": "mlp/both",
+    "mlp.w3": "mlp/out",
 }
 # Fixed tables that ours computes, and heads that only training uses.
-UNUSED = ("pos_embed", "projectors.")
+UNUSED = ("pos_embed", "projectors.", "feat_rope.")
 
 
 def _path(name):
@@ -37,6 +44,8 @@ def _path(name):
         layer = PREFIXES[prefix]
     if prefix.startswith("y_embedder"):
         return f"{layer}/embeddings"
+    if "norm" in prefix:
+        return f"{layer}/gamma"
     return f"{layer}/{'kernel' if kind == 'weight' else kind}"
 
 
@@ -45,17 +54,17 @@ def _value(name, value):
     if value.ndim == 4:
         # (C_out, C_in, p, q) of a convolution to (p, q, C_in) x C_out.
         return value.transpose(2, 3, 1, 0).reshape(-1, value.shape[0])
-    if name.endswith("weight") and not name.startswith("y_embedder"):
+    if value.ndim == 2 and not name.startswith("y_embedder"):
         return value.T
     return value
 
 
 def convert(state, network):
-    """Assign every weight of a published state to a `kf.networks.DiT`.
+    """Assign every weight of a published state to a network of ours.
 
     Args:
         state: dict of name to array, as the PyTorch repositories save it.
-        network: `kf.networks.DiT` of the same architecture.
+        network: a network of the same architecture.
 
     Raises:
         ValueError: if a weight of either has no counterpart of its shape;
@@ -68,7 +77,7 @@ def convert(state, network):
                 values[_path(name)] = _value(name, value)
             except KeyError:
                 raise ValueError(
-                    f"`state` has a weight that DiT does not: {name!r}."
+                    f"`state` has a weight that ours have not: {name!r}."
                 ) from None
     variables = {
         v.path.removeprefix(f"{network.name}/"): v for v in network.variables

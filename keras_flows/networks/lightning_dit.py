@@ -1,0 +1,252 @@
+"""LightningDiT (arXiv 2501.01423): DiT with a language model's parts.
+
+RMSNorm, SwiGLU, rotary embeddings and, where asked for, normalised queries
+and keys, around the same AdaLN-Zero.
+"""
+
+import keras
+from keras import layers
+from keras import ops
+
+from keras_flows.networks.dit import FinalLayer
+from keras_flows.networks.dit import Modulated
+from keras_flows.networks.dit import image_transformer
+from keras_flows.networks.dit import modulate
+from keras_flows.networks.dit import patch_grid
+from keras_flows.networks.dit import size_arguments
+from keras_flows.networks.layers import Dense
+from keras_flows.networks.layers import RMSNormalization
+from keras_flows.networks.layers import SelfAttention
+from keras_flows.ops import register
+from keras_flows.ops import remat
+
+
+@register
+class SwiGLU(layers.Layer):
+    """Dense(silu(a) b) with (a, b) = Dense(x): (B, T, C) -> (B, T, C).
+
+    Args:
+        hidden: size of a and of b.
+    """
+
+    def __init__(self, hidden, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        self.both = Dense(2 * self.hidden, dtype=self.dtype_policy, name="both")
+        self.out = Dense(input_shape[-1], dtype=self.dtype_policy, name="out")
+        self.both.build(input_shape)
+        self.out.build((*input_shape[:-1], self.hidden))
+        self.built = True
+
+    def call(self, x):
+        a, b = ops.split(self.both(x), 2, axis=-1)
+        return self.out(ops.silu(a) * b)
+
+    def get_config(self):
+        return {**super().get_config(), "hidden": self.hidden}
+
+
+@register
+class LightningDiTBlock(Modulated):
+    """AdaLN-Zero block with RMSNorm, rotary attention and SwiGLU.
+
+    Args:
+        num_heads: number of heads; must divide C.
+        grid: (rows, columns) of the tokens.
+        mlp_ratio: width of a plain MLP over C; SwiGLU takes 2/3 of it.
+        qk_norm: whether queries and keys are normalised.
+        shift: whether the modulation shifts too.
+        remat: as in `DiTBlock`.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        grid,
+        mlp_ratio=4.0,
+        qk_norm=False,
+        shift=True,
+        remat=False,
+        **kwargs,
+    ):
+        super().__init__(chunks=6 if shift else 4, **kwargs)
+        self.num_heads = num_heads
+        self.grid = tuple(grid)
+        self.mlp_ratio = mlp_ratio
+        self.qk_norm = qk_norm
+        self.shift = shift
+        self.remat = remat
+
+    def build(self, x_shape, c_shape):
+        if self.built:
+            return
+        width, dtype = x_shape[-1], self.dtype_policy
+        self._build_modulation(width, c_shape[-1])
+        self.norm_1 = RMSNormalization(dtype=dtype, name="norm_1")
+        self.norm_2 = RMSNormalization(dtype=dtype, name="norm_2")
+        self.attention = SelfAttention(
+            self.num_heads,
+            self.qk_norm,
+            self.grid,
+            dtype=dtype,
+            name="attention",
+        )
+        hidden = int(2 / 3 * int(width * self.mlp_ratio))
+        self.mlp = SwiGLU(hidden, dtype=dtype, name="mlp")
+        for layer in (self.norm_1, self.norm_2, self.attention, self.mlp):
+            layer.build(x_shape)
+        self.built = True
+
+    def call(self, x, c):
+        return (remat(self._block) if self.remat else self._block)(x, c)
+
+    def _block(self, x, c):
+        modulations = self._modulations(c)
+        if not self.shift:
+            zero = ops.zeros_like(modulations[0])
+            scale1, gate1, scale2, gate2 = modulations
+            modulations = zero, scale1, gate1, zero, scale2, gate2
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulations
+        h = self.attention(modulate(self.norm_1(x), shift1, scale1))
+        x = x + gate1[:, None] * h
+        h = self.mlp(modulate(self.norm_2(x), shift2, scale2))
+        return x + gate2[:, None] * h
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "grid": self.grid,
+            "mlp_ratio": self.mlp_ratio,
+            "qk_norm": self.qk_norm,
+            "shift": self.shift,
+            "remat": self.remat,
+        }
+
+
+@register
+class RMSFinalLayer(FinalLayer):
+    """DiT's last layer with `RMSNormalization`."""
+
+    def _make_norm(self):
+        return RMSNormalization(dtype=self.dtype_policy, name="norm")
+
+
+@register
+class LightningDiT(keras.Model):
+    """LightningDiT for images or latents.
+
+    Inputs and output as in `DiT`.
+
+    Args:
+        image_shape: (H, W, C) of one image or latent.
+        patch_size: side of a patch; must divide H and W.
+        width: channels of a token.
+        depth: number of blocks.
+        num_heads: number of attention heads; a head's size must be a
+            multiple of 4.
+        mlp_ratio: width of a plain MLP over `width`; SwiGLU takes 2/3 of it.
+        qk_norm: whether queries and keys are normalised, which the published
+            weights do not do and bfloat16 may need.
+        shift: whether the modulation of the blocks shifts too.
+        two_times: whether the network takes `r`, as flow maps need.
+        num_classes: as in `DiT`.
+        learn_sigma: as in `DiT`.
+        remat: as in `DiT`.
+        dtype: dtype policy of the blocks.
+        name: model name.
+
+    Example:
+
+    ```python
+    network = kf.networks.LightningDiT.from_size(
+        "XL/1", (16, 16, 32), num_classes=1000
+    )
+    ```
+    """
+
+    # width, depth, heads
+    SIZES = {
+        "B": (768, 12, 12),
+        "L": (1024, 24, 16),
+        "XL": (1152, 28, 16),
+        "1P0B": (1536, 24, 24),
+        "1P6B": (1792, 28, 28),
+    }
+
+    def __init__(
+        self,
+        image_shape,
+        patch_size=1,
+        width=768,
+        depth=12,
+        num_heads=12,
+        mlp_ratio=4.0,
+        qk_norm=False,
+        shift=True,
+        two_times=False,
+        num_classes=None,
+        learn_sigma=False,
+        remat=False,
+        dtype=None,
+        name="lightning_dit",
+    ):
+        grid = patch_grid(image_shape, patch_size)
+        inputs, outputs = image_transformer(
+            image_shape,
+            patch_size,
+            width,
+            [
+                LightningDiTBlock(
+                    num_heads,
+                    grid,
+                    mlp_ratio,
+                    qk_norm,
+                    shift,
+                    remat,
+                    dtype=dtype,
+                    name=f"block_{i}",
+                )
+                for i in range(depth)
+            ],
+            RMSFinalLayer,
+            num_heads,
+            two_times,
+            num_classes,
+            learn_sigma,
+            dtype,
+        )
+        super().__init__(inputs, outputs, name=name)
+        self.null_label = num_classes
+        self._arguments = {
+            "image_shape": tuple(image_shape),
+            "patch_size": patch_size,
+            "width": width,
+            "depth": depth,
+            "num_heads": num_heads,
+            "mlp_ratio": mlp_ratio,
+            "qk_norm": qk_norm,
+            "shift": shift,
+            "two_times": two_times,
+            "num_classes": num_classes,
+            "learn_sigma": learn_sigma,
+            "remat": remat,
+            "dtype": dtype,
+            "name": name,
+        }
+
+    @classmethod
+    def from_size(cls, size, image_shape, **kwargs):
+        """A published size, e.g. "XL/1": B, L, XL, 1p0B or 1p6B."""
+        return cls(image_shape, **size_arguments(size, cls.SIZES), **kwargs)
+
+    def get_config(self):
+        return dict(self._arguments)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
