@@ -1,7 +1,5 @@
 """DiT against the published networks, its sizes, its derivatives."""
 
-import ast
-import importlib.util
 import pathlib
 
 import keras
@@ -14,21 +12,6 @@ import keras_flows as kf
 from keras_flows.ops import value_and_gradients
 
 HERE = pathlib.Path(__file__).parent
-
-
-def load_converter():
-    path = HERE.parent / "tools" / "converters" / "dit.py"
-    spec = importlib.util.spec_from_file_location("dit_converter", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def published_state(file):
-    return {
-        str(name): weights.draw(str(name), ast.literal_eval(str(shape)))
-        for name, shape in zip(file["names"], file["shapes"], strict=True)
-    }
 
 
 @pytest.mark.parametrize(
@@ -45,7 +28,7 @@ def test_equals_the_published_network(name, options):
     network = kf.networks.DiT.from_size(
         "S/2", (32, 32, 4), num_classes=1000, **options
     )
-    load_converter().convert(published_state(file), network)
+    weights.converter("dit").convert(weights.state(file), network)
     x, t, r, labels = weights.inputs((32, 32, 4), 1000)
     inputs = {"x": x, "t": t, "condition": labels}
     if options.get("two_times"):
@@ -70,7 +53,7 @@ def test_equals_lightning_dit(variant):
         qk_norm=bool(variant),
         shift=not variant,
     )
-    load_converter().convert(published_state(file), network)
+    weights.converter("dit").convert(weights.state(file), network)
     x, t, _, labels = weights.inputs((32, 32, 4), 1000)
     inputs = {"x": x, "t": t, "condition": labels}
     y = network({k: ops.convert_to_tensor(v) for k, v in inputs.items()})
@@ -242,6 +225,6 @@ def test_a_state_of_another_architecture_assigns_nothing():
     before = [keras.ops.convert_to_numpy(v) for v in network.variables]
     file = np.load(HERE / "published" / "sit_s_2.npz")
     with pytest.raises(ValueError, match="different architectures"):
-        load_converter().convert(published_state(file), network)
+        weights.converter("dit").convert(weights.state(file), network)
     for old, v in zip(before, network.variables, strict=True):
         np.testing.assert_array_equal(old, keras.ops.convert_to_numpy(v))

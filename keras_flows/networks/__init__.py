@@ -9,8 +9,11 @@ from keras_flows.networks.inspect import input_names
 from keras_flows.networks.inspect import is_functional
 from keras_flows.networks.inspect import sample_shape
 from keras_flows.networks.layers import Dense
+from keras_flows.networks.layers import GroupNormalization
 from keras_flows.networks.layers import LayerNormalization
 from keras_flows.networks.layers import RMSNormalization
 from keras_flows.networks.layers import SelfAttention
 from keras_flows.networks.lightning_dit import LightningDiT
 from keras_flows.networks.mlp import MLP
+from keras_flows.networks.unet import DhariwalUNet
+from keras_flows.networks.unet import SongUNet

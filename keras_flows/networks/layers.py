@@ -76,6 +76,60 @@ class LayerNormalization(keras.layers.Layer):
 
 
 @register
+class GroupNormalization(keras.layers.Layer):
+    """Group normalisation of channels-last data, by its explicit formula.
+
+    Mean and variance over space and the channels of a group, in float32 at
+    least; see `LayerNormalization` for why not Keras's.
+
+    Args:
+        groups: number of groups; must divide C.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, groups=32, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.groups = groups
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        channels = input_shape[-1]
+        if channels % self.groups:
+            raise ValueError(
+                f"`groups` ({self.groups}) must divide the number of channels "
+                f"({channels})."
+            )
+        self.gamma = self.add_weight(
+            shape=(channels,), initializer="ones", name="gamma"
+        )
+        self.beta = self.add_weight(
+            shape=(channels,), initializer="zeros", name="beta"
+        )
+        self.built = True
+
+    def call(self, x):
+        dtype, shape = x.dtype, (-1, *x.shape[1:])
+        x = ops.cast(x, float_dtype())
+        size = shape[-1] // self.groups
+        x = ops.reshape(x, (*shape[:-1], self.groups, size))
+        axes = (*range(1, len(shape) - 1), len(shape))
+        x = x - ops.mean(x, axis=axes, keepdims=True)
+        variance = ops.mean(x * x, axis=axes, keepdims=True)
+        x = ops.reshape(x * ops.rsqrt(variance + self.epsilon), shape)
+        x = x * ops.cast(self.gamma, x.dtype) + ops.cast(self.beta, x.dtype)
+        return ops.cast(x, dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "groups": self.groups,
+            "epsilon": self.epsilon,
+        }
+
+
+@register
 class RMSNormalization(keras.layers.Layer):
     """Root-mean-square normalisation over the last axis.
 
@@ -148,10 +202,22 @@ class SelfAttention(keras.layers.Layer):
         qk_norm: whether queries and keys are normalised (`RMSNormalization`).
         rope: None, or (rows, columns) of the grid of tokens for rotary
             embeddings; C / num_heads must then be a multiple of 4.
+        qkv_initializer: initializer of the joint projection.
+        out_initializer: initializer of the output projection.
     """
 
-    def __init__(self, num_heads=4, qk_norm=False, rope=None, **kwargs):
+    def __init__(
+        self,
+        num_heads=4,
+        qk_norm=False,
+        rope=None,
+        qkv_initializer="glorot_uniform",
+        out_initializer="glorot_uniform",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        self.qkv_initializer = keras.initializers.get(qkv_initializer)
+        self.out_initializer = keras.initializers.get(out_initializer)
         self.num_heads = num_heads
         self.qk_norm = qk_norm
         self.rope = None if rope is None else tuple(rope)
@@ -165,8 +231,18 @@ class SelfAttention(keras.layers.Layer):
                 f"`num_heads` ({self.num_heads}) must divide the number of "
                 f"channels ({channels})."
             )
-        self.qkv = Dense(3 * channels, dtype=self.dtype_policy, name="qkv")
-        self.out = Dense(channels, dtype=self.dtype_policy, name="out")
+        self.qkv = Dense(
+            3 * channels,
+            kernel_initializer=self.qkv_initializer,
+            dtype=self.dtype_policy,
+            name="qkv",
+        )
+        self.out = Dense(
+            channels,
+            kernel_initializer=self.out_initializer,
+            dtype=self.dtype_policy,
+            name="out",
+        )
         self.qkv.build(input_shape)
         self.out.build(input_shape)
         head = channels // self.num_heads
@@ -213,4 +289,10 @@ class SelfAttention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "qk_norm": self.qk_norm,
             "rope": self.rope,
+            "qkv_initializer": keras.initializers.serialize(
+                self.qkv_initializer
+            ),
+            "out_initializer": keras.initializers.serialize(
+                self.out_initializer
+            ),
         }

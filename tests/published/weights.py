@@ -1,5 +1,8 @@
 """The same random weights for a published network and for ours."""
 
+import ast
+import importlib.util
+import pathlib
 import zlib
 
 import numpy as np
@@ -19,3 +22,22 @@ def inputs(shape, num_classes, seed=0):
     x = rng.standard_normal((2, *shape)).astype("float32")
     t, r = np.sort(rng.uniform(size=(2, 2)).astype("float32"), axis=0)[::-1]
     return x, t, r, rng.integers(0, num_classes + 1, 2).astype("int32")
+
+
+def state(file):
+    """{name: drawn weights} of a file of expected numbers."""
+    return {
+        str(name): draw(str(name), ast.literal_eval(str(shape)))
+        for name, shape in zip(file["names"], file["shapes"], strict=True)
+    }
+
+
+def converter(name):
+    """The module tools/converters/<name>.py."""
+    root = pathlib.Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location(
+        f"{name}_converter", root / "tools" / "converters" / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
