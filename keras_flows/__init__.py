@@ -3,6 +3,7 @@
 One objective, three backends: JAX, TensorFlow and PyTorch.
 """
 
+from keras_flows import callbacks
 from keras_flows import datasets
 from keras_flows import interpolants
 from keras_flows import metrics
@@ -11,17 +12,21 @@ from keras_flows import objectives
 from keras_flows import ops
 from keras_flows import presets
 from keras_flows import samplers
+from keras_flows import training
+from keras_flows.interfaces import DiscreteInterface
 from keras_flows.interfaces import EDMInterface
 from keras_flows.interfaces import FlowMapInterface
 from keras_flows.interfaces import Interface
 from keras_flows.interfaces import MeanFlowInterface
+from keras_flows.interfaces import REPAInterface
 from keras_flows.interfaces import SiTInterface
 from keras_flows.interfaces import StochasticInterpolantInterface
 from keras_flows.objectives import check_jvp
 from keras_flows.training import EMA
 from keras_flows.training import NonFiniteError
 
-# The name in the interfaces' document.
+# The names in the interfaces' document.
 Interfaces = Interface
+DiT_REPA = REPAInterface
 
 __version__ = "0.1.0"

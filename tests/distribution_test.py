@@ -64,49 +64,95 @@ def test_torch_processes_average_gradients(tmp_path):
 
 
 JAX = """
-import jax, keras, numpy as np
-from keras import ops
-devices = keras.distribution.list_devices()
-assert len(devices) == 8, devices
-keras.distribution.set_distribution(
-    keras.distribution.DataParallel(devices=devices))
+import sys
+import keras, numpy as np
 import keras_flows as kf
+layout = sys.argv[1]
+devices = keras.distribution.list_devices()
+assert len(devices) == (8 if layout != 'one' else 1), devices
+if layout == 'data_parallel':
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=devices))
+elif layout == 'fully_sharded':
+    keras.distribution.set_distribution(kf.training.FullySharded())
 keras.utils.set_random_seed(0)
-network = kf.networks.MLP(2, 8, 1, two_times=True)
+network = kf.networks.DiT(
+    (8, 8, 4), width=64, depth=2, num_heads=2, num_classes=15, two_times=True)
 model = kf.MeanFlowInterface(network, ema=0.9, seed=0)
-model.compile(keras.optimizers.SGD(0.1))
-x = kf.datasets.Checkerboard().sample(64, 0)
-logs = model.fit(x, batch_size=64, shuffle=False, verbose=0).history
-print('LOSS', logs['mse'][0], logs['gradient_norm'][0])
+model.compile(keras.optimizers.Adam(1e-3))
+rng = np.random.default_rng(0)
+x = rng.standard_normal((160, 8, 8, 4)).astype('float32')
+labels = rng.integers(0, 15, 160).astype('int32')
+losses = []
+class Losses(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        losses.append(float(logs['mse']))
+model.fit(x, labels, batch_size=16, shuffle=False, verbose=0,
+          callbacks=[Losses()])
+variables = [
+    *network.variables, *model.emas[0].averages, *model.optimizer.variables]
+table, share = kf.training.coverage(variables)
+print(table)
+print('SHARE', share)
+print('LOSS', *losses)
 """
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution on JAX")
-def test_jax_data_parallel_equals_one_device():
-    import keras_flows as kf
-
+def train_on_jax(layout):
+    """(losses of 10 steps, share of the variables' bytes on a device)."""
+    count = 1 if layout == "one" else 8
     result = subprocess.run(
-        [sys.executable, "-c", JAX],
+        [sys.executable, "-c", JAX, layout],
         cwd=ROOT,
         env={
             **os.environ,
             "KERAS_BACKEND": "jax",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
         },
         capture_output=True,
         text=True,
     )
     assert "LOSS" in result.stdout, result.stderr[-2000:]
-    sharded = [float(v) for v in result.stdout.split("LOSS")[1].split()]
-    keras.utils.set_random_seed(0)
-    network = kf.networks.MLP(2, 8, 1, two_times=True)
-    model = kf.MeanFlowInterface(network, ema=0.9, seed=0)
-    model.compile(keras.optimizers.SGD(0.1))
-    x = kf.datasets.Checkerboard().sample(64, 0)
-    logs = model.fit(x, batch_size=64, shuffle=False, verbose=0).history
-    np.testing.assert_allclose(
-        sharded, [logs["mse"][0], logs["gradient_norm"][0]], rtol=1e-4
+    text, losses = result.stdout.split("LOSS")
+    return [float(v) for v in losses.split()], float(text.split("SHARE")[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution on JAX")
+def test_jax_layouts_equal_one_device():
+    """Rows split by stride, noise, averages: all as on one device."""
+    one, _ = train_on_jax("one")
+    assert len(one) == 10 and np.ptp(one) > 1e-3
+    parallel, share = train_on_jax("data_parallel")
+    np.testing.assert_allclose(parallel, one, rtol=1e-5)
+    assert share == 1.0
+    sharded, share = train_on_jax("fully_sharded")
+    np.testing.assert_allclose(sharded, one, rtol=1e-5)
+    assert abs(share - 1 / 8) < 0.1 / 8
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution on JAX")
+def test_a_rule_that_matches_nothing_is_an_error():
+    import keras_flows as kf
+
+    network = kf.networks.MLP(2, 8, 1)
+    mesh = keras.distribution.DeviceMesh(
+        (1,), ["batch"], keras.distribution.list_devices()[:1]
     )
+    rules = keras.distribution.LayoutMap(mesh)
+    rules["hidden_.*/kernel"] = (None, None)
+    kf.training.check_layout_map(rules, network.variables)
+    rules["attention/kernel"] = (None, None)
+    with pytest.raises(ValueError, match="attention/kernel"):
+        kf.training.check_layout_map(rules, network.variables)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="what others say")
+def test_layouts_need_jax():
+    import keras_flows as kf
+
+    with pytest.raises(ValueError, match="KERAS_BACKEND=jax"):
+        kf.training.FullySharded()
 
 
 TENSORFLOW = """

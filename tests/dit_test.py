@@ -33,11 +33,9 @@ def test_equals_the_published_network(name, options):
     inputs = {"x": x, "t": t, "condition": labels}
     if options.get("two_times"):
         inputs["r"] = r
-    y = network({k: ops.convert_to_tensor(v) for k, v in inputs.items()})
+    y = weights.output(network, **inputs)
     # The outputs are of order 1: sums of 1,536 products in another order.
-    np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(y), file["output"], atol=1e-4
-    )
+    np.testing.assert_allclose(y, file["output"], atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", ["", "_qk"])
@@ -55,11 +53,8 @@ def test_equals_lightning_dit(variant):
     )
     weights.converter("dit").convert(weights.state(file), network)
     x, t, _, labels = weights.inputs((32, 32, 4), 1000)
-    inputs = {"x": x, "t": t, "condition": labels}
-    y = network({k: ops.convert_to_tensor(v) for k, v in inputs.items()})
-    np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(y), file["output"], atol=1e-4
-    )
+    y = weights.output(network, x=x, t=t, condition=labels)
+    np.testing.assert_allclose(y, file["output"], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -68,20 +63,23 @@ def test_equals_lightning_dit(variant):
     [("S/2", 33), ("B/2", 130), ("L/2", 458), ("XL/2", 675), ("XL/8", 676)],
 )
 def test_parameters_are_the_papers(size, millions):
-    def count(depth):
-        width, _, heads = kf.networks.DiT.SIZES[size.partition("/")[0]]
-        return kf.networks.DiT(
-            (32, 32, 4),
-            patch_size=int(size[-1]),
-            width=width,
-            depth=depth,
-            num_heads=heads,
-            num_classes=1000,
-            learn_sigma=True,
-        ).count_params()
+    letter, _, patch = size.partition("/")
+    width, depth, heads = kf.networks.DiT.SIZES[letter]
 
-    # Every block has as many: no need to allocate all of XL.
-    depth = kf.networks.DiT.SIZES[size.partition("/")[0]][1]
+    def count(depth):
+        return weights.num_parameters(
+            lambda: kf.networks.DiT(
+                (32, 32, 4),
+                patch_size=int(patch),
+                width=width,
+                depth=depth,
+                num_heads=heads,
+                num_classes=1000,
+                learn_sigma=True,
+            )
+        )
+
+    # Every block has as many.
     one = count(1)
     total = one + (depth - 1) * (count(2) - one)
     assert abs(total / 1e6 - millions) < 1.0
@@ -174,15 +172,12 @@ def test_conditions_matter():
     x, labels = batch()
 
     def run(t=0.4, r=0.2, labels=labels):
-        return keras.ops.convert_to_numpy(
-            network(
-                {
-                    "x": ops.convert_to_tensor(x),
-                    "t": ops.full((4,), t),
-                    "r": ops.full((4,), r),
-                    "condition": ops.convert_to_tensor(labels),
-                }
-            )
+        return weights.output(
+            network,
+            x=x,
+            t=np.full(4, t, "float32"),
+            r=np.full(4, r, "float32"),
+            condition=labels,
         )
 
     base = run()

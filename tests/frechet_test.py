@@ -82,6 +82,9 @@ def test_statistics_survive_a_file(tmp_path):
     assert frechet_distance(a, adm) < 1e-9
     with pytest.raises(ValueError, match="not added to"):
         adm.merge(a)
+    np.savez(tmp_path / "cut.npz", mu=a.mean, sigma=a.covariance[:2])
+    with pytest.raises(ValueError, match=r"sigma` \(dim, dim\).*\(2, 5\)"):
+        GaussianStatistics.load(tmp_path / "cut.npz")
     np.savez(tmp_path / "other.npz", images=a.mean)
     with pytest.raises(ValueError, match="lacks.*mu"):
         GaussianStatistics.load(tmp_path / "other.npz")

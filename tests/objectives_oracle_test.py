@@ -227,6 +227,18 @@ def test_mean_flow_is_stationary(norm_power, fm_portion):
     )
 
 
+def test_improved_mean_flow_is_stationary():
+    check_stationary(
+        "loss",
+        path="linear, noise at 1",
+        objective="mean_flow",
+        cls="MeanFlowInterface",
+        norm_power=0.0,
+        fm_portion=0.0,
+        objective_args={"tangent": "predicted"},
+    )
+
+
 @pytest.mark.parametrize("path", MAPS.values(), ids=MAPS)
 def test_diagonal_is_stationary(path):
     check_stationary(

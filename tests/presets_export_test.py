@@ -179,11 +179,15 @@ assert not [m for m in sys.modules if m.split('.')[0] == 'keras']
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, num_steps, scale",
-    [("flow_map", 2, 1.0), ("policy", 2, 1.0), ("sit", 3, 2.0)],
+    "name, num_steps, guidance",
+    [
+        ("flow_map", 2, {}),
+        ("policy", 2, {}),
+        ("sit", 3, {"guidance_scale": 2.0, "guidance_channels": 1}),
+    ],
 )
 def test_saved_model_equals_generate_without_keras(
-    name, num_steps, scale, tmp_path
+    name, num_steps, guidance, tmp_path
 ):
     model = interfaces()[name]
     rng = np.random.default_rng(1)
@@ -192,8 +196,8 @@ def test_saved_model_equals_generate_without_keras(
     model.export(
         tmp_path / "served",
         num_steps=num_steps,
-        guidance_scale=scale,
         verbose=False,
+        **guidance,
     )
     inputs = {
         "noise": rng.standard_normal((7, *model.sample_shape)).astype("float32")
@@ -219,9 +223,7 @@ def test_saved_model_equals_generate_without_keras(
     )
     for size in (7, 1):
         cut = {key: value[:size] for key, value in inputs.items()}
-        expected = numpy(
-            model.generate(num_steps=num_steps, guidance_scale=scale, **cut)
-        )
+        expected = numpy(model.generate(num_steps=num_steps, **guidance, **cut))
         served = np.load(tmp_path / f"{size}.npy")
         np.testing.assert_allclose(served, expected, atol=1e-5)
 

@@ -1,5 +1,16 @@
-"""Data sets that need no network."""
+"""Data sets and pipelines; see docs/data.md."""
 
+from keras_flows.datasets.batches import Batches
 from keras_flows.datasets.checkerboard import Checkerboard
 from keras_flows.datasets.checkerboard import Endless
 from keras_flows.datasets.digits import digits
+from keras_flows.datasets.images import center_crop
+from keras_flows.datasets.images import from_edm_zip
+from keras_flows.datasets.images import from_image_folder
+from keras_flows.datasets.images import from_tfds
+from keras_flows.datasets.latents import Latents
+from keras_flows.datasets.latents import describe_autoencoder
+from keras_flows.datasets.latents import prepare_latents
+from keras_flows.datasets.sources import EdmSource
+from keras_flows.datasets.sources import FolderSource
+from keras_flows.datasets.sources import TfdsSource

@@ -27,6 +27,7 @@ class Exportable:
         num_steps=None,
         sampler=None,
         guidance_scale=1.0,
+        guidance_channels=None,
         use_ema=True,
         verbose=True,
     ):
@@ -45,6 +46,7 @@ class Exportable:
             num_steps: see `generate`; fixed in the export.
             sampler: a sampler without noise of its own; see `generate`.
             guidance_scale: see `generate`; fixed in the export.
+            guidance_channels: see `generate`; fixed in the export.
             use_ema: whether to export the first EMA's weights.
             verbose: whether to print a line.
 
@@ -56,7 +58,9 @@ class Exportable:
             raise ValueError(
                 f"`format` must be 'tf_saved_model'. Received: {format!r}."
             )
-        settings = self._export_settings(num_steps, sampler, guidance_scale)
+        settings = self._export_settings(
+            num_steps, sampler, guidance_scale, guidance_channels
+        )
         target = pathlib.Path(filepath)
         target.parent.mkdir(parents=True, exist_ok=True)
         _require_tensorflow()
@@ -81,7 +85,9 @@ class Exportable:
                 f"largest difference from generate {difference:.1e}."
             )
 
-    def _export_settings(self, num_steps, sampler, guidance_scale):
+    def _export_settings(
+        self, num_steps, sampler, guidance_scale, guidance_channels
+    ):
         from keras_flows import samplers
 
         sampler = (
@@ -104,6 +110,7 @@ class Exportable:
             "num_steps": int(num_steps),
             "sampler": sampler,
             "guidance_scale": float(guidance_scale),
+            "guidance_channels": self._channels(guidance_channels),
         }
 
     def _condition_input(self):
@@ -120,7 +127,13 @@ class Exportable:
 
             condition = inputs.get("condition")
             negative = self._negative(condition, None, scale, None)
-            bound = self.predictor(network, condition, negative, scale, None)
+            bound = self.predictor(
+                network,
+                condition,
+                negative,
+                scale,
+                channels=settings["guidance_channels"],
+            )
 
             def step(x, t, r, noise, last):
                 return sampler.step(
@@ -179,6 +192,7 @@ class Exportable:
             "folder": str(folder),
             "num_steps": settings["num_steps"],
             "guidance_scale": settings["guidance_scale"],
+            "guidance_channels": settings["guidance_channels"],
             "sampler": keras.saving.serialize_keras_object(settings["sampler"]),
             "use_ema": use_ema,
         }

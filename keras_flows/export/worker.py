@@ -15,7 +15,10 @@ def main():
     model = kf.Interface.from_preset(order["preset"])
     sampler = keras.saving.deserialize_keras_object(order["sampler"])
     settings = model._export_settings(
-        order["num_steps"], sampler, order["guidance_scale"]
+        order["num_steps"],
+        sampler,
+        order["guidance_scale"],
+        order["guidance_channels"],
     )
     model._write_saved_model(
         pathlib.Path(order["folder"]), settings, order["use_ema"]

@@ -6,6 +6,7 @@ from keras import tree
 
 from keras_flows import samplers
 from keras_flows.interfaces import checks
+from keras_flows.networks import input_names
 from keras_flows.ops import compiled
 from keras_flows.ops import float_dtype
 from keras_flows.samplers.base import batch_of
@@ -20,6 +21,18 @@ def _as_array(condition):
     if isinstance(condition, (int, float, list)):
         return np.asarray(condition)
     return condition
+
+
+def _acts(interval, calls, path, t, r):
+    """Whether a step from t to r calls the model inside the interval."""
+    if interval is None:
+        return True
+    low, high = interval
+    start, end = path.noise_fraction(t), path.noise_fraction(r)
+    if calls == "between":
+        return end <= high and start >= low
+    called = (start,) if calls == "start" else (start, end)
+    return any(low <= f <= high for f in called)
 
 
 def _cut(structure, part):
@@ -46,10 +59,20 @@ class Generation:
         self._start_emas()
         return self.emas[0].averaged()
 
-    def predictor(self, network, condition, negative, scale, interval):
-        """The `Predictor` that samplers see."""
+    def predictor(self, network, condition, negative=None, scale=1.0,
+                  interval=None, channels=None, guide=None):  # fmt: skip
+        """The `Predictor` that samplers see.
+
+        Args:
+            guide: None, or the interface of autoguidance and its network,
+                whose condition `negative` then is.
+        """
+        if guide is not None:
+            model, weak = guide
+            guide = samplers.Predictor(model, weak, negative)
+            negative = None
         return samplers.Predictor(
-            self, network, condition, negative, scale, interval
+            self, network, condition, negative, scale, interval, channels, guide
         )
 
     def generate(
@@ -61,6 +84,8 @@ class Generation:
         num_steps=None,
         guidance_scale=1.0,
         guidance_interval=None,
+        guidance_channels=None,
+        guidance_model=None,
         seed=None,
         noise=None,
         sampler=None,
@@ -80,14 +105,23 @@ class Generation:
             negative_condition: what guidance leads away from; by default the
                 network's null label.
             num_steps: int, at least 1; by default the objective's.
-            guidance_scale: classifier-free guidance; 1.0 is off.
+            guidance_scale: of classifier-free guidance, or of autoguidance
+                with a `guidance_model`; 1.0 is off and costs nothing.
             guidance_interval: (low, high), the noise fractions (0 data,
                 1 noise) between which guidance acts.
+            guidance_channels: how many channels are guided, the first ones;
+                by default all (DiT's and SiT's published figures guide 3 of
+                a latent's 4).
+            guidance_model: a weaker interface on the same interpolant, to
+                lead away from (autoguidance, arXiv 2406.02507); it is called
+                with `negative_condition`, or `condition` without one, and
+                with its own EMA weights.
             seed: int, or None for a fresh one.
             noise: standard normal (B, ...), for runs that must agree.
             sampler: name or `Sampler`; by default the objective's.
             batch_size: how many to sample at once; by default all.
-            use_ema: whether to use the first EMA's weights.
+            use_ema: whether to use the first EMA's weights, here and of the
+                `guidance_model`.
 
         Returns:
             Samples (B, ...), a tensor of the backend.
@@ -104,9 +138,12 @@ class Generation:
         negative_condition = _as_array(negative_condition)
         num_samples = self._count(num_samples, condition, noise)
         condition = self._rows_of(condition, num_samples, "condition")
+        guide = self._guide(guidance_model, guidance_scale, use_ema)
         negative = self._negative(
-            condition, negative_condition, guidance_scale, num_samples
+            condition, negative_condition, guidance_scale, num_samples, guide
         )
+        guided = guide is not None or negative is not None
+        channels = self._channels(guidance_channels)
         interval = self._interval(guidance_interval)
         shape = self._shape(noise)
         if batch_size is None:
@@ -117,7 +154,7 @@ class Generation:
             )
         rng = np.random.Generator(np.random.Philox(seed))
         step = self._compiled_step(
-            sampler, use_ema, condition, negative, interval
+            sampler, use_ema, guided, interval, channels, guide
         )
         batches = []
         for start in range(0, num_samples, batch_size):
@@ -139,52 +176,59 @@ class Generation:
             )
         return batches[0] if len(batches) == 1 else ops.concatenate(batches)
 
-    def _compiled_step(self, sampler, use_ema, condition, negative, interval):
-        """step(condition, negative, scale)(x, t, r, noise, last)."""
+    def _compiled_step(
+        self, sampler, use_ema, guided, interval, channels, guide
+    ):
+        """bind(condition, negative, scale)(x, t, r, noise, last)."""
         network = self.inference_network(use_ema)
-        guided = negative is not None
+        variables = {id(v): v for v in self.variables}
+        if guide is not None:
+            variables |= {id(v): v for v in guide[0].variables}
 
-        def build(last):
-            def run(x, t, r, scale, *rest):
-                rest = list(rest)
-                noise = rest.pop(0) if sampler.stochastic else None
+        def build(last, acts):
+            def run(x, t, r, scale, inputs):
+                guidance = {}
+                if acts:
+                    guidance = {
+                        "negative": inputs.get("negative"),
+                        "scale": scale,
+                        "interval": interval,
+                        "channels": channels,
+                        "guide": guide,
+                    }
                 bound = self.predictor(
-                    network,
-                    rest.pop(0) if condition is not None else None,
-                    rest.pop(0) if guided else None,
-                    scale,
-                    interval,
+                    network, inputs.get("condition"), **guidance
                 )
+                noise = inputs.get("noise")
                 return sampler.step(
                     bound, x, batch_of(t, x), batch_of(r, x), noise, last
                 )
 
-            return compiled(run, self.variables)
+            return compiled(run, list(variables.values()))
 
         def bind(condition, negative, scale):
             def step(x, t, r, noise, last):
-                key = (
-                    repr(sampler), bool(last), condition is not None, guided,
-                    interval, id(network),
-                )  # fmt: skip
+                acts = guided and _acts(
+                    interval, sampler.calls, self.interpolant, t, r
+                )
+                inputs = {
+                    "noise": noise if sampler.stochastic else None,
+                    "condition": condition,
+                    "negative": negative if acts else None,
+                }
+                inputs = {k: v for k, v in inputs.items() if v is not None}
+                key = (repr(sampler), bool(last), id(network), tuple(inputs))
+                if acts:
+                    models = None if guide is None else tuple(map(id, guide))
+                    key += (interval, channels, models)
                 if key not in self._steps:
-                    self._steps[key] = build(last)
-                rest = [
-                    part
-                    for part in (
-                        noise if sampler.stochastic else None,
-                        condition,
-                        negative,
-                    )
-                    if part is not None
-                ]
-                scale_now = np.asarray(scale, dtype=float_dtype())
+                    self._steps[key] = build(last, acts)
                 return self._steps[key](
                     x,
                     np.asarray(t, dtype=float_dtype()),
                     np.asarray(r, dtype=float_dtype()),
-                    scale_now,
-                    *rest,
+                    np.asarray(scale, dtype=float_dtype()),
+                    inputs,
                 )
 
             return step
@@ -243,17 +287,45 @@ class Generation:
         checks.check_condition(condition, self.network, num_samples)
         return condition
 
-    def _negative(self, condition, negative, scale, num_samples):
+    def _guide(self, model, scale, use_ema):
+        """The guiding interface and its network, or None."""
+        if model is None:
+            return None
+        if not isinstance(model, Generation):
+            raise ValueError(
+                "`guidance_model` must be an Interface, a weaker one. "
+                f"Received: {model!r}."
+            )
+        for what in ("interpolant", "sample_shape", "n_mu", "n_sigma"):
+            own, other = getattr(self, what), getattr(model, what)
+            if own != other:
+                raise ValueError(
+                    f"`guidance_model` must have the same {what} as the "
+                    f"model it guides. Received: {other} beside {own}."
+                )
+        if scale == 1.0:
+            return None
+        return model, model.inference_network(use_ema)
+
+    def _negative(self, condition, negative, scale, num_samples, guide=None):
+        """The condition of the negative prediction, or None."""
         if not np.isscalar(scale) or not np.isfinite(scale):
             raise ValueError(
                 f"`guidance_scale` must be a finite number. Received: {scale}."
             )
         if scale == 1.0:
             return None
+        if guide is not None:
+            names = input_names(guide[1])
+            if negative is None and (names is None or "condition" in names):
+                negative = condition
+            return guide[0]._rows_of(
+                negative, num_samples, "negative_condition"
+            )
         if condition is None:
             raise ValueError(
-                "`guidance_scale` needs a `condition` to guide towards. "
-                f"Received guidance_scale={scale} without one."
+                "`guidance_scale` needs a `condition` to guide towards, or a "
+                f"`guidance_model`. Received guidance_scale={scale} without."
             )
         if negative is None:
             if self.null_label is None:
@@ -266,6 +338,24 @@ class Generation:
                 lambda c: ops.full_like(c, self.null_label), condition
             )
         return self._rows_of(negative, num_samples, "negative_condition")
+
+    def _channels(self, channels):
+        if channels is None:
+            return None
+        shape = self.sample_shape or ()
+        most = shape[-1] if shape else None
+        whole = isinstance(channels, (int, np.integer))
+        if (
+            isinstance(channels, bool)
+            or not whole
+            or channels < 1
+            or (most is not None and channels > most)
+        ):
+            raise ValueError(
+                "`guidance_channels` must be an int from 1 to the number of "
+                f"channels ({most}). Received: {channels!r}."
+            )
+        return int(channels)
 
     def _interval(self, interval):
         if interval is None:

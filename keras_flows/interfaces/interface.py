@@ -2,7 +2,7 @@
 
 It samples times and noise, holds preconditioning and loss, predicts
 velocity and score, trains by `fit` and samples by `generate`. The network
-is called in one method, `net`.
+is called in one method, `raw`.
 """
 
 import keras
@@ -55,7 +55,15 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         max_skipped_steps: how many steps in a row may be non-finite.
         seed: int or None, the seed of times, noise and label dropping.
         name: model name.
+
+    Attributes:
+        latents_of: None, or the `datasets.describe_autoencoder` of the
+            autoencoder on whose latents the model works. The first `fit` on
+            `datasets.Latents` sets it; latents of another are an error. The
+            autoencoder itself would be trained and saved with the model.
     """
+
+    latents_of = None
 
     def __init__(
         self,
@@ -110,6 +118,8 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         self.norm_name = norm
         self.norm = norms.get(norm)
         self.null_label = getattr(network, "null_label", null_label)
+        # What is called in the trained network's place (see `FeatureTap`).
+        self.tap = None
         self.sample_shape = sample_shape(network)
         self._takes_r = (
             self.objective.needs_r
@@ -140,7 +150,7 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
 
     def net(self, x_t, t, r=None, *, condition=None, network=None,
             training=False):  # fmt: skip
-        """The preconditioned network; the only place that calls it.
+        """The preconditioned network.
 
         Args:
             x_t: (B, ...).
@@ -154,6 +164,17 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             What the network predicts (see `prediction`), (B, ...), in
             float32 under every dtype policy.
         """
+        output = self.raw(
+            x_t, t, r, condition=condition, network=network, training=training
+        )
+        bcast = kf_ops.bcast_right
+        return bcast(self.c_skip(t), x_t) * x_t + (
+            bcast(self.c_out(t), x_t) * output
+        )
+
+    def raw(self, x_t, t, r=None, *, condition=None, network=None,
+            training=False):  # fmt: skip
+        """The network's own output; the only place that calls it."""
         network = self.network if network is None else network
         checks.check_data(x_t, self.sample_shape, "x_t")
         checks.check_time(t, x_t, "t")
@@ -168,12 +189,11 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             inputs["condition"] = keras.tree.map_structure(
                 ops.convert_to_tensor, condition
             )
-        output = ops.cast(
-            network(inputs, training=training), kf_ops.float_dtype()
-        )
-        return bcast(self.c_skip(t), x_t) * x_t + (
-            bcast(self.c_out(t), x_t) * output
-        )
+        if self.tap is not None and network is self.network:
+            output = self.tap(inputs, training=training)
+        else:
+            output = network(inputs, training=training)
+        return ops.cast(output, kf_ops.float_dtype())
 
     @property
     def prediction(self):
@@ -333,6 +353,13 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             "`score(x_t, t)`."
         )
 
+    def fit(self, x=None, y=None, **kwargs):
+        """`CommonSteps.fit`, in the dataset's own order if it has one."""
+        if getattr(x, "ordered", False):
+            # An order to resume in, which Keras would shuffle unseeded.
+            kwargs.setdefault("shuffle", False)
+        return super().fit(x, y, **kwargs)
+
     def _check_fit(self, x, y):
         if "loss" in self.__dict__:
             raise ValueError(
@@ -342,6 +369,8 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         checks.check_host_array(x, self.sample_shape, "x")
         if hasattr(x, "shape") and input_names(self.network) is not None:
             checks.check_condition(y, self.network, x.shape[0])
+        checks.check_manifest(x, self)
+        checks.check_first_batch(x, y, self)
 
     @property
     def default_num_steps(self):

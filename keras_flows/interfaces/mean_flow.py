@@ -35,7 +35,9 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         norm_power: p of the adaptive weight; 0 is the plain loss.
         fm_portion: share of rows with r = t.
         cond_drop_ratio: share of labels dropped.
-        objective_args, ema, max_skipped_steps, seed, name: see `Interface`.
+        objective_args: {"tangent": "predicted"} is improved MeanFlow's loss
+            (arXiv 2512.02012); see `objectives.mean_flow`.
+        ema, max_skipped_steps, seed, name: see `Interface`.
     """
 
     def __init__(
@@ -160,10 +162,10 @@ class MeanFlowInterface(TimePairs, SiTInterface):
             ops.where(drop, neg_y, y),
         )
 
-    def training_velocity(self, x, n, t, condition):
-        """(v, condition) after guidance and label dropping."""
+    def training_velocity(self, x, n, t, condition, training=True):
+        """(v, condition) after guidance and, in training, label dropping."""
         v, y, neg_y = self.insta_velocity(x, n, t, y=condition)
-        return self.cond_drop(x, n, v, y, neg_y)
+        return self.cond_drop(x, n, v, y, neg_y) if training else (v, y)
 
     def drop_condition(self, condition):
         """Labels drop in `cond_drop`, together with the velocity."""

@@ -1,6 +1,7 @@
 """Interpolants: the mathematics of time. x_t = alpha(t) x + sigma(t) n."""
 
 from keras_flows.interpolants.base import Interpolant
+from keras_flows.interpolants.discrete import DiscreteVariancePreserving
 from keras_flows.interpolants.gaussian import Linear
 from keras_flows.interpolants.gaussian import TrigFlow
 from keras_flows.interpolants.gaussian import Trigonometric
@@ -18,6 +19,7 @@ from keras_flows.ops import resolve
 _KNOWN = {
     cls.__name__: cls
     for cls in (
+        DiscreteVariancePreserving,
         Linear,
         TrigFlow,
         Trigonometric,

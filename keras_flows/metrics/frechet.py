@@ -6,11 +6,16 @@ roots of the eigenvalues of the symmetric A^T C_2 A, with C_1 = A A^T: a
 general matrix square root turns to NaN where a covariance has not full rank.
 """
 
+import hashlib
 import os
 import pathlib
 
 import keras
 import numpy as np
+
+from keras_flows.metrics.features import FeatureExtractor
+from keras_flows.metrics.features import get_extractor
+from keras_flows.metrics.images import write_npz
 
 
 class GaussianStatistics:
@@ -30,7 +35,7 @@ class GaussianStatistics:
         self._origin = np.zeros(dim)
         self._sum = np.zeros(dim)
         self._outer = np.zeros((dim, dim))
-        self._count_known = True
+        self.counted = True
 
     def update(self, features):
         """Add features (n, dim).
@@ -92,7 +97,7 @@ class GaussianStatistics:
         return outer / (self.count - 1)
 
     def _check_counted(self):
-        if not self._count_known:
+        if not self.counted:
             raise ValueError(
                 "Statistics of a file that does not tell the number of its "
                 "examples can be compared with, but not added to."
@@ -107,17 +112,15 @@ class GaussianStatistics:
 
     def save(self, path):
         """Write count, mean (`mu`) and covariance (`sigma`) as .npz."""
-        path = pathlib.Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with open(temporary, "wb") as file:
-            np.savez(
-                file, mu=self.mean, sigma=self.covariance, count=self.count
-            )
-        os.replace(temporary, path)
+        write_npz(path, mu=self.mean, sigma=self.covariance, count=self.count)
 
     @classmethod
     def load(cls, path):
-        """Read what `save` wrote, or the `mu` and `sigma` of ADM's files."""
+        """Read what `save` wrote, or the `mu` and `sigma` of ADM's or EDM's.
+
+        Raises:
+            ValueError: if the file holds no statistics, or not one shape.
+        """
         with np.load(path) as file:
             missing = {"mu", "sigma"} - set(file.files)
             if missing:
@@ -130,11 +133,16 @@ class GaussianStatistics:
             # Any count gives the moments back; ADM's files tell none.
             count = int(file["count"]) if known else 2
             covariance = np.asarray(file["sigma"], dtype="float64")
+        if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+            raise ValueError(
+                f"{str(path)!r} must hold `mu` (dim,) and `sigma` (dim, dim). "
+                f"Received: {mean.shape} and {covariance.shape}."
+            )
         statistics = cls(len(mean))
         statistics.count = count
         statistics._origin = mean
         statistics._outer = covariance * (count - 1)
-        statistics._count_known = known
+        statistics.counted = known
         return statistics
 
 
@@ -161,39 +169,69 @@ class FrechetDistance:
     """Frechet distance of samples to a reference, in a network's features.
 
     Args:
-        extractor: function or `keras.Model` from a batch of samples to
+        extractor: "inception" (FID), "dinov2" (FD-DINOv2), a
+            `FeatureExtractor`, or a function from a batch of samples to
             features (n, dim).
         reference: samples, `GaussianStatistics`, or the path of a file of
             them.
         name: name of the extractor, for the record: a distance means nothing
-            without it.
-        batch_size: samples per call of the extractor.
+            without it. A `FeatureExtractor` has its own.
+        batch_size: samples per call of the extractor; 500, or the
+            `FeatureExtractor`'s own.
 
     Example:
 
     ```python
-    fd = kf.metrics.FrechetDistance(classifier, test_images, "digits")
-    fd(samples)
+    fid = kf.metrics.FrechetDistance("inception", "imagenet_256.npz")
+    fid(samples)                                            # a float
+    fid.record(samples, seed=0, steps=50, guidance=1.5)     # a dict
     ```
     """
 
-    def __init__(self, extractor, reference, name, batch_size=500):
+    def __init__(self, extractor, reference, name=None, batch_size=None):
+        if not callable(extractor):
+            extractor = get_extractor(extractor)
+        if isinstance(extractor, FeatureExtractor):
+            name = name or extractor.name
+            batch_size = batch_size or extractor.batch_size
+        if not name:
+            raise ValueError(
+                "`name` must name the network of a function `extractor`. "
+                f"Received: {name!r}."
+            )
         self.extractor = extractor
         self.name = name
-        self.batch_size = batch_size
+        self.batch_size = batch_size or 500
+        self._reference_name = "samples"
         if isinstance(reference, (str, os.PathLike)):
-            reference = GaussianStatistics.load(reference)
-        elif not isinstance(reference, GaussianStatistics):
+            path = pathlib.Path(reference)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            self._reference_name = f"{path.name} sha256:{digest}"
+            reference = GaussianStatistics.load(path)
+        elif isinstance(reference, GaussianStatistics):
+            self._reference_name = "statistics"
+        else:
             reference = self.statistics(reference)
         self.reference = reference
 
+    def _batches(self, samples):
+        if not hasattr(samples, "shape"):
+            return samples
+        starts = range(0, len(samples), self.batch_size)
+        return (samples[i : i + self.batch_size] for i in starts)
+
     def statistics(self, samples):
-        """`GaussianStatistics` of the features of samples (n, ...)."""
+        """`GaussianStatistics` of the features of samples.
+
+        Args:
+            samples: (n, ...), or an iterable of such batches.
+        """
         result = None
-        for start in range(0, len(samples), self.batch_size):
-            features = keras.ops.convert_to_numpy(
-                self.extractor(samples[start : start + self.batch_size])
-            )
+        for batch in self._batches(samples):
+            features = self.extractor(batch)
+            if isinstance(features, dict):
+                features = features["features"]
+            features = keras.ops.convert_to_numpy(features)
             if result is None:
                 result = GaussianStatistics(features.shape[-1])
             result.update(features)
@@ -202,5 +240,42 @@ class FrechetDistance:
         return result
 
     def __call__(self, samples):
-        """Distance of samples (n, ...) to the reference, float."""
+        """Distance of samples to the reference, float."""
         return frechet_distance(self.statistics(samples), self.reference)
+
+    def record(self, samples, seed=None, **details):
+        """The distance and what it hangs on, as a dict of JSON values.
+
+        Args:
+            samples: (n, ...), or an iterable of such batches.
+            seed: seed of the samples.
+            **details: what else the figure hangs on, say the sampler's
+                steps, guidance and EMA.
+
+        Returns:
+            dict of "value", "metric", "num_samples", "num_reference" (None
+            where a file does not tell), "seed", "extractor", "weights",
+            "resize", "reference" and the details.
+
+        Raises:
+            ValueError: if a detail has the name of one of these.
+        """
+        statistics = self.statistics(samples)
+        reference = self.reference
+        record = {
+            "value": frechet_distance(statistics, reference),
+            "metric": "frechet_distance",
+            "num_samples": statistics.count,
+            "num_reference": reference.count if reference.counted else None,
+            "seed": seed,
+            "extractor": self.name,
+            "weights": getattr(self.extractor, "weights", None),
+            "resize": getattr(self.extractor, "resize", None),
+            "reference": self._reference_name,
+        }
+        taken = sorted(set(record) & set(details))
+        if taken:
+            raise ValueError(
+                f"`details` must have names of their own. Received: {taken}."
+            )
+        return {**record, **details}

@@ -87,12 +87,15 @@ class SinCosPositions(layers.Layer):
 
 
 def modulate(x, shift, scale):
-    """x (1 + scale) + shift, tokens (B, T, C) by a vector (B, C)."""
-    return x * (1.0 + scale[:, None]) + shift[:, None]
+    """x (1 + scale) + shift, tokens (B, T, C) by (B, 1, C) or (B, T, C)."""
+    return x * (1.0 + scale) + shift
 
 
 class Modulated(layers.Layer):
-    """A layer with `chunks` vectors of modulation from c, zero at first."""
+    """A layer with `chunks` vectors of modulation from c, zero at first.
+
+    c is (B, D), one condition for all tokens, or (B, T, D), one for each.
+    """
 
     def __init__(self, chunks, **kwargs):
         super().__init__(**kwargs)
@@ -108,12 +111,15 @@ class Modulated(layers.Layer):
         self.modulation.build((None, condition_width))
 
     def _modulations(self, c):
-        return ops.split(self.modulation(ops.silu(c)), self.chunks, axis=-1)
+        y = self.modulation(ops.silu(c))
+        if len(y.shape) == 2:
+            y = y[:, None]
+        return ops.split(y, self.chunks, axis=-1)
 
 
 @register
 class DiTBlock(Modulated):
-    """AdaLN-Zero transformer block: (B, T, C), (B, D) -> (B, T, C).
+    """AdaLN-Zero transformer block: (B, T, C), c -> (B, T, C).
 
     x += g1 attention(modulate(norm(x))); x += g2 mlp(modulate(norm(x))),
     with shifts, scales and gates Dense(silu(c)), zero at first.
@@ -160,9 +166,9 @@ class DiTBlock(Modulated):
     def _block(self, x, c):
         shift1, scale1, gate1, shift2, scale2, gate2 = self._modulations(c)
         h = self.attention(modulate(self.norm(x), shift1, scale1))
-        x = x + gate1[:, None] * h
+        x = x + gate1 * h
         h = self.mlp_out(self.mlp_in(modulate(self.norm(x), shift2, scale2)))
-        return x + gate2[:, None] * h
+        return x + gate2 * h
 
     def get_config(self):
         return {
@@ -247,6 +253,40 @@ def patch_grid(image_shape, patch_size):
     return height // patch_size, width // patch_size
 
 
+def image_inputs(image_shape, two_times, num_classes):
+    """The dict of inputs of a network for images."""
+    inputs = {
+        "x": keras.Input(tuple(image_shape), dtype=float_dtype(), name="x"),
+        "t": keras.Input((), dtype=float_dtype(), name="t"),
+    }
+    if two_times:
+        inputs["r"] = keras.Input((), dtype=float_dtype(), name="r")
+    if num_classes is not None:
+        inputs["condition"] = keras.Input((), dtype="int32", name="condition")
+    return inputs
+
+
+def embedded_times(inputs, embedding):
+    """embedding("t_embedding")(t), and that of t - r added where r is."""
+    c = embedding(name="t_embedding")(inputs["t"])
+    if "r" in inputs:
+        c = c + embedding(name="interval_embedding")(inputs["t"] - inputs["r"])
+    return c
+
+
+def with_label(c, inputs, num_classes):
+    """c plus the embedding of the label, where there is one."""
+    if num_classes is None:
+        return c
+    return c + layers.Embedding(
+        num_classes + 1,
+        c.shape[-1],
+        embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+        dtype=float_dtype(),
+        name="label_embedding",
+    )(inputs["condition"])
+
+
 def image_transformer(
     image_shape, patch_size, width, blocks, final, num_heads, two_times,
     num_classes, learn_sigma, dtype,
@@ -266,25 +306,9 @@ def image_transformer(
             "`width` must be a multiple of `num_heads` and of 4. "
             f"Received: width={width}, num_heads={num_heads}."
         )
-    inputs = {
-        "x": keras.Input(tuple(image_shape), dtype=float_dtype(), name="x"),
-        "t": keras.Input((), dtype=float_dtype(), name="t"),
-    }
-    c = TimestepEmbedding(width, name="t_embedding")(inputs["t"])
-    if two_times:
-        inputs["r"] = keras.Input((), dtype=float_dtype(), name="r")
-        c = c + TimestepEmbedding(width, name="interval_embedding")(
-            inputs["t"] - inputs["r"]
-        )
-    if num_classes is not None:
-        inputs["condition"] = keras.Input((), dtype="int32", name="condition")
-        c = c + layers.Embedding(
-            num_classes + 1,
-            width,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
-            dtype=float_dtype(),
-            name="label_embedding",
-        )(inputs["condition"])
+    inputs = image_inputs(image_shape, two_times, num_classes)
+    c = embedded_times(inputs, functools.partial(TimestepEmbedding, width))
+    c = with_label(c, inputs, num_classes)
     x = Patchify(patch_size, dtype=dtype, name="patchify")(inputs["x"])
     x = Dense(width, dtype=dtype, name="patch_embedding")(x)
     x = SinCosPositions(*grid, dtype=dtype, name="positions")(x)

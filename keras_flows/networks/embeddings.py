@@ -97,24 +97,28 @@ class FourierFeatures(keras.layers.Layer):
 class TimestepEmbedding(keras.layers.Layer):
     """The embedding of a time in DiT: (B,) -> (B, units).
 
-    Dense(silu(Dense([cos(w_k t), sin(w_k t)]))), w_k = 10000^(-k / half) for
+    Dense(silu(Dense([cos(w_k t), sin(w_k t)]))), w_k = P^(-k / half) for
     k < half = num / 2. Float32 under every dtype policy.
     Source: arXiv 2212.09748.
 
     Args:
         units: size of the embedding.
         num: number of sinusoidal features, even.
+        max_period: P.
     """
 
-    def __init__(self, units, num=256, **kwargs):
+    def __init__(self, units, num=256, max_period=10_000.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
         if num % 2:
             raise ValueError(f"`num` must be even. Received: {num!r}.")
         self.units = units
         self.num = num
+        self.max_period = max_period
         half = num // 2
-        self._frequencies = np.exp(-math.log(10_000.0) * np.arange(half) / half)
+        self._frequencies = np.exp(
+            -math.log(max_period) * np.arange(half) / half
+        )
         normal = keras.initializers.RandomNormal(stddev=0.02)
         self.hidden = Dense(
             units,
@@ -137,18 +141,60 @@ class TimestepEmbedding(keras.layers.Layer):
         self.out.build((None, self.units))
         self.built = True
 
-    def call(self, t):
+    def _features(self, t):
         frequencies = ops.convert_to_tensor(self._frequencies, dtype=t.dtype)
         angles = ops.expand_dims(t, -1) * frequencies
-        features = ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=-1)
-        return self.out(self.hidden(features))
+        return ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=-1)
+
+    def call(self, t):
+        return self.out(self.hidden(self._features(t)))
 
     def get_config(self):
         return {
             **super().get_config(),
             "units": self.units,
             "num": self.num,
+            "max_period": self.max_period,
         }
+
+
+@register
+class RandomTimestepEmbedding(TimestepEmbedding):
+    """`TimestepEmbedding` of random frequencies: (B,) -> (B, units).
+
+    Dense(silu(Dense([sin(2 pi w_k t), cos(2 pi w_k t)]))), w_k ~ N(0, 1),
+    stored with the weights. Source: arXiv 2510.11690.
+
+    Args:
+        units: size of the embedding.
+        num: number of sinusoidal features, even.
+    """
+
+    def __init__(self, units, num=512, **kwargs):
+        super().__init__(units, num, **kwargs)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        drawn = np.random.default_rng(0).standard_normal(self.num // 2)
+        self.frequencies = self.add_weight(
+            shape=drawn.shape,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(
+                drawn, dtype=dtype
+            ),
+            trainable=False,
+            name="frequencies",
+        )
+        super().build(input_shape)
+
+    def _features(self, t):
+        angles = ops.expand_dims(t, -1) * (2.0 * math.pi * self.frequencies)
+        return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["max_period"]
+        return config
 
 
 def sincos_positions(rows, columns, dim):

@@ -164,14 +164,18 @@ class RMSNormalization(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def rotary_angles(rows, columns, head):
+def rotary_angles(rows, columns, head, extent=None):
     """Angles of 2-D rotary embeddings, (rows * columns, head / 2), float64.
 
     The first half turns by the row, the second by the column, at the
-    frequencies 10000^(-k / (head / 4)).
+    frequencies 10000^(-k / (head / 4)). Rows and columns count from 0 by 1,
+    or from 0 to `extent` where it is given.
     """
     frequencies = 10_000.0 ** (-np.arange(head // 4) / (head // 4))
     row, column = np.divmod(np.arange(rows * columns), columns)
+    if extent is not None:
+        row = row * extent / max(rows - 1, 1)
+        column = column * extent / max(columns - 1, 1)
     return np.concatenate(
         [p[:, None] * frequencies for p in (row, column)], axis=1
     )
@@ -204,6 +208,9 @@ class SelfAttention(keras.layers.Layer):
             embeddings; C / num_heads must then be a multiple of 4.
         qkv_initializer: initializer of the joint projection.
         out_initializer: initializer of the output projection.
+        qkv_bias: whether the joint projection has a bias.
+        rope_extent: None, or the position of the last row and column where
+            it is not their index: weights then fit grids of any size.
     """
 
     def __init__(
@@ -213,6 +220,8 @@ class SelfAttention(keras.layers.Layer):
         rope=None,
         qkv_initializer="glorot_uniform",
         out_initializer="glorot_uniform",
+        qkv_bias=True,
+        rope_extent=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -221,6 +230,8 @@ class SelfAttention(keras.layers.Layer):
         self.num_heads = num_heads
         self.qk_norm = qk_norm
         self.rope = None if rope is None else tuple(rope)
+        self.qkv_bias = qkv_bias
+        self.rope_extent = rope_extent
 
     def build(self, input_shape):
         if self.built:
@@ -233,6 +244,7 @@ class SelfAttention(keras.layers.Layer):
             )
         self.qkv = Dense(
             3 * channels,
+            use_bias=self.qkv_bias,
             kernel_initializer=self.qkv_initializer,
             dtype=self.dtype_policy,
             name="qkv",
@@ -261,7 +273,7 @@ class SelfAttention(keras.layers.Layer):
                     "Rotary embeddings need a head size that 4 divides. "
                     f"Received: {channels} channels / {self.num_heads} heads."
                 )
-            self._angles = rotary_angles(*self.rope, head)
+            self._angles = rotary_angles(*self.rope, head, self.rope_extent)
         self.built = True
 
     def call(self, x):
@@ -295,4 +307,6 @@ class SelfAttention(keras.layers.Layer):
             "out_initializer": keras.initializers.serialize(
                 self.out_initializer
             ),
+            "qkv_bias": self.qkv_bias,
+            "rope_extent": self.rope_extent,
         }

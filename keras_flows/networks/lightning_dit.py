@@ -27,17 +27,20 @@ class SwiGLU(layers.Layer):
 
     Args:
         hidden: size of a and of b.
+        use_bias: whether both layers have biases.
     """
 
-    def __init__(self, hidden, **kwargs):
+    def __init__(self, hidden, use_bias=True, **kwargs):
         super().__init__(**kwargs)
         self.hidden = hidden
+        self.use_bias = use_bias
 
     def build(self, input_shape):
         if self.built:
             return
-        self.both = Dense(2 * self.hidden, dtype=self.dtype_policy, name="both")
-        self.out = Dense(input_shape[-1], dtype=self.dtype_policy, name="out")
+        options = {"use_bias": self.use_bias, "dtype": self.dtype_policy}
+        self.both = Dense(2 * self.hidden, name="both", **options)
+        self.out = Dense(input_shape[-1], name="out", **options)
         self.both.build(input_shape)
         self.out.build((*input_shape[:-1], self.hidden))
         self.built = True
@@ -47,7 +50,11 @@ class SwiGLU(layers.Layer):
         return self.out(ops.silu(a) * b)
 
     def get_config(self):
-        return {**super().get_config(), "hidden": self.hidden}
+        return {
+            **super().get_config(),
+            "hidden": self.hidden,
+            "use_bias": self.use_bias,
+        }
 
 
 @register
@@ -61,6 +68,9 @@ class LightningDiTBlock(Modulated):
         qk_norm: whether queries and keys are normalised.
         shift: whether the modulation shifts too.
         remat: as in `DiTBlock`.
+        use_bias: whether the projection to queries, keys and values and
+            SwiGLU have biases.
+        rope_extent: as in `SelfAttention`.
     """
 
     def __init__(
@@ -71,6 +81,8 @@ class LightningDiTBlock(Modulated):
         qk_norm=False,
         shift=True,
         remat=False,
+        use_bias=True,
+        rope_extent=None,
         **kwargs,
     ):
         super().__init__(chunks=6 if shift else 4, **kwargs)
@@ -80,6 +92,8 @@ class LightningDiTBlock(Modulated):
         self.qk_norm = qk_norm
         self.shift = shift
         self.remat = remat
+        self.use_bias = use_bias
+        self.rope_extent = rope_extent
 
     def build(self, x_shape, c_shape):
         if self.built:
@@ -92,11 +106,13 @@ class LightningDiTBlock(Modulated):
             self.num_heads,
             self.qk_norm,
             self.grid,
+            qkv_bias=self.use_bias,
+            rope_extent=self.rope_extent,
             dtype=dtype,
             name="attention",
         )
         hidden = int(2 / 3 * int(width * self.mlp_ratio))
-        self.mlp = SwiGLU(hidden, dtype=dtype, name="mlp")
+        self.mlp = SwiGLU(hidden, self.use_bias, dtype=dtype, name="mlp")
         for layer in (self.norm_1, self.norm_2, self.attention, self.mlp):
             layer.build(x_shape)
         self.built = True
@@ -112,9 +128,9 @@ class LightningDiTBlock(Modulated):
             modulations = zero, scale1, gate1, zero, scale2, gate2
         shift1, scale1, gate1, shift2, scale2, gate2 = modulations
         h = self.attention(modulate(self.norm_1(x), shift1, scale1))
-        x = x + gate1[:, None] * h
+        x = x + gate1 * h
         h = self.mlp(modulate(self.norm_2(x), shift2, scale2))
-        return x + gate2[:, None] * h
+        return x + gate2 * h
 
     def get_config(self):
         return {
@@ -125,6 +141,8 @@ class LightningDiTBlock(Modulated):
             "qk_norm": self.qk_norm,
             "shift": self.shift,
             "remat": self.remat,
+            "use_bias": self.use_bias,
+            "rope_extent": self.rope_extent,
         }
 
 

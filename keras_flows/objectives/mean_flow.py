@@ -5,20 +5,32 @@ from keras import ops
 from keras_flows.objectives.derivatives import directional
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import mean_flat
+from keras_flows.ops import part
 from keras_flows.ops import sum_flat
 
+TANGENTS = ("sampled", "predicted")
 
-def mean_flow(model, x, condition, training, *, derivative="jvp"):
+
+def mean_flow(model, x, condition, training, *, tangent="sampled",
+              derivative="jvp"):  # fmt: skip
     """|u - sg(v + (r - t) du/dt)|^2 / sg(|.|^2 + eps)^p.
 
-    du/dt is the derivative of u along (v, 1, 0) for (x_t, t, r), in either
-    direction of time. On rows with r = t that term is exactly zero, so the
-    JVP runs on the other rows only.
+    du/dt is the derivative of u along (w, 1, 0) for (x_t, t, r), in either
+    direction of time. `tangent="sampled"` takes w = v, as in the paper;
+    "predicted" the network's own velocity w = u(x_t, t, t), as improved
+    MeanFlow does (arXiv 2512.02012): u - (r - t) sg(du/dt) is then a function
+    of x_t that regresses v, for one more forward pass of these rows. On rows
+    with r = t that term is exactly zero, so the JVP runs on the other rows
+    only.
     """
+    if tangent not in TANGENTS:
+        raise ValueError(
+            f"`tangent` must be one of {TANGENTS}. Received: {tangent!r}."
+        )
     n = model.sample_n(ops.shape(x))
     t, r = model.draw_t_r(x)
     x_t = model.sample_x_t(x, n, t)
-    v, condition = model.training_velocity(x, n, t, condition)
+    v, condition = model.training_velocity(x, n, t, condition, training)
 
     rows = model.rows(x)
     (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
@@ -27,14 +39,19 @@ def mean_flow(model, x, condition, training, *, derivative="jvp"):
     r_o, _ = rows.split(r)
 
     # No dropout inside the JVP: its mask would differ between u and du/dt.
-    u_o, du_dt = directional(
-        lambda x_t, t: model.pred(x_t, t, r_o, condition=c_o),
-        (x_o, t_o),
-        (v_o, ops.ones_like(t_o)),
-        derivative,
-    )
+    with part("off"):
+        w_o = v_o
+        if tangent == "predicted":
+            w_o = model.pred(x_o, t_o, t_o, condition=c_o)
+        u_o, du_dt = directional(
+            lambda x_t, t: model.pred(x_t, t, r_o, condition=c_o),
+            (x_o, t_o),
+            (ops.stop_gradient(w_o), ops.ones_like(t_o)),
+            derivative,
+        )
     target = v_o + model.bcast_right(r_o - t_o, v_o) * du_dt
-    u_d = model.pred(x_d, t_d, t_d, condition=c_d, training=training)
+    with part("diagonal"):
+        u_d = model.pred(x_d, t_d, t_d, condition=c_d, training=training)
     error = rows.merge(u_o - ops.stop_gradient(target), u_d - v_d)
 
     square = sum_flat(ops.square(error))

@@ -12,6 +12,7 @@ from keras_flows.objectives import policy
 from keras_flows.objectives.flow_matching import flow
 from keras_flows.objectives.mean_flow import mean_flow
 from keras_flows.ops import Config
+from keras_flows.ops import part
 from keras_flows.ops import register
 
 
@@ -102,12 +103,12 @@ def flow_map_objective(residual):
         )
         r_o, _ = rows.split(r)
 
-        velocity = model.norm(
-            model.pred(x_d, t_d, t_d, condition=c_d, training=training) - v_d
-        )
-        condition = model.norm(
-            residual(model, x_o, v_o, t_o, r_o, c_o, **options)
-        )
+        with part("diagonal"):
+            u_d = model.pred(x_d, t_d, t_d, condition=c_d, training=training)
+        velocity = model.norm(u_d - v_d)
+        with part("off"):
+            e_o = residual(model, x_o, v_o, t_o, r_o, c_o, **options)
+        condition = model.norm(e_o)
 
         def term(off, diagonal, count):
             if model.weighting == "rows":

@@ -4,6 +4,9 @@ Only this package and `training` (and `export`, `datasets` where they must)
 know which backend runs. Everything above speaks `keras.ops`.
 """
 
+from keras_flows.ops.asides import gather
+from keras_flows.ops.asides import note
+from keras_flows.ops.asides import part
 from keras_flows.ops.autodiff import jvp
 from keras_flows.ops.autodiff import remat
 from keras_flows.ops.autodiff import value_and_gradients

@@ -5,6 +5,10 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_flows.ops.asides import carried
+from keras_flows.ops.asides import gathering
+from keras_flows.ops.asides import renote
+
 _in_jvp = False
 
 
@@ -93,9 +97,34 @@ def jvp(fun, primals, tangents, has_aux=False):
             )
         matched.append(v)
     with _jvp_scope():
-        if keras.backend.backend() == "tensorflow":
-            return _tensorflow_jvp(fun, primals, matched, has_aux)
-        return ops.jvp(fun, primals, tuple(matched), has_aux=has_aux)
+        if not gathering():
+            return _jvp(fun, primals, matched, has_aux)
+        run, parts = carried(fun)
+        result, derivative, values = _jvp(
+            _nested(run, has_aux), primals, matched, has_aux=True
+        )
+    values, aux = values
+    renote(parts, values)
+    if not has_aux:
+        return result, derivative
+    return result, derivative, aux
+
+
+def _nested(run, has_aux):
+    """run -> (output, notes) as (output, (notes, the function's own aux))."""
+
+    def nested(*primals):
+        output, values = run(*primals)
+        output, aux = output if has_aux else (output, ())
+        return output, (values, aux)
+
+    return nested
+
+
+def _jvp(fun, primals, tangents, has_aux):
+    if keras.backend.backend() == "tensorflow":
+        return _tensorflow_jvp(fun, primals, tangents, has_aux)
+    return ops.jvp(fun, primals, tuple(tangents), has_aux=has_aux)
 
 
 def _tensorflow_jvp(fun, primals, tangents, has_aux):

@@ -1,10 +1,13 @@
 """Samplers: walk from noise to data with what a model predicts.
 
 A sampler needs only {interpolant, n_mu, n_sigma, pred, jump, denoise,
-pred_and_score} of the model; guidance is a wrapper with the same.
+pred_and_score} of the model, and denoise_and_share where it learns its
+variance; guidance is a wrapper with the same.
 """
 
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.ddpm import DDIM
+from keras_flows.samplers.ddpm import DDPM
 from keras_flows.samplers.guidance import Predictor
 from keras_flows.samplers.jump import FlowMapJump
 from keras_flows.samplers.jump import TwoStep
@@ -14,6 +17,8 @@ from keras_flows.samplers.sde import EulerMaruyama
 from keras_flows.ops import resolve
 
 _KNOWN = {
+    "ddim": DDIM,
+    "ddpm": DDPM,
     "euler": Euler,
     "heun": Heun,
     "euler_maruyama": EulerMaruyama,

@@ -16,12 +16,16 @@ class Sampler(Config):
         stochastic: whether `step` takes noise.
         grid: name of the time grid, or a sequence of times.
         shift: time shift of the grid, 1.0 for none.
+        calls: at which times `step` calls the model: "start" (t), "ends" (t
+            and r) or "between" (anywhere from t to r). Steps that call it
+            outside a guidance interval only cost no second network call.
     """
 
     order = None
     stochastic = False
     grid = "uniform"
     shift = 1.0
+    calls = "between"
 
     def times(self, interpolant, num_steps):
         """The float64 NumPy grid of num_steps + 1 times."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_flows.interpolants import DiscreteVariancePreserving
 from keras_flows.interpolants import VarianceExploding
 
 GRIDS = ("uniform", "karras")
@@ -10,7 +11,8 @@ GRIDS = ("uniform", "karras")
 def time_grid(interpolant, num_steps, grid="uniform", shift=1.0, rho=7.0):
     """num_steps + 1 decreasing noise levels, as times.
 
-    "uniform" is uniform in t. "karras" is uniform in sigma^(1/rho) on
+    "uniform" is uniform in t, on `DiscreteVariancePreserving` rounded to
+    whole timesteps. "karras" is uniform in sigma^(1/rho) on
     `VarianceExploding` (arXiv 2206.00364). Where the interpolant is singular
     at its data end, the grid stops at `t_last` and the last step goes from
     there to `t_data`, so no network is called beyond `t_last`.
@@ -42,6 +44,10 @@ def time_grid(interpolant, num_steps, grid="uniform", shift=1.0, rho=7.0):
             f"Unknown `grid`: {grid!r}. Known: {', '.join(GRIDS)}, or a "
             "sequence of times."
         )
+    discrete = isinstance(interpolant, DiscreteVariancePreserving)
+    if discrete and grid == "uniform":
+        k = interpolant.timesteps(num_steps, shift)[::-1]
+        return np.append((k + 1) / interpolant.num_timesteps, 0.0)
     singular = interpolant.t_last != interpolant.t_data
     points = num_steps if singular else num_steps + 1
     fraction = np.linspace(1.0, 0.0, points) if points > 1 else np.ones(1)

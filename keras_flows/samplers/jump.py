@@ -27,6 +27,7 @@ class FlowMapJump(Sampler):
     grid: object = "uniform"
     renoise: float = 0.0
     shift: float = 1.0
+    calls = "start"
 
     def __post_init__(self):
         if not 0.0 <= self.renoise <= 1.0:
@@ -73,6 +74,7 @@ class TwoStep(Sampler):
 
     t_fix: float = 0.9
     form: str = "paper"
+    calls = "ends"
 
     def times(self, interpolant, num_steps):
         if num_steps != 2:

@@ -20,6 +20,7 @@ class Euler(Sampler):
     grid: object = "uniform"
     shift: float = 1.0
     order = 1
+    calls = "start"
 
     def step(self, model, x, t, r, noise, last):
         return x + bcast_right(r - t, x) * model.pred(x, t)
@@ -43,6 +44,7 @@ class Heun(Sampler):
     grid: object = "uniform"
     shift: float = 1.0
     order = 2
+    calls = "ends"
 
     def step(self, model, x, t, r, noise, last):
         h = bcast_right(r - t, x)

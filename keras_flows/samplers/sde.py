@@ -30,6 +30,7 @@ class EulerMaruyama(Sampler):
     grid: object = "uniform"
     shift: float = 1.0
     order = 1
+    calls = "start"
     stochastic = True
 
     def __post_init__(self):

@@ -6,6 +6,9 @@ from keras_flows.training.ema import EMA
 from keras_flows.training.guard import NonFiniteError
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds
+from keras_flows.training.sharding import FullySharded
+from keras_flows.training.sharding import check_layout_map
+from keras_flows.training.sharding import coverage
 
 _BACKEND = keras.backend.backend()
 if _BACKEND == "jax":

@@ -31,7 +31,7 @@ def stub_torchvision():
         sys.modules[f"torchvision{name}"] = Stub()
 
 
-def from_torch(network):
+def from_torch(network, shape=SHAPE):
     """(output, {name: shape}) of a PyTorch network."""
     import torch
 
@@ -42,14 +42,14 @@ def from_torch(network):
             if name != "pos_embed":
                 value.copy_(torch.from_numpy(weights.draw(name, value.shape)))
         network.eval()
-        x, t, _, labels = weights.inputs(SHAPE, CLASSES)
+        x, t, _, labels = weights.inputs(shape, CLASSES)
         y = network(
             torch.from_numpy(x.transpose(0, 3, 1, 2).copy()),
             torch.from_numpy(t.copy()),
             torch.from_numpy(labels).long(),
         )
     y = y[0] if isinstance(y, tuple) else y
-    return y.numpy().transpose(0, 2, 3, 1)[..., : SHAPE[-1]], shapes
+    return y.numpy().transpose(0, 2, 3, 1)[..., : shape[-1]], shapes
 
 
 def from_flax(network):
@@ -107,6 +107,24 @@ def lightning(name):
     )
 
 
+def decoupled(name):
+    """Small DDT of MCG-NJU/DDT, or RAE's with a wider decoder ("rae")."""
+    if name == "ddt":
+        from src.models.denoiser.decoupled_improved_dit import DDT
+
+        return DDT(
+            in_channels=4, num_groups=2, hidden_size=96, num_blocks=4,
+            num_encoder_blocks=2, patch_size=2, num_classes=CLASSES,
+        )  # fmt: skip
+    sys.modules["transformers"] = mock.MagicMock()
+    from stage2.models.DDT import DiTwDDTHead
+
+    return DiTwDDTHead(
+        input_size=8, patch_size=1, in_channels=16, hidden_size=[64, 128],
+        depth=[2, 1], num_heads=[2, 4], num_classes=CLASSES,
+    )  # fmt: skip
+
+
 def main(name, folder):
     sys.path.insert(0, folder)
     if name.startswith("meanflow"):
@@ -115,7 +133,11 @@ def main(name, folder):
         y, shapes = from_flax(models_dit.DiT_S_2())
     else:
         stub_torchvision()
-        if name.startswith("lightning"):
+        shape = SHAPE
+        if name.endswith("ddt"):
+            network = decoupled(name)
+            shape = (8, 8, 16) if name == "rae_ddt" else (16, 8, 4)
+        elif name.startswith("lightning"):
             network = lightning(name)
         elif name.startswith("repa"):
             from models.sit import SiT_models
@@ -128,7 +150,7 @@ def main(name, folder):
 
             kind = "DiT_S_2" if name.startswith("dit") else "SiT_S_2"
             network = getattr(models, kind)()
-        y, shapes = from_torch(network)
+        y, shapes = from_torch(network, shape)
     np.savez_compressed(
         HERE / f"{name}.npz",
         output=y.astype("float32"),

@@ -1,10 +1,12 @@
 """The same random weights for a published network and for ours."""
 
 import ast
-import importlib.util
+import importlib
 import pathlib
+import sys
 import zlib
 
+import keras
 import numpy as np
 
 
@@ -16,6 +18,26 @@ def draw(name, shape):
     return value.astype("float32")
 
 
+def draw_inception(name, shape):
+    """Weights that keep the size of what passes through Inception's ReLUs."""
+    value = draw(name, shape)
+    if name.endswith("running_var"):
+        return 1.0 + np.abs(value)
+    if name.endswith("bn.weight"):
+        return 1.0 + value
+    return value * np.float32(np.sqrt(2.0)) if len(shape) == 4 else value
+
+
+def photo(size):
+    """One channels-last uint8 image with structure at all scales."""
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-0.3, 0.3, (1, size, size, 3))
+    y, x = np.mgrid[:size, :size] / size
+    for channel, wave in enumerate((2.0, 5.0, 11.0)):
+        image[0, ..., channel] += 0.7 * np.sin(wave * (x + y * y) * np.pi)
+    return (128.0 + 127.0 * image).astype("uint8")
+
+
 def inputs(shape, num_classes, seed=0):
     """(x, t, r, labels) for a batch of two channels-last images."""
     rng = np.random.default_rng(seed)
@@ -24,7 +46,7 @@ def inputs(shape, num_classes, seed=0):
     return x, t, r, rng.integers(0, num_classes + 1, 2).astype("int32")
 
 
-def state(file):
+def state(file, draw=draw):
     """{name: drawn weights} of a file of expected numbers."""
     return {
         str(name): draw(str(name), ast.literal_eval(str(shape)))
@@ -34,10 +56,19 @@ def state(file):
 
 def converter(name):
     """The module tools/converters/<name>.py."""
-    root = pathlib.Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location(
-        f"{name}_converter", root / "tools" / "converters" / f"{name}.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    root = str(pathlib.Path(__file__).parents[2])
+    if root not in sys.path:
+        sys.path.append(root)
+    return importlib.import_module(f"tools.converters.{name}")
+
+
+def output(network, **inputs):
+    """The network's output as an array; compiled, op by op JAX is slow."""
+    inputs = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
+    return network.predict_on_batch(inputs)
+
+
+def num_parameters(build):
+    """Number of weights of the network `build()`, none of them allocated."""
+    with keras.StatelessScope(initialize_variables=False):
+        return build().count_params()

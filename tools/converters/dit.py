@@ -7,6 +7,8 @@ them (facebookresearch/DiT, willisma/SiT, sihyun-yu/REPA, hustvl/LightningDiT);
 
 import numpy as np
 
+from tools.converters.assign import assign
+
 PREFIXES = {
     "x_embedder.proj": "patch_embedding",
     "t_embedder.mlp.0": "t_embedding/hidden",
@@ -79,21 +81,7 @@ def convert(state, network):
                 raise ValueError(
                     f"`state` has a weight that ours have not: {name!r}."
                 ) from None
-    variables = {
-        v.path.removeprefix(f"{network.name}/"): v for v in network.variables
-    }
-    wrong = sorted(set(values) ^ set(variables)) or sorted(
-        f"{path}: {values[path].shape} for {tuple(v.shape)}"
-        for path, v in variables.items()
-        if values[path].shape != tuple(v.shape)
-    )
-    if wrong:
-        raise ValueError(
-            "`state` and `network` are of different architectures: "
-            f"{len(wrong)} weights differ, such as {wrong[:3]}."
-        )
-    for path, variable in variables.items():
-        variable.assign(values[path])
+    assign(values, network)
 
 
 def flax_state(params):

@@ -6,6 +6,8 @@ network inside EDM's preconditioning names them (without its "model.").
 
 import numpy as np
 
+from tools.converters.assign import assign
+
 
 def _path(name):
     parts = name.split(".")
@@ -59,20 +61,4 @@ def convert(state, network):
             continue
         path = _path(name)
         values[path] = _value(path, value, heads.get(path.split("/")[0]))
-    variables = {
-        v.path.removeprefix(f"{network.name}/"): v
-        for v in network.variables
-        if "seed" not in v.path
-    }
-    wrong = sorted(set(values) ^ set(variables)) or sorted(
-        f"{path}: {values[path].shape} for {tuple(v.shape)}"
-        for path, v in variables.items()
-        if values[path].shape != tuple(v.shape)
-    )
-    if wrong:
-        raise ValueError(
-            "`state` and `network` are of different architectures: "
-            f"{len(wrong)} weights differ, such as {wrong[:3]}."
-        )
-    for path, variable in variables.items():
-        variable.assign(values[path])
+    assign(values, network)

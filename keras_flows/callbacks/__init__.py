@@ -1,0 +1,6 @@
+"""Callbacks of `fit`: pictures and figures from the averaged weights."""
+
+from keras_flows.callbacks.sample_grid import SampleGrid
+from keras_flows.callbacks.sample_grid import image_grid
+from keras_flows.callbacks.sample_grid import write_image
+from keras_flows.callbacks.sample_metric import SampleMetric

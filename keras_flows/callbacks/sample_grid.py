@@ -1,0 +1,136 @@
+"""Grids of sampled images, as PNG files and for TensorBoard."""
+
+import math
+import os
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_flows.callbacks.every import Every
+
+
+def image_grid(images, columns=None, scale=1, border=1):
+    """(n, H, W, C) in [-1, 1] as one uint8 picture (rows, columns, C).
+
+    Args:
+        images: array; values outside [-1, 1] are clipped.
+        columns: images in a row, by default about as many as rows.
+        scale: side of the square that a pixel becomes.
+        border: white pixels between images.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            "`images` must be (n, height, width, 1 or 3). Received shape "
+            f"{images.shape}; decode latents first."
+        )
+    n, height, width, channels = images.shape
+    columns = math.ceil(math.sqrt(n)) if columns is None else columns
+    rows = math.ceil(n / columns)
+    pixels = np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype("uint8")
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    step = np.array([height * scale + border, width * scale + border])
+    shape = step * [rows, columns] + border
+    picture = np.full((*shape, channels), 255, "uint8")
+    for i, image in enumerate(pixels):
+        top, left = step * divmod(i, columns) + border
+        picture[top : top + image.shape[0], left : left + image.shape[1]] = (
+            image
+        )
+    return picture
+
+
+def write_image(path, picture):
+    """Write a uint8 picture under a temporary name, then rename it."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    keras.utils.save_img(temporary, picture, file_format="png", scale=False)
+    os.replace(temporary, path)
+
+
+class SampleGrid(Every):
+    """Writes a grid of samples every so many steps.
+
+    Files are named samples_00001000.png, by the step.
+
+    Args:
+        folder: where the pictures go.
+        every: number of training steps.
+        columns, scale: see `image_grid`.
+        decode: function from samples to images in [-1, 1], such as a VAE's
+            decoder; by default none.
+        tensorboard: folder of a TensorBoard log that gets the pictures too.
+        **generate: arguments of `generate`, say num_samples=16, condition=...
+            and num_steps=...
+
+    Raises:
+        ImportError: if `tensorboard` is given and TensorFlow is missing.
+    """
+
+    def __init__(
+        self,
+        folder,
+        every,
+        *,
+        columns=None,
+        scale=1,
+        decode=None,
+        tensorboard=None,
+        **generate,
+    ):
+        super().__init__(every, generate)
+        self.folder = pathlib.Path(folder)
+        self.columns, self.scale, self.decode = columns, scale, decode
+        self._summary = None
+        if tensorboard is not None:
+            self._summary = _summary_writer(tensorboard)
+
+    def run(self, step):
+        """Sample and write."""
+        samples = self.samples()
+        if self.decode is not None:
+            samples = keras.ops.convert_to_numpy(self.decode(samples))
+        picture = image_grid(samples, self.columns, self.scale)
+        write_image(self.folder / f"samples_{step:08d}.png", picture)
+        if self._summary is not None:
+            self._summary(step, picture)
+
+
+def _summary_writer(folder):
+    """Function (step, picture) that writes to a TensorBoard log."""
+    try:
+        from tensorboard.compat.proto import summary_pb2
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError as error:
+        raise ImportError(
+            "`tensorboard` needs the package of that name: "
+            "pip install tensorboard"
+        ) from error
+    import io
+    import time
+
+    from PIL import Image
+
+    writer = EventFileWriter(os.fspath(folder))
+
+    def write(step, picture):
+        data = io.BytesIO()
+        Image.fromarray(picture.squeeze()).save(data, format="PNG")
+        image = summary_pb2.Summary.Image(
+            height=picture.shape[0],
+            width=picture.shape[1],
+            colorspace=picture.shape[2],
+            encoded_image_string=data.getvalue(),
+        )
+        summary = summary_pb2.Summary(
+            value=[summary_pb2.Summary.Value(tag="samples", image=image)]
+        )
+        writer.add_event(
+            Event(wall_time=time.time(), step=step, summary=summary)
+        )
+        writer.flush()
+
+    return write

@@ -1,0 +1,210 @@
+"""Batches of a random-access source, for `fit` on every backend.
+
+Batch i is a function of (source, seed, i) alone, so a run resumes exactly from
+one number, the batches it has trained on, however many threads read ahead.
+
+It is a `PyDataset` and not a grain pipeline, which would have no length inside
+`fit` (a wasted step an epoch on TensorFlow), no position there to save, JAX
+imported on every backend, and takes milliseconds to shuffle an index of a
+small set. A grain pipeline may still be a source: it has `len` and `[i]`.
+"""
+
+import functools
+
+import keras
+import numpy as np
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of what `transform` makes of a source's records.
+
+    Without `repeat` an epoch is one pass in an order of its own, and
+    `fit(batches, epochs=...)` knows its length. With it batches go on without
+    end and across epochs, each image once in an epoch: `fit(batches,
+    steps_per_epoch=...)`.
+
+    Args:
+        source: object with `len` and `[i]`; see `datasets.sources`.
+        batch_size: rows of a batch.
+        transform: function of (record, `numpy.random.Generator`) to a tuple
+            of arrays, the same shapes for every record.
+        shuffle: whether each epoch has another order. Without it, and without
+            `repeat`, every epoch gives the same batches, transformed by the
+            same random numbers: what validation needs.
+        repeat: whether the batches never end.
+        drop_remainder: whether an epoch without `repeat` leaves out its last
+            rows that fill no batch. Another order leaves out others.
+        seed: int, of order and transforms.
+        shard: (index, count): this process reads every count-th record of
+            each epoch.
+        start: number of batches to begin after; see `restore`.
+        workers: threads that read ahead. Decoding, resizing and reading
+            release Python's lock.
+    """
+
+    def __init__(
+        self,
+        source,
+        batch_size,
+        transform,
+        *,
+        shuffle=True,
+        repeat=False,
+        drop_remainder=True,
+        seed=0,
+        shard=(0, 1),
+        start=0,
+        workers=1,
+    ):
+        super().__init__(workers=workers)
+        for argument, value, least in (
+            ("batch_size", batch_size, 1),
+            ("start", start, 0),
+            ("workers", workers, 1),
+            ("seed", seed, 0),
+        ):
+            if type(value) is not int or value < least or value >= 2**32:
+                raise ValueError(
+                    f"`{argument}` must be an int of at least {least} and "
+                    f"below 2^32. Received: {value!r}."
+                )
+        index, count = shard
+        if not 0 <= index < count:
+            raise ValueError(
+                "`shard` must be (index, count) with index below count. "
+                f"Received: {shard!r}."
+            )
+        self.records = len(source) // count
+        if self.records < (batch_size if drop_remainder or repeat else 1):
+            raise ValueError(
+                f"`batch_size` {batch_size} is more than the {self.records} "
+                f"records of {getattr(source, 'name', source)!r} (of one "
+                "shard). Take a smaller one."
+            )
+        self.source = source
+        self.batch_size = batch_size
+        self.shuffle, self.repeat = shuffle, repeat
+        self.drop_remainder = drop_remainder
+        self.seed, self.shard, self.start = seed, tuple(shard), start
+        self.transform = transform
+        self._open = False
+        # Two epochs at a time: threads read ahead into the next one.
+        self._order = functools.lru_cache(2)(self._permutation)
+        self._check_start()
+
+    def _check_start(self):
+        if not self.repeat and self.start % self.num_batches:
+            raise ValueError(
+                f"`start` must be whole epochs of {self.num_batches} batches "
+                f"without `repeat`. Received: {self.start}. Save at the end "
+                "of an epoch, or pass repeat=True."
+            )
+
+    # `fit` keeps Keras from shuffling the batches by a seed of its own.
+    ordered = True
+
+    def _permutation(self, epoch):
+        key = [self.seed, 0]
+        stream = np.random.Philox(key=key, counter=[0, 0, epoch, 0])
+        return np.random.Generator(stream).permutation(len(self.source))
+
+    def _example(self, number):
+        """The transformed record that comes `number`-th in this shard."""
+        epoch, row = divmod(number, self.records)
+        index, count = self.shard
+        row = row * count + index
+        if self.shuffle:
+            record = int(self._order(epoch)[row])
+        else:
+            record = row
+        # One key for the orders and one for the examples.
+        stream = np.random.Philox(
+            key=[self.seed, 1], counter=[0, row, epoch, 0]
+        )
+        return self.transform(self.source[record], np.random.Generator(stream))
+
+    @property
+    def classes(self):
+        """The source's classes: names, their number, or None."""
+        return self.source.classes
+
+    @property
+    def num_batches(self):
+        if self.repeat:
+            return None
+        last = 0 if self.drop_remainder else self.batch_size - 1
+        return (self.records + last) // self.batch_size
+
+    def __getitem__(self, index):
+        batch = self.start + index
+        if self.repeat:
+            first = batch * self.batch_size
+            stop = first + self.batch_size
+        else:
+            epoch, batch = divmod(batch, self.num_batches)
+            first = epoch * self.records + batch * self.batch_size
+            stop = min(first + self.batch_size, (epoch + 1) * self.records)
+        rows = [self._example(i) for i in range(first, stop)]
+        return tuple(stack(column) for column in zip(*rows, strict=True))
+
+    def on_epoch_begin(self):
+        self._open = True
+
+    def on_epoch_end(self):
+        # Keras also ends an epoch that has not begun, before the first.
+        if self._open and self.shuffle and not self.repeat:
+            self.start += self.num_batches
+        self._open = False
+
+    def state(self, num_batches=0):
+        """Where a run stands after `num_batches` batches, as JSON values.
+
+        With `repeat` count the batches since `start` (the steps trained);
+        without it `fit` moves `start` on after each epoch by itself.
+        """
+        return {
+            "position": self.start + num_batches,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "records": len(self.source),
+            "shuffle": self.shuffle,
+            "repeat": self.repeat,
+            "drop_remainder": self.drop_remainder,
+            "shard": list(self.shard),
+        }
+
+    def restore(self, state):
+        """Go on where `state` was taken: the next batch is the same.
+
+        Raises:
+            ValueError: if the batches are cut in another way than then.
+        """
+        own = self.state()
+        differ = sorted(
+            key
+            for key in own
+            if key != "position" and own[key] != state.get(key)
+        )
+        if differ:
+            raise ValueError(
+                "`state` belongs to other batches: "
+                + ", ".join(
+                    f"{key} was {state.get(key)!r} and is {own[key]!r}"
+                    for key in differ
+                )
+                + ". Build the dataset as it was then."
+            )
+        self.start = state["position"]
+        self._check_start()
+
+
+def stack(column):
+    """A batch of rows, which must have one shape."""
+    shapes = sorted({np.shape(value) for value in column})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"The images of a batch have different shapes: {shapes}. Pass "
+            "`image_size` to crop and resize them, and rgb=True for grey "
+            "images among colour ones."
+        )
+    return np.stack(column)

@@ -1,0 +1,225 @@
+"""DDPM: diffusion in discrete time (arXiv 2006.11239, 2102.09672)."""
+
+from keras import ops
+
+from keras_flows.interfaces.interface import Interface
+from keras_flows.interpolants import DiscreteVariancePreserving
+from keras_flows.objectives.ddpm import hybrid
+from keras_flows.ops import bcast_right
+from keras_flows.ops import register
+from keras_flows.samplers import DDPM
+
+# Arguments of `Interface` that DDPM settles.
+_SETTLED = (
+    "interpolant", "train_time_dist_type", "t_mu", "t_sigma", "n_mu",
+    "n_sigma", "x_sigma", "t_shift_base", "objective", "objective_args",
+)  # fmt: skip
+
+
+@register
+class DiscreteInterface(Interface):
+    """DDPM on T timesteps, with DDPM and DDIM sampling.
+
+    x_t = sqrt(abar_k) x + sqrt(1 - abar_k) n with k uniform on 0 ... T - 1;
+    L = E weight |network(x_t, k) - target|^2. The target is n ("eps"), x
+    ("x0") or sqrt(abar) n - sqrt(1 - abar) x ("v", arXiv 2202.00512).
+    Elsewhere in the library timestep k is the time (k + 1) / T, and `pred`
+    is dx_t/dt in that time.
+
+    The network sees `time_scale` k, by default the timestep itself, from 0
+    to T - 1, as the published weights of ADM and DiT expect it. Networks
+    made for times in [0, 1], such as `MLP`, want time_scale = 1 / T.
+
+    Args:
+        network: see `Interface`; with `learn_sigma` its output has twice the
+            channels of x.
+        schedule: "linear", "cosine", "scaled_linear" or the betas; see
+            `DiscreteVariancePreserving`.
+        num_timesteps: T, by default 1000 or the number of betas.
+        prediction: "eps", "x0" or "v".
+        learn_sigma: whether the second half of the channels chooses the
+            variances, from the posterior's (-1) to beta (1), trained by the
+            variational bound (arXiv 2102.09672), as DiT is.
+        weighting: "simple" for 1 or "min_snr" (arXiv 2303.09556), which is
+            min(SNR, gamma) in the loss of x, gamma being `min_snr_gamma`.
+        min_snr_gamma: see `weighting`.
+        vlb_weight: weight of the bound, over T.
+        time_scale: what the timestep is multiplied by for the network.
+        norm, cond_drop_ratio, null_label, ema, max_skipped_steps, seed, name:
+            see `Interface`.
+    """
+
+    def __init__(
+        self,
+        network,
+        schedule="linear",
+        num_timesteps=None,
+        prediction="eps",
+        *,
+        learn_sigma=False,
+        weighting="simple",
+        min_snr_gamma=5.0,
+        vlb_weight=1e-3,
+        time_scale=1.0,
+        **kwargs,
+    ):
+        super().__init__(
+            network,
+            DiscreteVariancePreserving(schedule, num_timesteps),
+            t_shift_base=None,
+            objective=hybrid if learn_sigma else "flow",
+            **kwargs,
+        )
+        if prediction not in ("eps", "x0", "v"):
+            raise ValueError(
+                "`prediction` must be 'eps', 'x0' or 'v'. "
+                f"Received: {prediction!r}."
+            )
+        if weighting not in ("simple", "min_snr"):
+            raise ValueError(
+                "`weighting` must be 'simple' or 'min_snr'. "
+                f"Received: {weighting!r}."
+            )
+        if not min_snr_gamma > 0:
+            raise ValueError(
+                f"`min_snr_gamma` must be positive. Received: {min_snr_gamma}."
+            )
+        self.learn_sigma = learn_sigma
+        self._check_output()
+        self._predicts = prediction
+        self.weighting = weighting
+        self.min_snr_gamma = min_snr_gamma
+        self.vlb_weight = vlb_weight
+        self.time_scale = time_scale
+
+    def _check_output(self):
+        """The network's channels, where it tells them."""
+        output = getattr(self.network, "outputs", None)
+        if not output or self.sample_shape is None:
+            return
+        channels = self.sample_shape[-1] * (2 if self.learn_sigma else 1)
+        if output[0].shape[-1] != channels:
+            raise ValueError(
+                f"`network` ('{self.network.name}') must return {channels} "
+                f"channels with `learn_sigma`={self.learn_sigma}. Received "
+                f"{output[0].shape[-1]}; change the network's last layer or "
+                "`learn_sigma`."
+            )
+
+    @property
+    def prediction(self):
+        """What `net` returns: "eps", "x0" or "v"."""
+        return self._predicts
+
+    def c_noise(self, t):
+        """`time_scale` times the timestep."""
+        return self.time_scale * self.interpolant.timestep(t)
+
+    def net(self, x_t, t, r=None, *, condition=None, network=None,
+            training=False):  # fmt: skip
+        return self.net_and_share(
+            x_t, t, condition=condition, network=network, training=training
+        )[0]
+
+    def net_and_share(self, x_t, t, *, condition=None, network=None,
+                      training=False):  # fmt: skip
+        """(prediction, share of the variance or None), each (B, ...)."""
+        output = self.raw(
+            x_t, t, condition=condition, network=network, training=training
+        )
+        if not self.learn_sigma:
+            return output, None
+        return tuple(ops.split(output, 2, axis=-1))
+
+    def data_from_output(self, x_t, output, t):
+        """Predicted data from what `net` returns, (B, ...)."""
+        if self.prediction == "x0":
+            return output
+        alpha, sigma = self._coefficients(t, x_t)
+        if self.prediction == "eps":
+            return (x_t - sigma * output) / alpha
+        return alpha * x_t - sigma * output
+
+    def pred(self, x_t, t, r=None, *, condition=None, network=None,
+             training=False):  # fmt: skip
+        output = self.net(
+            x_t, t, condition=condition, network=network, training=training
+        )
+        path = self.interpolant
+        if self.prediction == "x0":
+            return path.velocity_from_data(x_t, output, t)
+        if self.prediction == "v":
+            alpha, sigma = self._coefficients(t, x_t)
+            output = alpha * output + sigma * x_t
+        return path.velocity_from_noise(x_t, output, t)
+
+    def denoise(self, x_t, t, *, condition=None, network=None):
+        output = self.net(x_t, t, condition=condition, network=network)
+        return self.data_from_output(x_t, output, t)
+
+    def denoise_and_share(self, x_t, t, *, condition=None, network=None):
+        """(predicted data, share of the variance), from one network call."""
+        output, share = self.net_and_share(
+            x_t, t, condition=condition, network=network
+        )
+        return self.data_from_output(x_t, output, t), share
+
+    def target(self, x, n, t):
+        """n, x or alpha n - sigma x."""
+        if self.prediction == "eps":
+            return n
+        if self.prediction == "x0":
+            return x
+        alpha, sigma = self._coefficients(t, x)
+        return alpha * n - sigma * x
+
+    def loss_weight(self, t):
+        """1, or min(SNR, gamma) over the SNR weight of the target."""
+        if self.weighting == "simple":
+            return ops.ones_like(t)
+        path = self.interpolant
+        snr = ops.square(path.alpha(t) / path.sigma(t))
+        # |error of x|^2 is |error of the target|^2 / own.
+        own = {"eps": snr, "x0": ops.ones_like(snr), "v": snr + 1.0}
+        return ops.minimum(snr, self.min_snr_gamma) / own[self.prediction]
+
+    def sample_t(self, shape):
+        """Times of uniform timesteps."""
+        count = self.interpolant.num_timesteps
+        k = ops.floor(self.sample_uniform(shape) * count)
+        return (ops.minimum(k, count - 1.0) + 1.0) / count
+
+    def _coefficients(self, t, like):
+        path = self.interpolant
+        return bcast_right(path.alpha(t), like), bcast_right(
+            path.sigma(t), like
+        )
+
+    @property
+    def default_num_steps(self):
+        return min(250, self.interpolant.num_timesteps)
+
+    @property
+    def default_sampler(self):
+        return DDPM()
+
+    def get_config(self):
+        config = {
+            key: value
+            for key, value in super().get_config().items()
+            if key not in _SETTLED
+        }
+        schedule = self.interpolant.schedule
+        return {
+            **config,
+            "schedule": schedule
+            if isinstance(schedule, str)
+            else list(schedule),
+            "num_timesteps": self.interpolant.num_timesteps,
+            "prediction": self.prediction,
+            "learn_sigma": self.learn_sigma,
+            "weighting": self.weighting,
+            "min_snr_gamma": self.min_snr_gamma,
+            "vlb_weight": self.vlb_weight,
+            "time_scale": self.time_scale,
+        }

@@ -1,0 +1,249 @@
+"""REPA (arXiv 2410.06940): align a network's features with an encoder's.
+
+loss = L + lambda mean_tokens(-cos(h(features of block `repa_depth`), e(x))),
+with L the loss of any interface, the features those of the same forward
+pass, h a small trained MLP and e a frozen encoder of the clean image.
+"""
+
+import functools
+
+import keras
+from keras import layers
+from keras import ops
+
+from keras_flows.interfaces.interface import Interface
+from keras_flows.networks import FeatureTap
+from keras_flows.networks import Frozen
+from keras_flows.ops import float_dtype
+from keras_flows.ops import gather
+from keras_flows.ops import register
+
+
+def projector(tokens, channels, proj_dim, feature_dim, dtype=None):
+    """h: three dense layers with SiLU between, on every token."""
+    inputs = keras.Input((tokens, channels), dtype=float_dtype())
+    h = inputs
+    for i in range(2):
+        h = layers.Dense(proj_dim, "silu", dtype=dtype, name=f"hidden_{i}")(h)
+    h = layers.Dense(feature_dim, dtype=dtype, name="output")(h)
+    return keras.Model(inputs, h, name="projector")
+
+
+def negative_cosine(a, b):
+    """-cos of (B, T, D) tokens, mean over T, in float32: (B,)."""
+    a, b = (ops.cast(part, float_dtype()) for part in (a, b))
+    dot = ops.sum(a * b, axis=-1)
+    norms = ops.sum(a * a, axis=-1) * ops.sum(b * b, axis=-1)
+    return ops.mean(-dot * ops.rsqrt(ops.maximum(norms, 1e-24)), axis=-1)
+
+
+def _inner(name):
+    """A method of the wrapped interface."""
+
+    @functools.wraps(getattr(Interface, name))
+    def method(self, *args, **kwargs):
+        return getattr(self.interface, name)(*args, **kwargs)
+
+    return method
+
+
+def _inner_attribute(name):
+    """An attribute of the wrapped interface."""
+    return property(lambda self: getattr(self.interface, name))
+
+
+@register
+class REPAInterface(Interface):
+    """REPA around any interface whose network has token features.
+
+    Everything but the loss is the wrapped interface's: `pred`, `score`,
+    `generate`, `export`, its EMA and its times and noise. Train with batches
+    (x, condition, extras), extras a dict with "features" (B, T, feature_dim)
+    computed before, or "image", what the encoder is to see (with latents as
+    x); without either the encoder sees x. `interface.save_to_preset` saves
+    the trained model without the projector.
+
+    Args:
+        interface: the interface to wrap.
+        feature_dim: channels of the encoder's tokens.
+        repa_loss_weight: lambda.
+        repa_depth: the block whose features are aligned, counted from 1.
+        proj_dim: width of the projector.
+        encoder: frozen `keras.Model`, images to tokens (B, T, feature_dim),
+            such as `kf.networks.dino_encoder(...)`; None where features come
+            with the batch. It is not saved: call `set_encoder` again
+            after loading.
+        layer: name of the layer whose output is aligned, by default
+            "block_{repa_depth - 1}", a DiT's.
+        name: model name.
+    """
+
+    def __init__(
+        self,
+        interface,
+        *,
+        feature_dim=768,
+        repa_loss_weight=0.5,
+        repa_depth=8,
+        proj_dim=2048,
+        encoder=None,
+        layer=None,
+        name=None,
+    ):
+        keras.Model.__init__(self, name=name)
+        self.autocast = False
+        self.__dict__.pop("loss", None)
+        if not isinstance(interface, Interface):
+            raise ValueError(
+                "`interface` must be an Interface, such as kf.SiTInterface. "
+                f"Received: {interface!r}."
+            )
+        if repa_depth < 1 or feature_dim < 1 or proj_dim < 1:
+            raise ValueError(
+                "`repa_depth`, `feature_dim` and `proj_dim` must be at least "
+                f"1. Received: {repa_depth}, {feature_dim}, {proj_dim}."
+            )
+        self.feature_dim = feature_dim
+        self.repa_loss_weight = repa_loss_weight
+        self.repa_depth = repa_depth
+        self.proj_dim = proj_dim
+        self.layer = layer
+        self.interface = interface
+        tap = FeatureTap(
+            interface.network,
+            f"block_{repa_depth - 1}" if layer is None else layer,
+        )
+        if len(tap.shape) != 2:
+            raise ValueError(
+                "`layer` must yield tokens (batch, tokens, channels). "
+                f"Received features of shape (batch, {tap.shape})."
+            )
+        interface.tap = tap
+        self.projector = projector(
+            *tap.shape, proj_dim, feature_dim, interface.network.dtype_policy
+        )
+        self.set_encoder(encoder)
+        self._trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in (
+                "loss",
+                "diffusion_loss",
+                "repa_loss",
+                *interface.objective.terms,
+                "gradient_norm",
+            )
+        }
+        self.built = True
+
+    def set_encoder(self, encoder):
+        """Take another frozen encoder; None for features with the batch."""
+        if encoder is not None:
+            expected = (*self.projector.output.shape[1:-1], self.feature_dim)
+            received = tuple(encoder.output.shape[1:])
+            if received != expected:
+                raise ValueError(
+                    "`encoder` must yield (tokens, feature_dim) = "
+                    f"{expected}, one token for each of the network's. "
+                    f"Received: {received}; resize the encoder's images, or "
+                    "set `feature_dim`."
+                )
+            encoder = Frozen(encoder, name="encoder")
+        self.encoder = encoder
+
+    def features(self, x, extras):
+        """The encoder's tokens for a batch, (B, T, feature_dim)."""
+        extras = {} if extras is None else extras
+        unknown = set(extras) - {"features", "image"}
+        if unknown:
+            raise ValueError(
+                "The third element of a batch may hold 'features' or "
+                f"'image'. Received: {sorted(unknown)}."
+            )
+        if "features" in extras:
+            features = extras["features"]
+            expected = self.projector.output.shape[1:]
+            if tuple(features.shape[1:]) != tuple(expected):
+                raise ValueError(
+                    "`features` must have shape (batch, "
+                    f"{', '.join(map(str, expected))}): tokens of the "
+                    f"network's layer. Received: {tuple(features.shape)}."
+                )
+            return ops.stop_gradient(features)
+        if self.encoder is None:
+            raise ValueError(
+                "REPA needs an encoder (`set_encoder`), or batches "
+                "(x, condition, {'features': ...}) with features computed "
+                "before."
+            )
+        return self.encoder(extras.get("image", x))
+
+    def loss(self, x, condition=None, extras=None, *, training=True):
+        """The wrapped interface's terms, and "repa_loss", each (B,)."""
+        target = self.features(x, extras)
+        with gather() as notes:
+            terms = self.interface.loss(x, condition, training=training)
+        tokens = self._tokens(x, notes)
+        repa = negative_cosine(self.projector(tokens), target)
+        diffusion = terms["loss"]
+        return {
+            **terms,
+            "loss": diffusion + self.repa_loss_weight * repa,
+            "diffusion_loss": diffusion,
+            "repa_loss": repa,
+        }
+
+    def _tokens(self, x, notes):
+        """Features of the first call on each row, in the batch's order."""
+        # An objective's first call on a row is at its x_t; the later ones
+        # are at other points.
+        first = {}
+        for name, value in notes:
+            first.setdefault(name, value)
+        if "off" not in first:
+            return first[None]
+        return self.interface.rows(x).merge(first["off"], first["diagonal"])
+
+    def call(self, x, x_feature=None, condition=None, training=False):
+        """The loss of clean data, with precomputed features or without."""
+        extras = None if x_feature is None else {"features": x_feature}
+        return self.loss(x, condition, extras, training=training)
+
+    @property
+    def learn_sigma(self):
+        """Whether a wrapped `DiscreteInterface` predicts variances."""
+        return getattr(self.interface, "learn_sigma", False)
+
+    def denoise_and_share(self, x_t, t, *, condition=None, network=None):
+        """As `DiscreteInterface.denoise_and_share`."""
+        return self.interface.denoise_and_share(
+            x_t, t, condition=condition, network=network
+        )
+
+    def get_config(self):
+        return {
+            "interface": keras.saving.serialize_keras_object(self.interface),
+            "feature_dim": self.feature_dim,
+            "repa_loss_weight": self.repa_loss_weight,
+            "repa_depth": self.repa_depth,
+            "proj_dim": self.proj_dim,
+            "layer": self.layer,
+            "name": self.name,
+        }
+
+
+for _name in (
+    "c_in", "c_out", "c_skip", "c_noise", "net", "raw", "pred", "denoise",
+    "jump", "pred_and_score", "score", "target", "loss_weight", "sample_t",
+    "sample_n", "sample_uniform", "sample_x_t", "draw_t", "drop_condition",
+    "generate", "export", "predictor", "start", "inference_network",
+):  # fmt: skip
+    setattr(REPAInterface, _name, _inner(_name))
+
+for _name in (
+    "network", "interpolant", "time_law", "objective", "objective_args",
+    "null_label", "sample_shape", "n_mu", "n_sigma", "x_sigma", "prediction",
+    "default_sampler", "default_num_steps", "norm", "max_skipped_steps",
+    "seed", "emas", "seed_generator", "evaluation_seed_generator",
+    "skipped_steps", "skipped_in_a_row", "_seeds", "_rng", "_averaged",
+):  # fmt: skip
+    setattr(REPAInterface, _name, _inner_attribute(_name))

@@ -1,0 +1,113 @@
+"""Layouts of `keras.distribution`, and what they cover."""
+
+import math
+import re
+
+import keras
+
+
+def _need_jax():
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            "`keras.distribution` works on the JAX backend; it runs as "
+            f"{keras.backend.backend()!r}. Set KERAS_BACKEND=jax, or use "
+            "torch.distributed or tf.distribute, which the train step "
+            "knows of."
+        )
+
+
+class FullySharded(keras.distribution.ModelParallel):
+    """Data parallelism with every variable split over all devices (ZeRO-3).
+
+    Each variable is split along its largest axis that the number of devices
+    divides; optimizer slots and averages, of the same shapes, alike.
+    Variables without such an axis, or smaller than `min_size`, are copied to
+    all. Set before the model is built:
+    `keras.distribution.set_distribution(FullySharded())`. JAX only.
+
+    Args:
+        devices: list of devices, by default all.
+        min_size: number of elements below which a variable is copied.
+    """
+
+    def __init__(self, devices=None, min_size=1024):
+        _need_jax()
+        devices = devices or keras.distribution.list_devices()
+        mesh = keras.distribution.DeviceMesh(
+            (len(devices),), ["batch"], devices
+        )
+        super().__init__(
+            layout_map=keras.distribution.LayoutMap(mesh),
+            batch_dim_name="batch",
+        )
+        self.min_size = min_size
+
+    def get_variable_layout(self, variable):
+        """The layout of a variable, by its shape."""
+        if getattr(variable, "_layout", None) is not None:
+            return variable._layout
+        spec = [None] * len(variable.shape)
+        count = math.prod(self.device_mesh.shape)
+        axes = [i for i, n in enumerate(variable.shape) if n % count == 0]
+        if axes and math.prod(variable.shape) >= self.min_size:
+            spec[max(axes, key=lambda i: variable.shape[i])] = "batch"
+        return keras.distribution.TensorLayout(spec, self.device_mesh)
+
+
+def check_layout_map(layout_map, variables):
+    """Every rule of a `LayoutMap` must match a variable.
+
+    Raises:
+        ValueError: naming the rules that match nothing: the variables that
+            they were meant for would silently be copied to every device.
+    """
+    paths = [v.path for v in variables]
+    idle = [
+        rule
+        for rule in layout_map
+        if not any(re.search(rule, path) for path in paths)
+    ]
+    if idle:
+        raise ValueError(
+            f"`layout_map` has rules that match no variable: {idle}. The "
+            f"variables are, for example: {paths[:8]}."
+        )
+
+
+def coverage(variables):
+    """What of each variable lies on one device.
+
+    Args:
+        variables: `keras.Variable`s on the JAX backend.
+
+    Returns:
+        (text table, share of all bytes that one device holds).
+    """
+    _need_jax()
+    rows, total, held = {}, 0, 0
+    for v in variables:
+        value = v.value
+        size, local = (
+            math.prod(shape) * value.dtype.itemsize
+            for shape in (v.shape, value.sharding.shard_shape(value.shape))
+        )
+        total, held = total + size, held + local
+        spec = getattr(value.sharding, "spec", ())
+        kind = (tuple(v.shape), str(tuple(spec)))
+        count, bytes_of = rows.get(kind, (0, 0))
+        rows[kind] = (count + 1, bytes_of + local)
+    lines = [
+        f"{'shape':<22} {'layout':<22} {'variables':>9} {'MiB/device':>11}"
+    ]
+    for (shape, spec), (count, size) in sorted(
+        rows.items(), key=lambda row: -row[1][1]
+    ):
+        lines.append(
+            f"{str(shape):<22} {spec:<22} {count:>9} {size / 2**20:>11.3f}"
+        )
+    share = held / max(total, 1)
+    lines.append(
+        f"{held / 2**20:.3f} of {total / 2**20:.3f} MiB on a device: "
+        f"{share:.1%}"
+    )
+    return "\n".join(lines), share

@@ -1,0 +1,32 @@
+"""What every converter ends with: all weights match, then all are assigned."""
+
+
+def assign(values, network):
+    """Assign {path: array} to the variables of a network.
+
+    Args:
+        values: dict of a variable's path (without the network's name) to the
+            array in our layout.
+        network: a network with exactly these weights.
+
+    Raises:
+        ValueError: if a weight of either has no counterpart of its shape;
+            nothing is assigned then.
+    """
+    variables = {
+        v.path.removeprefix(f"{network.name}/"): v
+        for v in network.variables
+        if "seed" not in v.path
+    }
+    wrong = sorted(set(values) ^ set(variables)) or sorted(
+        f"{path}: {values[path].shape} for {tuple(v.shape)}"
+        for path, v in variables.items()
+        if values[path].shape != tuple(v.shape)
+    )
+    if wrong:
+        raise ValueError(
+            "`state` and `network` are of different architectures: "
+            f"{len(wrong)} weights differ, such as {wrong[:3]}."
+        )
+    for path, variable in variables.items():
+        variable.assign(values[path])
