@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests: lint, then the same test files under jax, tensorflow and torch.
 # Works alone on a machine with Python 3.11 or later. Arguments go to pytest:
-# tools/test.sh -k samplers
+# tools/test.sh -k samplers. TEST_WORKERS=1 runs them one after another.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${TEST_VENV:-.venv-test}
@@ -21,13 +21,18 @@ fi
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 
+# One process a core; each keeps to its own.
+workers=${TEST_WORKERS:-$(getconf _NPROCESSORS_ONLN)}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+options=(-n "$workers" --dist worksteal)
+
 failed=0
 for backend in jax tensorflow torch; do
   echo "== $backend"
-  KERAS_BACKEND=$backend "$venv/bin/python" -m pytest -m "not parity" "$@" ||
+  KERAS_BACKEND=$backend "$venv/bin/python" -m pytest "${options[@]}" -m "not parity" "$@" ||
     { [ $? -eq 5 ] || failed=1; }
 done
 echo "== parity"
-KERAS_BACKEND=jax "$venv/bin/python" -m pytest -m parity "$@" ||
+KERAS_BACKEND=jax "$venv/bin/python" -m pytest "${options[@]}" -m parity "$@" ||
   { [ $? -eq 5 ] || failed=1; }
 exit $failed
