@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_flows.ops import bcast_right
+from keras_flows.ops import compiled
 from keras_flows.ops import float_dtype
 from keras_flows.ops import jvp
 from keras_flows.ops import value_and_gradients
@@ -43,8 +44,17 @@ def _relative(a, b):
 
 def _compare(fun, primals, tangents, variables):
     """Relative errors of the JVP and of the gradient through it."""
-    exact = jvp(fun, primals, tangents)[1]
-    differences = _central(fun, primals, tangents)
+
+    def both(*primals):
+        return (
+            jvp(fun, primals, tangents)[1],
+            _central(fun, primals, tangents),
+        )
+
+    if keras.backend.backend() == "jax":
+        # One compilation, where op by op there would be hundreds.
+        both = compiled(both, variables)
+    exact, differences = both(*primals)
     errors = {"jvp": _relative([exact], [differences])}
     if variables:
         _, exact = value_and_gradients(
