@@ -47,6 +47,7 @@ flags.register_validator(
 flags.DEFINE_integer(
     "steps", None, "Training steps; by default TRAINING_STEPS.", lower_bound=1
 )
+flags.DEFINE_bool("train", True, "False measures the presets in --out again.")
 flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 2e-3, "Peak of the cosine schedule.")
 flags.DEFINE_float("ema", 0.999, "Decay of the moving average.")
@@ -388,20 +389,27 @@ def main(argv):
     known = json.loads(path.read_text()) if path.exists() else {}
     results = known.get("objectives", {})
     for objective in FLAGS.objective:
-        interface = build(objective, token_encoder(model))
-        seconds = train(interface, objective, out / objective)
+        folder = out / objective
+        if FLAGS.train:
+            interface = build(objective, token_encoder(model))
+            seconds = train(interface, objective, folder)
+            interface = getattr(interface, "interface", interface)
+            trained = {
+                "seconds": round(seconds, 1),
+                "training_steps": FLAGS.steps or TRAINING_STEPS[objective],
+                "settings": settings,
+            }
+            interface.save_to_preset(folder / "preset", {"training": trained})
+        else:
+            interface = kf.Interface.from_preset(folder / "preset")
+            metadata = json.loads(
+                (folder / "preset" / "metadata.json").read_text()
+            )
+            trained = metadata["training"]
         result, pictures = evaluate(interface, objective, extractor)
-        scale = result["steps"][STEPS[0]]["records"][0]["guidance_scale"]
-        result |= {
-            "seconds": round(seconds, 1),
-            "guidance_scale": scale,
-            "training_steps": FLAGS.steps or TRAINING_STEPS[objective],
-            "settings": settings,
-        }
-        trained = getattr(interface, "interface", interface)
-        trained.save_to_preset(out / objective / "preset")
+        result |= trained
         np.savez_compressed(
-            out / objective / "samples.npz",
+            folder / "samples.npz",
             **{str(steps): images for steps, images in pictures.items()},
         )
         results[objective] = json.loads(json.dumps(result))
