@@ -326,7 +326,7 @@ def table(results, base):
             f"| {name} | "
             + " | ".join(cells)
             + f" | {last['nearest_training_image']:.3f} | "
-            f"{result['guidance_scale']} | "
+            f"{last['records'][0]['guidance_scale']} | "
             f"{result['seconds']:.0f} |"
         )
     return "\n".join(lines) + "\n"

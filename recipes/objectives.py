@@ -261,12 +261,14 @@ def main(argv):
         write(path, json.dumps(run_backend(known), indent=2))
         return
     steps = {b: FLAGS.steps or MINUTE[b] for b in FLAGS.backends}
+    path = out / "config.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
     config = {
-        "steps": steps,
+        "steps": {**known.get("steps", {}), **steps},
         "batch_size": FLAGS.batch_size,
         "seed": FLAGS.seed,
     }
-    write(out / "config.json", json.dumps(config, indent=2))
+    write(path, json.dumps(config, indent=2))
     results = {}
     for backend in FLAGS.backends:
         subprocess.run(

@@ -82,6 +82,7 @@ def test_calling_is_the_reconstruction_from_the_mean(network):
     )
 
 
+@pytest.mark.once
 def test_old_names_of_attention_are_the_same_weights(network):
     state, expected = published()[1], values(network)
     old = {}
@@ -116,6 +117,7 @@ def test_a_state_of_another_architecture_assigns_nothing(network):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.once
 def test_parameters_are_stable_diffusions():
     count = weights.num_parameters(kf.networks.AutoencoderKL)
     assert count == 83_653_863
@@ -135,6 +137,7 @@ def test_samples_have_the_posteriors_moments(network):
     assert np.abs(z - other).max() > 0.1
 
 
+@pytest.mark.once
 def test_log_variance_is_clipped_and_the_divergence_unscales(network):
     weight = {v.path: v for v in network.variables}
     kernel = weight["quantize/kernel"]
@@ -156,6 +159,7 @@ def test_log_variance_is_clipped_and_the_divergence_unscales(network):
     )
 
 
+@pytest.mark.once
 def test_trains_every_weight():
     # One channel a group, as above, would take away the biases before it.
     network = small(

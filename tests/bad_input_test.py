@@ -267,6 +267,7 @@ def test_silent_broadcast_is_an_error():
         kf.ops.check_same_shape(loss=T, weight=T[:, None])
 
 
+@pytest.mark.once
 def test_recipe_checks_its_folder_before_work(tmp_path):
     import os
     import pathlib

@@ -10,6 +10,16 @@ import numpy as np
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """`once` tests run on PyTorch, which starts and builds the fastest."""
+    if keras.backend.backend() == "torch":
+        return
+    skip = pytest.mark.skip(reason="runs once, on PyTorch")
+    for item in items:
+        if item.get_closest_marker("once"):
+            item.add_marker(skip)
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     keras.utils.set_random_seed(0)

@@ -45,6 +45,7 @@ def test_equals_the_published_network(name):
     np.testing.assert_allclose(y, file["output"], atol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("millions", "options"),
     # MCG-NJU/DDT's XL/2 (22En6De); DiT^DH-XL of arXiv 2510.11690, table 6.
@@ -177,6 +178,7 @@ def test_bad_arguments_are_named():
         small(num_heads=3)
 
 
+@pytest.mark.once
 def test_a_state_of_another_architecture_assigns_nothing():
     network = small()
     before = [keras.ops.convert_to_numpy(v) for v in network.variables]

@@ -57,6 +57,7 @@ def test_equals_lightning_dit(variant):
     np.testing.assert_allclose(y, file["output"], atol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("size", "millions"),
     # arXiv 2212.09748, table 4; XL/2 from 2401.08740.
@@ -215,6 +216,7 @@ def test_bad_arguments_are_named():
         small("LightningDiT", num_heads=8)
 
 
+@pytest.mark.once
 def test_a_state_of_another_architecture_assigns_nothing():
     network = small()
     before = [keras.ops.convert_to_numpy(v) for v in network.variables]

@@ -335,6 +335,7 @@ def tool(monkeypatch):
     return run
 
 
+@pytest.mark.once
 def test_command_line(images, tmp_path, tool, capsys):
     vae = tiny_vae()
     vae.save(tmp_path / "vae.keras")
@@ -362,6 +363,7 @@ def test_command_line(images, tmp_path, tool, capsys):
     assert str(error.value).count(found["weights_sha256"]) == 2
 
 
+@pytest.mark.once
 def test_command_line_reads_tfds_and_zips(tmp_path, tool):
     """Grey digits of tfds to colour latents, without mirrored ones."""
     pytest.importorskip("tensorflow_datasets")

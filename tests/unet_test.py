@@ -43,6 +43,7 @@ def test_equals_the_published_network(name, kind, options):
     np.testing.assert_allclose(y, file["output"], atol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("kind", "millions"),
     # arXiv 2206.00364, appendix F: CIFAR's DDPM++ and ImageNet-64's ADM.
