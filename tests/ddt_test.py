@@ -118,6 +118,7 @@ def batch(rows=4, shape=(8, 4, 3)):
     )
 
 
+@pytest.mark.once
 def test_jvp_through_the_network_is_right():
     network = small(decoder_dim=24, decoder_heads=3)
     randomize(network)

@@ -96,6 +96,7 @@ def test_timesteps_are_the_published():
     np.testing.assert_allclose(shifted / 999, 3 * f / (1 + 2 * f), atol=1e-3)
 
 
+@pytest.mark.once
 def test_interpolant_is_the_chain():
     """alpha^2 = abar at the timesteps; derivatives and inverse between."""
     for schedule in ("linear", "cosine"):
@@ -330,6 +331,7 @@ def test_ddim_converges_to_the_flow(kind, rng):
     assert abs(slope(steps, errors) - 1) < 0.3, errors
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("sampler, tol", [("euler", 0.06), ("heun", 0.01)])
 def test_other_samplers_follow_the_flow(sampler, tol, rng):
     model, oracle = gaussian()
@@ -356,6 +358,7 @@ def posterior_law(oracle, times, variance):
     return mean, var
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_ancestral_law(variance):
     model, oracle = gaussian()
@@ -371,6 +374,7 @@ def test_ancestral_law(variance):
     assert abs(slope(steps, errors) - 1) < 0.3, errors
 
 
+@pytest.mark.once
 def test_samples_follow_the_law():
     model, oracle = gaussian()
     rows = 20_000
@@ -382,6 +386,7 @@ def test_samples_follow_the_law():
     assert np.all(np.abs(x.var(0) - var) < 4 * var * np.sqrt(2 / rows))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "kind, weighting",
     [(kind, "simple") for kind in KINDS] + [("v", "min_snr")],
@@ -428,6 +433,7 @@ def test_exact_network_has_the_least_loss(kind, weighting, rng):
 # DDPM and DDIM on the library's other interpolants.
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "case",
     ["linear, noise at 0", "trigonometric, noise at 1", "trigflow"],
@@ -446,6 +452,7 @@ def test_ddim_order_on_other_interpolants(case, rng):
         np.testing.assert_allclose(array(ddim), array(euler), atol=2e-5)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("eta", [0.5, 1.0, None])
 @pytest.mark.parametrize(
     "case, n_mu, n_sigma",

@@ -474,6 +474,7 @@ def dinov2():
     )
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_dinov2_is_the_class_token_of_a_resized_image(dinov2):
     """The resize is Pillow's bicubic, without its rounding to 8 bits."""
@@ -508,6 +509,7 @@ def test_dinov2_is_the_class_token_of_a_resized_image(dinov2):
         np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_dinov2_of_a_preset_at_another_size(dinov2, tmp_path):
     dinov2.save_to_preset(tmp_path / "tiny")
@@ -525,6 +527,7 @@ def test_dinov2_of_a_preset_at_another_size(dinov2, tmp_path):
     assert features.shape == (2, 8) and np.isfinite(features).all()
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_grey_images_are_repeated_if_asked(dinov2):
     grey = pictures(2, 28, channels=1)

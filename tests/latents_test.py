@@ -82,6 +82,7 @@ def records_of(source):
     return [source[i] for i in range(len(source))]
 
 
+@pytest.mark.once
 def test_records_are_the_encoders_posteriors(images, tmp_path):
     seen = []
     manifest = prepare(
@@ -155,6 +156,7 @@ def test_order_and_noise_are_seeded_and_resume(images, tmp_path):
     np.testing.assert_array_equal(data[6][0], again[1][0])
 
 
+@pytest.mark.once
 def test_half_precision_and_no_flips(images, tmp_path):
     prepare(images, tmp_path / "full", flip=False)
     prepare(images, tmp_path / "half", flip=False, dtype="float16")
@@ -173,6 +175,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.once
 def test_interrupted_preparation_goes_on(images, tmp_path):
     whole = prepare(images, tmp_path / "whole")
 
@@ -200,6 +203,7 @@ def test_interrupted_preparation_goes_on(images, tmp_path):
     assert prepare(images, out, progress=stop) == manifest
 
 
+@pytest.mark.once
 def test_other_settings_do_not_mix(images, tmp_path):
     prepare(images, tmp_path)
     with pytest.raises(ValueError, match="another way: autoencoder was"):
@@ -214,6 +218,7 @@ def test_other_settings_do_not_mix(images, tmp_path):
         prepare(images, tmp_path / "new", batch_size=0)
 
 
+@pytest.mark.once
 def test_latents_that_are_not_whole_are_refused(images, tmp_path):
     manifest = prepare(images, tmp_path)
     file = tmp_path / "manifest.json"
@@ -295,6 +300,7 @@ def test_fit_compares_the_manifest_with_the_model(images, tmp_path):
     model.load_weights(tmp_path / "model.weights.h5")
 
 
+@pytest.mark.once
 def test_the_real_autoencoder_scales_once(images, tmp_path):
     """What decodes is what a model trains on: no factor is applied twice."""
     vae = tiny_vae()
