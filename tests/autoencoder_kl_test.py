@@ -75,6 +75,7 @@ def test_equals_diffusers_but_for_the_scale(network):
     np.testing.assert_allclose(decoded, file["decoded"], **close)
 
 
+@pytest.mark.once
 def test_calling_is_the_reconstruction_from_the_mean(network):
     mean, _ = run("encode", images())
     np.testing.assert_allclose(
@@ -103,6 +104,7 @@ def test_old_names_of_attention_are_the_same_weights(network):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.once
 def test_a_state_of_another_architecture_assigns_nothing(network):
     state = {k: 2.0 * v for k, v in published()[1].items()}
     before = values(network)
@@ -123,6 +125,7 @@ def test_parameters_are_stable_diffusions():
     assert count == 83_653_863
 
 
+@pytest.mark.once
 def test_samples_have_the_posteriors_moments(network):
     mean = np.full((2, 64, 64, 4), 0.5, "float32")
     logvar = np.full_like(mean, np.log(0.09))
@@ -184,6 +187,7 @@ def test_trains_every_weight():
         assert np.isfinite(g).all() and np.abs(g).max() > 1e-7, v.path
 
 
+@pytest.mark.once
 def test_comes_back_from_a_file(network, tmp_path):
     network.save(tmp_path / "vae.keras")
     copy = keras.saving.load_model(tmp_path / "vae.keras")
@@ -208,6 +212,7 @@ def test_bad_arguments_are_named():
         small(scaling_factor=0.0)
 
 
+@pytest.mark.once
 def test_inputs_of_another_shape_are_named(network):
     with pytest.raises(ValueError, match=r"`x`.*last.*\('batch', 32, 16, 3\)"):
         network.encode(np.zeros((2, 3, 32, 16), "float32"))

@@ -126,6 +126,7 @@ def test_jvp_through_the_network_is_right():
     kf.check_jvp(model, batch())
 
 
+@pytest.mark.once
 def test_every_input_matters_and_it_starts_as_the_zero_velocity():
     network = small()
     x, labels = batch()
@@ -147,6 +148,7 @@ def test_every_input_matters_and_it_starts_as_the_zero_velocity():
         assert np.abs(output(**other) - base).max() > 1e-3
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("architecture", ["ddt", "rae"])
 def test_comes_back_from_a_file(architecture, tmp_path):
     network = small(architecture=architecture, decoder_dim=24, remat=True)

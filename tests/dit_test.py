@@ -166,6 +166,7 @@ def test_jvp_through_the_network_is_right(kind):
     kf.check_jvp(model, batch())
 
 
+@pytest.mark.once
 def test_conditions_matter():
     """Label, t and r each change the output, and t = r is not special-cased."""
     network = small(two_times=True)

@@ -138,6 +138,7 @@ def test_trains_and_leaves_the_encoder_alone(kind):
     assert tuple(samples.shape) == (2, *SHAPE)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["sit", "mean_flow", "lsd"])
 def test_features_are_those_of_a_plain_forward_pass(kind):
     """With features of the network itself as target the loss is -1.
@@ -188,6 +189,7 @@ def test_rows_come_back_in_the_batchs_order():
     )
 
 
+@pytest.mark.once
 def test_precomputed_features_equal_the_encoders():
     x, labels = batch()
     model = repa("sit")
@@ -248,6 +250,7 @@ def test_survives_saving(tmp_path):
     )
 
 
+@pytest.mark.once
 def test_dino_encoder_aligns_patches():
     keras_hub = pytest.importorskip("keras_hub")
     backbone = keras_hub.models.DINOV2Backbone(
@@ -272,6 +275,7 @@ def test_dino_encoder_aligns_patches():
         kf.networks.dino_encoder(backbone, (16, 16, 3), (3, 2))
 
 
+@pytest.mark.once
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="`interface`"):
         kf.REPAInterface(network())

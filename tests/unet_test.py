@@ -91,7 +91,10 @@ def test_jvp_through_the_network_is_right(kind):
     kf.check_jvp(model, (x, np.arange(4, dtype="int32") % 3))
 
 
-@pytest.mark.parametrize("kind", ["SongUNet", "DhariwalUNet"])
+@pytest.mark.parametrize(
+    "kind",
+    ["SongUNet", pytest.param("DhariwalUNet", marks=pytest.mark.once)],
+)
 def test_trains_and_survives_its_config(kind):
     network = small(kind, dropout=0.2)
     copy = type(network).from_config(network.get_config())
@@ -114,6 +117,7 @@ def test_trains_and_survives_its_config(kind):
     assert all(moved)
 
 
+@pytest.mark.once
 def test_resampling_of_a_constant_and_of_a_ramp():
     """Unit sum: a constant stays; a ramp stays a ramp away from the edge."""
     ramp = np.broadcast_to(
@@ -136,6 +140,7 @@ def test_resampling_of_a_constant_and_of_a_ramp():
             np.testing.assert_array_equal(up, ramp.repeat(2, 1).repeat(2, 2))
 
 
+@pytest.mark.once
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="multiple of 2 pixels"):
         kf.networks.SongUNet((7, 8, 3), channels=8, channel_mult=(1, 2))
