@@ -219,7 +219,15 @@ class RecordingDDIM(Recording, kf.samplers.DDIM):
     pass
 
 
-@pytest.mark.parametrize("name", toy.WALKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name == "learned"
+        else pytest.param(name, marks=pytest.mark.once)
+        for name in toy.WALKS
+    ],
+)
 def test_walks_are_the_published(name):
     """States after the first, the middle and the last step."""
     kind, learn_sigma, schedule, sampler, steps, options = toy.WALKS[name]

@@ -14,6 +14,9 @@ import pytest
 import keras_flows as kf
 from keras_flows.datasets.sources import decode
 
+# Arrays and files; what of it reaches `fit` is in training_test, too.
+pytestmark = pytest.mark.once
+
 Image = pytest.importorskip("PIL.Image")
 
 

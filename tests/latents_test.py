@@ -13,6 +13,9 @@ from keras import ops
 import keras_flows as kf
 from keras_flows.datasets import latents as module
 
+# Arrays and files; what of it reaches `fit` is in training_test, too.
+pytestmark = pytest.mark.once
+
 pytest.importorskip("array_record")
 Image = pytest.importorskip("PIL.Image")
 
@@ -82,7 +85,6 @@ def records_of(source):
     return [source[i] for i in range(len(source))]
 
 
-@pytest.mark.once
 def test_records_are_the_encoders_posteriors(images, tmp_path):
     seen = []
     manifest = prepare(
@@ -156,7 +158,6 @@ def test_order_and_noise_are_seeded_and_resume(images, tmp_path):
     np.testing.assert_array_equal(data[6][0], again[1][0])
 
 
-@pytest.mark.once
 def test_half_precision_and_no_flips(images, tmp_path):
     prepare(images, tmp_path / "full", flip=False)
     prepare(images, tmp_path / "half", flip=False, dtype="float16")
@@ -175,7 +176,6 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.once
 def test_interrupted_preparation_goes_on(images, tmp_path):
     whole = prepare(images, tmp_path / "whole")
 
@@ -203,7 +203,6 @@ def test_interrupted_preparation_goes_on(images, tmp_path):
     assert prepare(images, out, progress=stop) == manifest
 
 
-@pytest.mark.once
 def test_other_settings_do_not_mix(images, tmp_path):
     prepare(images, tmp_path)
     with pytest.raises(ValueError, match="another way: autoencoder was"):
@@ -218,7 +217,6 @@ def test_other_settings_do_not_mix(images, tmp_path):
         prepare(images, tmp_path / "new", batch_size=0)
 
 
-@pytest.mark.once
 def test_latents_that_are_not_whole_are_refused(images, tmp_path):
     manifest = prepare(images, tmp_path)
     file = tmp_path / "manifest.json"
@@ -300,7 +298,6 @@ def test_fit_compares_the_manifest_with_the_model(images, tmp_path):
     model.load_weights(tmp_path / "model.weights.h5")
 
 
-@pytest.mark.once
 def test_the_real_autoencoder_scales_once(images, tmp_path):
     """What decodes is what a model trains on: no factor is applied twice."""
     vae = tiny_vae()
@@ -341,7 +338,6 @@ def tool(monkeypatch):
     return run
 
 
-@pytest.mark.once
 def test_command_line(images, tmp_path, tool, capsys):
     vae = tiny_vae()
     vae.save(tmp_path / "vae.keras")
@@ -369,7 +365,6 @@ def test_command_line(images, tmp_path, tool, capsys):
     assert str(error.value).count(found["weights_sha256"]) == 2
 
 
-@pytest.mark.once
 def test_command_line_reads_tfds_and_zips(tmp_path, tool):
     """Grey digits of tfds to colour latents, without mirrored ones."""
     pytest.importorskip("tensorflow_datasets")
