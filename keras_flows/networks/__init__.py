@@ -1,6 +1,7 @@
 """Networks: functional `keras.Model`s of (x, t[, r][, condition])."""
 
 from keras_flows.networks.autoencoder_kl import AutoencoderKL
+from keras_flows.networks.chunk_mlp import ChunkMLP
 from keras_flows.networks.ddt import DDT
 from keras_flows.networks.dit import DiT
 from keras_flows.networks.embeddings import FourierFeatures

@@ -1,0 +1,115 @@
+"""What the networks of a robot policy share: their inputs and their times.
+
+Such a network denoises a chunk of actions, x (B, horizon, action_dim), given
+an observation. The published ones (arXiv 2512.01809) embed two times always,
+s where x is and t where to go, and give s = t for a velocity. Ours take `t`
+and `r` for these; without `r` they embed t twice, so that the weights of a
+velocity network are those of a flow map, too.
+"""
+
+import keras
+import numpy as np
+from keras import layers
+from keras import ops
+
+from keras_flows.networks.unet import NoiseEmbedding
+from keras_flows.ops import float_dtype
+from keras_flows.ops import register
+
+
+@register
+class LinearTimeFeatures(layers.Layer):
+    """Sines and cosines of a time: (B,) -> (B, num), float32.
+
+    [sin(w_k t), cos(w_k t)] with w_k spaced evenly from 0 to
+    `max_frequency`. Source: arXiv 2512.01809's MLP.
+
+    Args:
+        num: number of features, even.
+        max_frequency: the largest frequency, in radians per unit of time.
+    """
+
+    def __init__(self, num=128, max_frequency=100.0, **kwargs):
+        kwargs["dtype"] = float_dtype()
+        super().__init__(**kwargs)
+        if num < 2 or num % 2:
+            raise ValueError(f"`num` must be even. Received: {num!r}.")
+        self.num = num
+        self.max_frequency = max_frequency
+        self._frequencies = np.linspace(0.0, max_frequency, num // 2)
+        self.built = True
+
+    def call(self, t):
+        frequencies = ops.convert_to_tensor(self._frequencies, dtype=t.dtype)
+        angles = ops.expand_dims(t, -1) * frequencies
+        return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num": self.num,
+            "max_frequency": self.max_frequency,
+        }
+
+
+def chunk_inputs(action_dim, horizon, condition_shape, two_times):
+    """The dict of inputs of a network for chunks of actions.
+
+    Args:
+        action_dim: number of coordinates of an action.
+        horizon: number of actions of a chunk.
+        condition_shape: (obs_steps, channels) or (channels,) of one
+            observation.
+        two_times: whether there is `r`.
+    """
+    if action_dim < 1 or horizon < 1:
+        raise ValueError(
+            "`action_dim` and `horizon` must be at least 1. Received: "
+            f"action_dim={action_dim}, horizon={horizon}."
+        )
+    if not 1 <= len(condition_shape) <= 2 or min(condition_shape) < 1:
+        raise ValueError(
+            "`condition_shape` must be (obs_steps, channels) or (channels,). "
+            f"Received: {condition_shape!r}."
+        )
+    dtype = float_dtype()
+    inputs = {
+        "x": keras.Input((horizon, action_dim), dtype=dtype, name="x"),
+        "t": keras.Input((), dtype=dtype, name="t"),
+    }
+    if two_times:
+        inputs["r"] = keras.Input((), dtype=dtype, name="r")
+    inputs["condition"] = keras.Input(
+        tuple(condition_shape), dtype=dtype, name="condition"
+    )
+    return inputs
+
+
+def both_times(inputs, embedding):
+    """[embedding(t), embedding(r)], the first twice where there is no `r`."""
+    first = embedding(inputs["t"])
+    return [first, embedding(inputs["r"]) if "r" in inputs else first]
+
+
+def embedded_times(inputs, width):
+    """Sinusoidal embeddings of both times, each of width / 2: (B, width).
+
+    cos(w_k t), sin(w_k t), w_k = 10000^(-k / (width / 4)) for k < width / 4.
+    """
+    if width % 4:
+        raise ValueError(
+            "The times' embedding needs a width that 4 divides. "
+            f"Received: {width!r}."
+        )
+    embedding = NoiseEmbedding(width // 2, "adm", name="time_features")
+    return layers.Concatenate(dtype=float_dtype(), name="times")(
+        both_times(inputs, embedding)
+    )
+
+
+def flat_condition(inputs):
+    """The condition as one vector, (B, obs_steps * channels)."""
+    condition = inputs["condition"]
+    if len(condition.shape) == 2:
+        return condition
+    return layers.Flatten(dtype=float_dtype(), name="flat_condition")(condition)

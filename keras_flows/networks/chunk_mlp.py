@@ -1,0 +1,179 @@
+"""A residual multilayer perceptron over chunks of actions."""
+
+import keras
+from keras import layers
+from keras import ops
+
+from keras_flows.networks.action_chunks import LinearTimeFeatures
+from keras_flows.networks.action_chunks import both_times
+from keras_flows.networks.action_chunks import chunk_inputs
+from keras_flows.networks.action_chunks import flat_condition
+from keras_flows.networks.layers import Dense
+from keras_flows.networks.layers import LayerNormalization
+from keras_flows.ops import float_dtype
+from keras_flows.ops import register
+
+
+@register
+class ResidualMLPBlock(layers.Layer):
+    """x + Dense(norm(gelu(Dense(norm(x))))): (B, C) -> (B, C).
+
+    Args:
+        expansion: width of the hidden layer over C.
+        dropout: rate, after either half.
+    """
+
+    def __init__(self, expansion=4, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.expansion = expansion
+        self.dropout = dropout
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        width, dtype = input_shape[-1], self.dtype_policy
+        hidden = self.expansion * width
+
+        def part(kind, *args, **kwargs):
+            return kind(*args, dtype=dtype, **kwargs)
+
+        self.norm_1 = part(LayerNormalization, 1e-5, name="norm_1")
+        self.dense_1 = part(
+            Dense, hidden, kernel_initializer="orthogonal", name="dense_1"
+        )
+        self.norm_2 = part(LayerNormalization, 1e-5, name="norm_2")
+        self.dense_2 = part(
+            Dense, width, kernel_initializer="orthogonal", name="dense_2"
+        )
+        self.drop_1 = part(layers.Dropout, self.dropout, name="drop_1")
+        self.drop_2 = part(layers.Dropout, self.dropout, name="drop_2")
+        self.norm_1.build(input_shape)
+        self.dense_1.build(input_shape)
+        self.norm_2.build((None, hidden))
+        self.dense_2.build((None, hidden))
+        self.built = True
+
+    def call(self, x, training=None):
+        h = ops.gelu(self.dense_1(self.norm_1(x)), approximate=False)
+        h = self.norm_2(self.drop_1(h, training=training))
+        return x + self.drop_2(self.dense_2(h), training=training)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "expansion": self.expansion,
+            "dropout": self.dropout,
+        }
+
+
+@register
+class ChunkMLP(keras.Model):
+    """Residual MLP of a chunk of actions, of times and of an observation.
+
+    A functional model with inputs `x` (B, horizon, action_dim), `t` (B,),
+    where asked for `r` (B,), and `condition` (B, *condition_shape); the
+    output has the shape of x. The chunk, the features of both times and the
+    observation are one vector, which passes a dense layer, `depth` residual
+    blocks and a dense layer. Without `r` the features of t enter twice, and
+    the network is the published one at s = t.
+    Source: arXiv 2512.01809; its second output, a scalar, is left out.
+
+    Args:
+        action_dim: number of coordinates of an action.
+        horizon: number of actions of a chunk.
+        condition_shape: (obs_steps, channels) or (channels,) of one
+            observation.
+        two_times: whether the network takes `r`, as flow maps need.
+        width: units of the residual stream.
+        depth: number of residual blocks.
+        expansion: width of a block's hidden layer over `width`.
+        time_features: number of sines and cosines of each time, even; 0 for
+            the times themselves.
+        max_frequency: the largest frequency of these.
+        dropout: rate, inside the blocks.
+        dtype: dtype policy of the dense layers; times are embedded in
+            float32.
+        name: model name.
+
+    Example:
+
+    ```python
+    network = kf.networks.ChunkMLP(4, 16, condition_shape=(2, 39))
+    ```
+    """
+
+    def __init__(
+        self,
+        action_dim,
+        horizon,
+        condition_shape,
+        two_times=False,
+        width=512,
+        depth=8,
+        expansion=4,
+        time_features=128,
+        max_frequency=100.0,
+        dropout=0.1,
+        dtype=None,
+        name="chunk_mlp",
+    ):
+        if width < 1 or depth < 0 or expansion < 1:
+            raise ValueError(
+                "`width` and `expansion` must be at least 1 and `depth` not "
+                f"negative. Received: width={width}, depth={depth}, "
+                f"expansion={expansion}."
+            )
+        inputs = chunk_inputs(action_dim, horizon, condition_shape, two_times)
+        embedding = (
+            LinearTimeFeatures(
+                time_features, max_frequency, name="time_features"
+            )
+            if time_features
+            else layers.Reshape((1,), dtype=float_dtype(), name="times")
+        )
+        h = layers.Concatenate(dtype=float_dtype(), name="features")(
+            [
+                layers.Flatten(dtype=float_dtype(), name="flat_x")(inputs["x"]),
+                *both_times(inputs, embedding),
+                flat_condition(inputs),
+            ]
+        )
+        h = Dense(
+            width, kernel_initializer="orthogonal", dtype=dtype, name="input"
+        )(h)
+        h = LayerNormalization(1e-5, dtype=dtype, name="input_norm")(h)
+        h = ops.gelu(h, approximate=False)
+        for i in range(depth):
+            h = ResidualMLPBlock(
+                expansion, dropout, dtype=dtype, name=f"block_{i}"
+            )(h)
+        h = LayerNormalization(1e-5, dtype=dtype, name="norm")(h)
+        y = Dense(
+            horizon * action_dim,
+            kernel_initializer="orthogonal",
+            dtype=dtype,
+            name="output",
+        )(h)
+        y = layers.Reshape((horizon, action_dim), dtype=dtype, name="chunk")(y)
+        super().__init__(inputs, y, name=name)
+        self._arguments = {
+            "action_dim": action_dim,
+            "horizon": horizon,
+            "condition_shape": tuple(condition_shape),
+            "two_times": two_times,
+            "width": width,
+            "depth": depth,
+            "expansion": expansion,
+            "time_features": time_features,
+            "max_frequency": max_frequency,
+            "dropout": dropout,
+            "dtype": dtype,
+            "name": name,
+        }
+
+    def get_config(self):
+        return dict(self._arguments)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
