@@ -15,6 +15,7 @@ from keras_flows.networks.inspect import clone_network
 from keras_flows.networks.inspect import input_names
 from keras_flows.networks.inspect import is_functional
 from keras_flows.networks.inspect import sample_shape
+from keras_flows.networks.layers import CrossAttention
 from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import GroupNormalization
 from keras_flows.networks.layers import LayerNormalization
@@ -22,5 +23,9 @@ from keras_flows.networks.layers import RMSNormalization
 from keras_flows.networks.layers import SelfAttention
 from keras_flows.networks.lightning_dit import LightningDiT
 from keras_flows.networks.mlp import MLP
+from keras_flows.networks.policy_dit import PolicyDiT
+from keras_flows.networks.policy_rnn import PolicyRNN
+from keras_flows.networks.policy_transformer import PolicyTransformer
+from keras_flows.networks.temporal_unet import TemporalUNet
 from keras_flows.networks.unet import DhariwalUNet
 from keras_flows.networks.unet import SongUNet

@@ -193,6 +193,32 @@ def rotate(x, angles):
     return ops.reshape(turned, (-1, *x.shape[1:]))
 
 
+def attend(q, k, v, mask=None):
+    """softmax(Q K^T / sqrt(d)) V: (B, T, heads, d), (B, S, heads, d) twice.
+
+    Args:
+        mask: None, or a boolean array (T, S), whether token t sees token s.
+    """
+    scale = 1.0 / math.sqrt(q.shape[-1])
+    if mask is not None:
+        mask = ops.convert_to_tensor(mask[None, None], dtype="bool")
+    if keras.backend.standardize_dtype(q.dtype) != "float64":
+        return ops.dot_product_attention(q, k, v, mask=mask, scale=scale)
+    # JAX's kernel computes its logits in float32 whatever comes in.
+    logits = ops.einsum("bqhd,bkhd->bhqk", q * scale, k)
+    if mask is not None:
+        logits = ops.where(mask, logits, -1e30)
+    return ops.einsum("bhqk,bkhd->bqhd", ops.softmax(logits, axis=-1), v)
+
+
+def _check_heads(channels, num_heads):
+    if channels % num_heads:
+        raise ValueError(
+            f"`num_heads` ({num_heads}) must divide the number of channels "
+            f"({channels})."
+        )
+
+
 @register
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention over tokens: (B, T, C) -> (B, T, C).
@@ -211,6 +237,7 @@ class SelfAttention(keras.layers.Layer):
         qkv_bias: whether the joint projection has a bias.
         rope_extent: None, or the position of the last row and column where
             it is not their index: weights then fit grids of any size.
+        causal: whether a token sees only itself and those before it.
     """
 
     def __init__(
@@ -222,6 +249,7 @@ class SelfAttention(keras.layers.Layer):
         out_initializer="glorot_uniform",
         qkv_bias=True,
         rope_extent=None,
+        causal=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -232,16 +260,13 @@ class SelfAttention(keras.layers.Layer):
         self.rope = None if rope is None else tuple(rope)
         self.qkv_bias = qkv_bias
         self.rope_extent = rope_extent
+        self.causal = causal
 
     def build(self, input_shape):
         if self.built:
             return
         channels = input_shape[-1]
-        if channels % self.num_heads:
-            raise ValueError(
-                f"`num_heads` ({self.num_heads}) must divide the number of "
-                f"channels ({channels})."
-            )
+        _check_heads(channels, self.num_heads)
         self.qkv = Dense(
             3 * channels,
             use_bias=self.qkv_bias,
@@ -285,14 +310,8 @@ class SelfAttention(keras.layers.Layer):
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rope is not None:
             q, k = rotate(q, self._angles), rotate(k, self._angles)
-        scale = 1.0 / math.sqrt(head)
-        if self.compute_dtype == "float64":
-            # JAX's kernel computes its logits in float32 whatever comes in.
-            logits = ops.einsum("bqhd,bkhd->bhqk", q * scale, k)
-            weights = ops.softmax(logits, axis=-1)
-            y = ops.einsum("bhqk,bkhd->bqhd", weights, v)
-        else:
-            y = ops.dot_product_attention(q, k, v, scale=scale)
+        mask = np.tri(tokens, dtype="bool") if self.causal else None
+        y = attend(q, k, v, mask)
         return self.out(ops.reshape(y, (-1, tokens, channels)))
 
     def get_config(self):
@@ -309,4 +328,75 @@ class SelfAttention(keras.layers.Layer):
             ),
             "qkv_bias": self.qkv_bias,
             "rope_extent": self.rope_extent,
+            "causal": self.causal,
+        }
+
+
+@register
+class CrossAttention(keras.layers.Layer):
+    """Multi-head attention to a memory: (B, T, C), (B, S, D) -> (B, T, C).
+
+    Queries from the tokens, keys and values from the memory; see
+    `SelfAttention`.
+
+    Args:
+        num_heads: number of heads; must divide C.
+        causal_offset: None, or how far ahead a token sees: token t sees the
+            tokens s <= t + causal_offset of the memory.
+        kernel_initializer: initializer of all projections.
+    """
+
+    def __init__(
+        self,
+        num_heads=4,
+        causal_offset=None,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.causal_offset = causal_offset
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, x_shape, memory_shape):
+        if self.built:
+            return
+        channels = x_shape[-1]
+        _check_heads(channels, self.num_heads)
+
+        def dense(units, name):
+            return Dense(
+                units,
+                kernel_initializer=self.kernel_initializer.clone(),
+                dtype=self.dtype_policy,
+                name=name,
+            )
+
+        self.q, self.kv = dense(channels, "q"), dense(2 * channels, "kv")
+        self.out = dense(channels, "out")
+        self.q.build(x_shape)
+        self.kv.build(memory_shape)
+        self.out.build(x_shape)
+        self.built = True
+
+    def call(self, x, memory):
+        _, tokens, channels = x.shape
+        head = (self.num_heads, channels // self.num_heads)
+        q = ops.reshape(self.q(x), (-1, tokens, *head))
+        kv = ops.reshape(self.kv(memory), (-1, memory.shape[1], 2, *head))
+        mask = None
+        if self.causal_offset is not None:
+            shape = (tokens, memory.shape[1])
+            mask = np.tri(*shape, self.causal_offset, dtype="bool")
+        y = attend(q, kv[:, :, 0], kv[:, :, 1], mask)
+        return self.out(ops.reshape(y, (-1, tokens, channels)))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "causal_offset": self.causal_offset,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
         }

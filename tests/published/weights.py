@@ -28,6 +28,22 @@ def draw_inception(name, shape):
     return value * np.float32(np.sqrt(2.0)) if len(shape) == 4 else value
 
 
+def draw_policy(name, shape):
+    """Weights of about unit gain, those of normalisations about 1."""
+    value = draw(name, shape)
+    if len(shape) == 1 and name.endswith("weight"):
+        return 1.0 + value
+    return value
+
+
+def chunks(horizon, action_dim, observation, seed=0):
+    """(x, t, r, observation) for a batch of two chunks of actions."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((2, horizon, action_dim)).astype("float32")
+    t, r = np.sort(rng.uniform(size=(2, 2)).astype("float32"), axis=0)
+    return x, t, r, rng.standard_normal((2, *observation)).astype("float32")
+
+
 def photo(size):
     """One channels-last uint8 image with structure at all scales."""
     rng = np.random.default_rng(0)
