@@ -19,13 +19,14 @@ import numpy as np
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".npy")
 
 
-def needed(module, package):
-    """Import a module of the `data` extra when it is used first."""
+def needed(module, package, extra="data"):
+    """Import a module of an extra, `data` say, when it is used first."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"This needs {package}: pip install 'keras_flows[data]' ({error})."
+            f"This needs {package}: pip install 'keras_flows[{extra}]' "
+            f"({error})."
         ) from error
 
 
