@@ -1,0 +1,501 @@
+"""Rotations, and what the numbers of an action are relative to. NumPy.
+
+Rotations here are matrices R (..., 3, 3) with x_world = R x_body; axis-angle
+vectors (..., 3), the axis times the angle in radians; quaternions (..., 4) in
+the order x, y, z, w (robosuite, SciPy, ROS), not w first (MuJoCo, PyTorch3D);
+and rotation 6-D (..., 6), two columns of R one after the other, which unlike
+the others is continuous (arXiv 1812.07035). Quaternions q and -q are the same
+rotation; those returned have w >= 0.
+
+An absolute action says where each arm's end effector should be: (position,
+rotation 6-D, gripper). Seen from the pose it starts from (arXiv 2402.10329,
+where it is called relative) it no longer depends on where the robot stands;
+seen from the step before it is a delta. Both need the pose, which the
+observation holds.
+"""
+
+import numpy as np
+
+ORDERS = ("columns", "rows")
+
+
+def _array(value, name, size):
+    """float64 with `size` numbers in the last axes, and finite."""
+    value = np.asarray(value, dtype="float64")
+    size = (size,) if isinstance(size, int) else size
+    if value.shape[-len(size) :] != size:
+        raise ValueError(
+            f"`{name}` must have shape (..., {', '.join(map(str, size))}). "
+            f"Received: {value.shape}."
+        )
+    return value
+
+
+def _check_order(order):
+    if order not in ORDERS:
+        raise ValueError(
+            f"`order` must be 'columns' or 'rows'. Received: {order!r}."
+        )
+
+
+def _unit(vectors, name):
+    """Vectors of length 1, and which of them had none."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if not (length > 1e-8).all():
+        raise ValueError(
+            f"`{name}` must not hold zeros, parallel vectors or NaN where it "
+            "gives a direction."
+        )
+    return vectors / length
+
+
+def matrix_to_rotation_6d(matrix, order="columns"):
+    """Rotation 6-D (..., 6) of matrices (..., 3, 3).
+
+    Args:
+        order: "columns": the first two columns, as the paper has it and MIP's
+            relative actions; "rows": the first two rows, as PyTorch3D,
+            diffusion_policy and UMI. What a network was trained on decides.
+    """
+    matrix = _array(matrix, "matrix", (3, 3))
+    _check_order(order)
+    if order == "columns":
+        matrix = np.swapaxes(matrix, -1, -2)
+    return matrix[..., :2, :].reshape(*matrix.shape[:-2], 6)
+
+
+def rotation_6d_to_matrix(rotation, order="columns"):
+    """Matrices (..., 3, 3) of any six numbers, by Gram-Schmidt.
+
+    Args:
+        rotation: (..., 6); a network's output need not be orthonormal.
+        order: see `matrix_to_rotation_6d`.
+
+    Raises:
+        ValueError: if its two vectors are parallel or zero.
+    """
+    rotation = _array(rotation, "rotation", 6)
+    _check_order(order)
+    x = _unit(rotation[..., :3], "rotation")
+    y = rotation[..., 3:]
+    y = _unit(y - np.sum(x * y, axis=-1, keepdims=True) * x, "rotation")
+    matrix = np.stack([x, y, np.cross(x, y)], axis=-2)
+    return np.swapaxes(matrix, -1, -2) if order == "columns" else matrix
+
+
+def quaternion_to_matrix(quaternion):
+    """Matrices (..., 3, 3) of quaternions (..., 4), x, y, z, w."""
+    quaternion = _array(quaternion, "quaternion", 4)
+    x, y, z, w = np.moveaxis(_unit(quaternion, "quaternion"), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def matrix_to_quaternion(matrix):
+    """Quaternions (..., 4), x, y, z, w with w >= 0, of matrices (..., 3, 3)."""
+    m = _array(matrix, "matrix", (3, 3))
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    # Four times the product of each component with all four.
+    products = np.stack(
+        [
+            np.stack(row, axis=-1)
+            for row in (
+                [
+                    1 + xx - yy - zz,
+                    m[..., 0, 1] + m[..., 1, 0],
+                    m[..., 0, 2] + m[..., 2, 0],
+                    m[..., 2, 1] - m[..., 1, 2],
+                ],
+                [
+                    m[..., 0, 1] + m[..., 1, 0],
+                    1 - xx + yy - zz,
+                    m[..., 1, 2] + m[..., 2, 1],
+                    m[..., 0, 2] - m[..., 2, 0],
+                ],
+                [
+                    m[..., 0, 2] + m[..., 2, 0],
+                    m[..., 1, 2] + m[..., 2, 1],
+                    1 - xx - yy + zz,
+                    m[..., 1, 0] - m[..., 0, 1],
+                ],
+                [
+                    m[..., 2, 1] - m[..., 1, 2],
+                    m[..., 0, 2] - m[..., 2, 0],
+                    m[..., 1, 0] - m[..., 0, 1],
+                    1 + xx + yy + zz,
+                ],
+            )
+        ],
+        axis=-2,
+    )
+    # The row of the largest component divides by no small number.
+    largest = np.argmax(
+        np.diagonal(products, axis1=-2, axis2=-1), axis=-1, keepdims=True
+    )
+    row = np.take_along_axis(products, largest[..., None], axis=-2)[..., 0, :]
+    row = _unit(row, "matrix")
+    return np.where(row[..., 3:] < 0, -row, row)
+
+
+def axis_angle_to_matrix(axis_angle):
+    """Matrices (..., 3, 3) of axis-angle vectors (..., 3), in radians."""
+    axis_angle = _array(axis_angle, "axis_angle", 3)
+    angle = np.linalg.norm(axis_angle, axis=-1, keepdims=True)
+    # sin(a / 2) / a, also at 0.
+    scale = 0.5 * np.sinc(angle / (2 * np.pi))
+    return quaternion_to_matrix(
+        np.concatenate([axis_angle * scale, np.cos(angle / 2)], axis=-1)
+    )
+
+
+def matrix_to_axis_angle(matrix):
+    """Axis-angle vectors (..., 3) of matrices, angles from 0 to pi."""
+    quaternion = matrix_to_quaternion(matrix)
+    vector, w = quaternion[..., :3], quaternion[..., 3:]
+    sine = np.linalg.norm(vector, axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(sine, w)
+    return vector / (0.5 * np.sinc(angle / (2 * np.pi)))
+
+
+def quaternion_to_rotation_6d(quaternion, order="columns"):
+    """Rotation 6-D (..., 6) of quaternions (..., 4), x, y, z, w."""
+    return matrix_to_rotation_6d(quaternion_to_matrix(quaternion), order)
+
+
+def to_rotation_6d(actions, order="columns"):
+    """Absolute actions with axis-angle as such with rotation 6-D.
+
+    Args:
+        actions: (..., 7 n): position (3), axis-angle (3) and gripper (1) of
+            each of n arms.
+        order: see `matrix_to_rotation_6d`.
+
+    Returns:
+        (..., 10 n), float32.
+    """
+    arms = _arms(actions, 7)
+    rotation = matrix_to_rotation_6d(
+        axis_angle_to_matrix(arms[..., 3:6]), order
+    )
+    return _joined(arms[..., :3], rotation, arms[..., 6:])
+
+
+def from_rotation_6d(actions, order="columns"):
+    """The inverse of `to_rotation_6d`, what such a robot is sent.
+
+    Args:
+        actions: (..., 10 n).
+        order: the same as then.
+
+    Returns:
+        (..., 7 n), float32, angles from 0 to pi.
+    """
+    arms = _arms(actions, 10)
+    rotation = matrix_to_axis_angle(
+        rotation_6d_to_matrix(arms[..., 3:9], order)
+    )
+    return _joined(arms[..., :3], rotation, arms[..., 9:])
+
+
+def _arms(actions, size):
+    actions = np.asarray(actions, dtype="float64")
+    if actions.ndim < 1 or not actions.shape[-1] or actions.shape[-1] % size:
+        raise ValueError(
+            f"`actions` must be {size} numbers an arm, (..., {size}) or "
+            f"(..., {2 * size}). Received: {actions.shape}."
+        )
+    return actions.reshape(*actions.shape[:-1], -1, size)
+
+
+def _joined(*parts):
+    """Parts (..., n, d) of the arms, as one vector of float32."""
+    arms = np.concatenate(parts, axis=-1)
+    return arms.reshape(*arms.shape[:-2], -1).astype("float32")
+
+
+class ActionRepresentation:
+    """Absolute actions as they are, and the base of the other kinds.
+
+    An action has, for each arm, `position` numbers, rotation 6-D (6) where
+    `rotation`, and `gripper` numbers, which always stay absolute. Joint angles
+    are a position without rotation. Without rotation differences are plain;
+    with it they are in the frame of the end effector they are taken from.
+
+    Args:
+        arms: number of arms.
+        position: numbers of an arm's position.
+        rotation: whether rotation 6-D follows, which needs position=3.
+        gripper: numbers of an arm's gripper.
+        order: of rotation 6-D; see `matrix_to_rotation_6d`.
+    """
+
+    def __init__(
+        self, arms=1, position=3, rotation=True, gripper=1, order="columns"
+    ):
+        for name, value, least in (
+            ("arms", arms, 1),
+            ("position", position, 1),
+            ("gripper", gripper, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"`{name}` must be an int of at least {least}. "
+                    f"Received: {value!r}."
+                )
+        if rotation and position != 3:
+            raise ValueError(
+                "`position` must be 3 with a rotation, which turns it. "
+                f"Received: {position}. Pass rotation=False for joints."
+            )
+        _check_order(order)
+        self.arms, self.position, self.gripper = arms, position, gripper
+        self.rotation, self.order = bool(rotation), order
+
+    @property
+    def needs_pose(self):
+        """Whether `encode` and `decode` look at the pose."""
+        return type(self) is not ActionRepresentation
+
+    @property
+    def action_dim(self):
+        """Numbers of an action."""
+        return self.arms * (self.pose_dim // self.arms + self.gripper)
+
+    @property
+    def pose_dim(self):
+        """Numbers of a pose: an action without the grippers."""
+        return self.arms * (self.position + 6 * self.rotation)
+
+    def get_config(self):
+        return {
+            "arms": self.arms,
+            "position": self.position,
+            "rotation": self.rotation,
+            "gripper": self.gripper,
+            "order": self.order,
+        }
+
+    def encode(self, actions, pose=None):
+        """What the network learns.
+
+        Args:
+            actions: (..., H, action_dim), absolute, the steps of a chunk.
+            pose: (..., pose_dim), where the end effectors are when the chunk
+                begins (see `poses`): position and rotation of each arm.
+
+        Returns:
+            Chunk (..., H, action_dim), float32.
+
+        Raises:
+            ValueError: on other shapes, or a rotation that is none.
+        """
+        return self._mapped(actions, pose, "actions", self._encode)
+
+    def decode(self, chunk, pose=None):
+        """The inverse of `encode`: absolute actions of what was predicted.
+
+        Args:
+            chunk: (..., H, action_dim).
+            pose: (..., pose_dim), of now.
+
+        Returns:
+            Actions (..., H, action_dim), float32.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        return self._mapped(chunk, pose, "chunk", self._decode)
+
+    def _encode(self, frames, pose):
+        """What a kind is: (position (..., H, n, P), matrix or None), and so
+        the pose, H = 1, to the same of the chunk."""
+        return frames
+
+    def _decode(self, frames, pose):
+        """The inverse of `_encode`."""
+        return frames
+
+    def _mapped(self, values, pose, name, function):
+        values = np.asarray(values)
+        if values.ndim < 2 or values.shape[-1] != self.action_dim:
+            raise ValueError(
+                f"`{name}` must be (..., H, {self.action_dim}): {self.arms} "
+                f"arm(s) of {self.position} + {6 * self.rotation} + "
+                f"{self.gripper} numbers. Received: {values.shape}."
+            )
+        if not self.needs_pose:
+            return values.astype("float32", copy=False)
+        if pose is None or np.shape(pose)[-1:] != (self.pose_dim,):
+            raise ValueError(
+                f"`pose` must be (..., {self.pose_dim}): position and "
+                "rotation of each arm, without grippers. Received: "
+                f"{None if pose is None else np.shape(pose)}."
+            )
+        steps, own = values.shape[-2], self.pose_dim // self.arms
+        pose = np.asarray(pose, dtype="float64")
+        pose = pose.reshape(*pose.shape[:-1], 1, self.arms, own)
+        if pose.ndim != values.ndim + 1:
+            raise ValueError(
+                f"`pose` must be one for each of the {name}, "
+                f"{(*values.shape[:-2], self.pose_dim)}. Received: "
+                f"{(*pose.shape[:-3], self.pose_dim)}."
+            )
+        arms = values.reshape(*values.shape[:-2], steps, self.arms, -1)
+        # The gripper is copied without arithmetic.
+        out = arms.astype("float32")
+        out[..., :own] = self._packed(
+            *function(self._frames(arms[..., :own]), self._frames(pose))
+        )
+        return out.reshape(values.shape)
+
+    def _frames(self, values):
+        """(position (..., P), matrix (..., 3, 3) or None)."""
+        position = np.asarray(values[..., : self.position], dtype="float64")
+        if not self.rotation:
+            return position, None
+        rotation = values[..., self.position :]
+        return position, rotation_6d_to_matrix(rotation, self.order)
+
+    def _packed(self, position, matrix):
+        if matrix is None:
+            return position
+        rotation = matrix_to_rotation_6d(matrix, self.order)
+        return np.concatenate([position, rotation], axis=-1)
+
+
+class Relative(ActionRepresentation):
+    """Every step of a chunk seen from the pose at its first step.
+
+    p_i' = R^T (p_i - p), R_i' = R^T R_i; without rotation p_i' = p_i - p.
+    Source: arXiv 2402.10329, section III-C.
+    """
+
+    def _encode(self, frames, pose):
+        return _seen_from(frames, pose)
+
+    def _decode(self, frames, pose):
+        return _composed(pose, frames)
+
+
+class Delta(ActionRepresentation):
+    """Every step of a chunk seen from the one before, the first from the pose.
+
+    p_i' = R_{i-1}^T (p_i - p_{i-1}), R_i' = R_{i-1}^T R_i, with (p_0, R_0) the
+    pose. Errors of a prediction add up over the chunk.
+    """
+
+    def _encode(self, frames, pose):
+        before = _shifted(pose[0], frames[0], -3), None
+        if frames[1] is not None:
+            before = before[0], _shifted(pose[1], frames[1], -4)
+        return _seen_from(frames, before)
+
+    def _decode(self, frames, pose):
+        positions, matrices = frames
+        now, done = pose, []
+        for i in range(positions.shape[-3]):
+            step = (
+                positions[..., i : i + 1, :, :],
+                None if matrices is None else matrices[..., i : i + 1, :, :, :],
+            )
+            now = _composed(now, step)
+            done.append(now)
+        return (
+            np.concatenate([p for p, _ in done], axis=-3),
+            None
+            if matrices is None
+            else np.concatenate([m for _, m in done], axis=-4),
+        )
+
+
+def _shifted(first, steps, axis):
+    """The steps one later, `first` before them."""
+    first = np.broadcast_to(first, np.take(steps, [0], axis).shape)
+    return np.concatenate([first, np.delete(steps, -1, axis)], axis)
+
+
+def _seen_from(frames, reference):
+    (position, matrix), (origin, turned) = frames, reference
+    if matrix is None:
+        return position - origin, None
+    back = np.swapaxes(turned, -1, -2)
+    moved = np.matmul(back, (position - origin)[..., None])[..., 0]
+    return moved, np.matmul(back, matrix)
+
+
+def _composed(reference, frames):
+    (origin, turned), (position, matrix) = reference, frames
+    if matrix is None:
+        return origin + position, None
+    moved = np.matmul(turned, position[..., None])[..., 0]
+    return origin + moved, np.matmul(turned, matrix)
+
+
+REPRESENTATIONS = {
+    "absolute": ActionRepresentation,
+    "delta": Delta,
+    "relative": Relative,
+}
+
+
+def action_representation(identifier="absolute", **kwargs):
+    """A representation of actions, by name.
+
+    Args:
+        identifier: "absolute", "delta" or "relative"; a representation is
+            returned as it is.
+        kwargs: arguments of `ActionRepresentation`.
+
+    Returns:
+        An object with `encode(actions, pose)` and `decode(chunk, pose)`.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if isinstance(identifier, ActionRepresentation):
+        if kwargs:
+            raise ValueError(
+                f"{sorted(kwargs)} are left over: `identifier` is a "
+                "representation already."
+            )
+        return identifier
+    if identifier not in REPRESENTATIONS:
+        raise ValueError(
+            f"`identifier` must be one of {sorted(REPRESENTATIONS)}. "
+            f"Received: {identifier!r}."
+        )
+    return REPRESENTATIONS[identifier](**kwargs)
+
+
+def poses(observation, robots=("robot0",), order="columns"):
+    """Poses of the end effectors, from robosuite's names of observations.
+
+    Args:
+        observation: dict with "<robot>_eef_pos" (..., 3) and
+            "<robot>_eef_quat" (..., 4), x, y, z, w.
+        robots: names of the arms, in the order of the actions.
+        order: of rotation 6-D; see `matrix_to_rotation_6d`.
+
+    Returns:
+        (..., 9 n), float32.
+
+    Raises:
+        ValueError: if a name is not there.
+    """
+    columns = []
+    for robot in robots:
+        for key in (f"{robot}_eef_pos", f"{robot}_eef_quat"):
+            if key not in observation:
+                raise ValueError(
+                    f"`observation` has no {key!r}, which a pose needs. It "
+                    f"has {sorted(observation)}."
+                )
+        columns.append(np.asarray(observation[f"{robot}_eef_pos"]))
+        columns.append(
+            quaternion_to_rotation_6d(observation[f"{robot}_eef_quat"], order)
+        )
+    return np.concatenate(columns, axis=-1).astype("float32")
