@@ -20,6 +20,7 @@ LEVELS = {
     "training": 2,
     "export": 2,
     "interfaces": 3,
+    "policies": 4,
     "callbacks": 4,
 }
 # Folders whose modules may import a backend.

@@ -1,5 +1,6 @@
 """Data sets and pipelines; see docs/data.md."""
 
+from keras_flows.datasets import robots
 from keras_flows.datasets.batches import Batches
 from keras_flows.datasets.checkerboard import Checkerboard
 from keras_flows.datasets.checkerboard import Endless

@@ -61,6 +61,10 @@ class Exportable:
         settings = self._export_settings(
             num_steps, sampler, guidance_scale, guidance_channels
         )
+        self._export(filepath, settings, use_ema, verbose)
+
+    def _export(self, filepath, settings, use_ema, verbose):
+        """Write, compare, then move into place."""
         target = pathlib.Path(filepath)
         target.parent.mkdir(parents=True, exist_ok=True)
         _require_tensorflow()
@@ -82,7 +86,7 @@ class Exportable:
         if verbose:
             print(
                 f"Exported to {target}: {settings['num_steps']} steps, "
-                f"largest difference from generate {difference:.1e}."
+                f"largest difference from {self._exported} {difference:.1e}."
             )
 
     def _export_settings(
@@ -151,21 +155,40 @@ class Exportable:
 
         return serve
 
-    def _write_saved_model(self, folder, settings, use_ema):
-        signature = {
-            "noise": keras.InputSpec(
-                shape=(None, *self.sample_shape), dtype="float32", name="noise"
-            )
-        }
+    # What is exported; a policy has other inputs.
+
+    _exported = "generate"
+
+    def _signature(self):
+        """{name: (shape with the batch, dtype)} of the endpoint's inputs."""
+        signature = {"noise": ((None, *self.sample_shape), "float32")}
         condition = self._condition_input()
         if condition is not None:
-            signature["condition"] = keras.InputSpec(
-                shape=(None, *condition.shape[1:]),
-                dtype=condition.dtype,
-                name="condition",
-            )
+            shape = (None, *condition.shape[1:])
+            signature["condition"] = (shape, condition.dtype)
+        return signature
+
+    def _export_layers(self, use_ema):
+        """The layers whose weights the file holds."""
+        return [self.inference_network(use_ema)]
+
+    def _sampled(self, inputs, settings, use_ema):
+        """What the file must give for a dict of arrays."""
+        return self.generate(
+            noise=inputs["noise"],
+            condition=inputs.get("condition"),
+            use_ema=use_ema,
+            **settings,
+        )
+
+    def _write_saved_model(self, folder, settings, use_ema):
+        signature = {
+            name: keras.InputSpec(shape=shape, dtype=dtype, name=name)
+            for name, (shape, dtype) in self._signature().items()
+        }
         archive = keras.export.ExportArchive()
-        archive.track(self.inference_network(use_ema))
+        for layer in self._export_layers(use_ema):
+            archive.track(layer)
         options = {}
         if keras.backend.backend() == "jax":
             # One file for every platform; a file lowered for CUDA alone does
@@ -190,10 +213,10 @@ class Exportable:
         order = {
             "preset": str(preset),
             "folder": str(folder),
-            "num_steps": settings["num_steps"],
-            "guidance_scale": settings["guidance_scale"],
-            "guidance_channels": settings["guidance_channels"],
-            "sampler": keras.saving.serialize_keras_object(settings["sampler"]),
+            "settings": {
+                key: keras.saving.serialize_keras_object(value)
+                for key, value in settings.items()
+            },
             "use_ema": use_ema,
         }
         result = subprocess.run(
@@ -222,30 +245,22 @@ class Exportable:
         rng = np.random.Generator(np.random.Philox(0))
         worst = 0.0
         for size in (3, 1):
-            noise = rng.standard_normal(
-                (size, *self.sample_shape), dtype="float32"
-            )
-            condition = self._condition_input()
-            inputs = {"noise": tf.constant(noise)}
-            rows = None
-            if condition is not None:
-                rows = np.zeros(
-                    (size, *condition.shape[1:]), dtype=condition.dtype
-                )
-                inputs["condition"] = tf.constant(rows)
-            served = tree.flatten(serve(**inputs))[0].numpy()
+            inputs = {
+                name: rng.standard_normal((size, *shape[1:]), dtype="float32")
+                if "float" in dtype
+                else np.zeros((size, *shape[1:]), dtype=dtype)
+                for name, (shape, dtype) in self._signature().items()
+            }
+            served = tree.flatten(
+                serve(**{k: tf.constant(v) for k, v in inputs.items()})
+            )[0].numpy()
             sampled = ops.convert_to_numpy(
-                self.generate(
-                    noise=noise,
-                    condition=rows,
-                    use_ema=use_ema,
-                    **settings,
-                )
+                self._sampled(inputs, settings, use_ema)
             )
             worst = max(worst, float(np.abs(served - sampled).max()))
         if not worst <= TOLERANCE:
             raise RuntimeError(
-                "The exported model differs from `generate` by "
+                f"The exported model differs from `{self._exported}` by "
                 f"{worst:.2e}, more than {TOLERANCE}; nothing was written."
             )
         return worst

@@ -13,13 +13,12 @@ def main():
 
     order = json.load(sys.stdin)
     model = kf.Interface.from_preset(order["preset"])
-    sampler = keras.saving.deserialize_keras_object(order["sampler"])
-    settings = model._export_settings(
-        order["num_steps"],
-        sampler,
-        order["guidance_scale"],
-        order["guidance_channels"],
-    )
+    settings = {
+        key: keras.saving.deserialize_keras_object(value)
+        if isinstance(value, dict)
+        else value
+        for key, value in order["settings"].items()
+    }
     model._write_saved_model(
         pathlib.Path(order["folder"]), settings, order["use_ema"]
     )

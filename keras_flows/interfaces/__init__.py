@@ -10,3 +10,4 @@ from keras_flows.interfaces.sit import SiTInterface
 from keras_flows.interfaces.stochastic_interpolant import (
     StochasticInterpolantInterface,
 )
+from keras_flows.interfaces.wrapper import InterfaceWrapper

@@ -2,10 +2,12 @@
 
 import keras
 import numpy as np
+from keras import ops
 from keras import tree
 
 from keras_flows.networks import input_names
 from keras_flows.networks import is_functional
+from keras_flows.ops import float_dtype
 
 
 def _dtype(x):
@@ -165,6 +167,26 @@ def check_condition(condition, network, batch=None):
                 f"`condition` must hold one row for each of the {batch} "
                 f"examples. Received {leaf.shape[0]}."
             )
+
+
+def check_extras(extras, x, interface):
+    """The mask of a batch's third element, or None."""
+    if extras is None:
+        return None
+    if not isinstance(extras, dict) or set(extras) != {"mask"}:
+        received = sorted(extras) if isinstance(extras, dict) else extras
+        raise ValueError(
+            "A third element of the batch may be {'mask': (batch, time)} for "
+            f"{type(interface).__name__}; anything else would be lost. Pass "
+            f"x or (x, condition). Received: {received!r}."
+        )
+    mask = extras["mask"]
+    if len(x.shape) < 2 or tuple(mask.shape[1:]) != tuple(x.shape[1:2]):
+        raise ValueError(
+            "`mask` must have shape (batch, time), one number for each step "
+            f"of x {tuple(x.shape)}. Received: {tuple(mask.shape)}."
+        )
+    return ops.cast(mask, float_dtype())
 
 
 def check_host_array(x, shape, argument):

@@ -116,7 +116,9 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         self.t_shift_base = t_shift_base
         self.cond_drop_ratio = cond_drop_ratio
         self.norm_name = norm
-        self.norm = norms.get(norm)
+        self._residual_norm = norms.get(norm)
+        # The mask of the batch whose loss is being computed, and its use.
+        self._mask = {"now": None, "used": False}
         self.null_label = getattr(network, "null_label", null_label)
         # What is called in the trained network's place (see `FeatureTap`).
         self.tap = None
@@ -288,6 +290,25 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             return t
         return self.interpolant.shift(t, (elements / self.t_shift_base) ** 0.5)
 
+    def norm(self, residual, part=None):
+        """Norm of a residual, mean over what the batch's mask keeps: (B,).
+
+        Scaled so that its batch mean is the mean over the kept elements.
+
+        Args:
+            residual: (B, ...), or of some rows of the batch.
+            part: None, or the function that takes these rows of the batch.
+        """
+        mask = self._mask["now"]
+        if mask is None:
+            return self._residual_norm(residual)
+        self._mask["used"] = True
+        mask = mask if part is None else part(mask)
+        ones = (1,) * (len(residual.shape) - len(mask.shape))
+        kept = ops.reshape(mask, (*ops.shape(mask), *ones)) * residual
+        share = ops.maximum(ops.mean(mask), keras.config.epsilon())
+        return self._residual_norm(kept) / share
+
     def drop_condition(self, condition):
         """Replace a share of the integer labels by the null label."""
         if (
@@ -309,7 +330,8 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         Args:
             x: clean data, (B, ...).
             condition: tensor or structure, or None.
-            extras: None; objectives that use extras say so.
+            extras: None or {"mask": (B, T)}, 1 where x (B, T, ...) counts
+                in the loss and 0 where it is padding.
             training: whether labels are dropped and dropout is on.
 
         Returns:
@@ -317,18 +339,24 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         """
         checks.check_data(x, self.sample_shape)
         checks.check_condition(condition, self.network, x.shape[0])
-        if extras is not None:
-            raise ValueError(
-                "A third element of the batch is not used by "
-                f"{type(self).__name__} and would be lost. Pass x or "
-                f"(x, condition). Received: {extras!r}."
-            )
+        mask = checks.check_extras(extras, x, self)
         x = ops.cast(x, kf_ops.float_dtype())
         if training:
             condition = self.drop_condition(condition)
-        return self.objective.fn(
-            self, x, condition, training, **self.objective_args
-        )
+        self._mask["now"], self._mask["used"] = mask, False
+        try:
+            terms = self.objective.fn(
+                self, x, condition, training, **self.objective_args
+            )
+        finally:
+            self._mask["now"] = None
+        if mask is not None and not self._mask["used"]:
+            raise ValueError(
+                f"Objective '{self.objective.name}' does not use the batch's "
+                "'mask' and would train on the padding. Leave the mask out, "
+                "or take the residual's `model.norm` in the objective."
+            )
+        return terms
 
     def unpack(self, data):
         """(x, condition, extras) of a batch."""

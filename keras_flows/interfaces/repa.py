@@ -5,13 +5,11 @@ with L the loss of any interface, the features those of the same forward
 pass, h a small trained MLP and e a frozen encoder of the clean image.
 """
 
-import functools
-
 import keras
 from keras import layers
 from keras import ops
 
-from keras_flows.interfaces.interface import Interface
+from keras_flows.interfaces.wrapper import InterfaceWrapper
 from keras_flows.networks import FeatureTap
 from keras_flows.networks import Frozen
 from keras_flows.ops import float_dtype
@@ -37,23 +35,8 @@ def negative_cosine(a, b):
     return ops.mean(-dot * ops.rsqrt(ops.maximum(norms, 1e-24)), axis=-1)
 
 
-def _inner(name):
-    """A method of the wrapped interface."""
-
-    @functools.wraps(getattr(Interface, name))
-    def method(self, *args, **kwargs):
-        return getattr(self.interface, name)(*args, **kwargs)
-
-    return method
-
-
-def _inner_attribute(name):
-    """An attribute of the wrapped interface."""
-    return property(lambda self: getattr(self.interface, name))
-
-
 @register
-class REPAInterface(Interface):
+class REPAInterface(InterfaceWrapper):
     """REPA around any interface whose network has token features.
 
     Everything but the loss is the wrapped interface's: `pred`, `score`,
@@ -90,14 +73,7 @@ class REPAInterface(Interface):
         layer=None,
         name=None,
     ):
-        keras.Model.__init__(self, name=name)
-        self.autocast = False
-        self.__dict__.pop("loss", None)
-        if not isinstance(interface, Interface):
-            raise ValueError(
-                "`interface` must be an Interface, such as kf.SiTInterface. "
-                f"Received: {interface!r}."
-            )
+        super().__init__(interface, name=name)
         if repa_depth < 1 or feature_dim < 1 or proj_dim < 1:
             raise ValueError(
                 "`repa_depth`, `feature_dim` and `proj_dim` must be at least "
@@ -108,7 +84,6 @@ class REPAInterface(Interface):
         self.repa_depth = repa_depth
         self.proj_dim = proj_dim
         self.layer = layer
-        self.interface = interface
         tap = FeatureTap(
             interface.network,
             f"block_{repa_depth - 1}" if layer is None else layer,
@@ -123,16 +98,7 @@ class REPAInterface(Interface):
             *tap.shape, proj_dim, feature_dim, interface.network.dtype_policy
         )
         self.set_encoder(encoder)
-        self._trackers = {
-            name: keras.metrics.Mean(name=name)
-            for name in (
-                "loss",
-                "diffusion_loss",
-                "repa_loss",
-                *interface.objective.terms,
-                "gradient_norm",
-            )
-        }
+        self._track(("diffusion_loss", "repa_loss"))
         self.built = True
 
     def set_encoder(self, encoder):
@@ -208,17 +174,6 @@ class REPAInterface(Interface):
         extras = None if x_feature is None else {"features": x_feature}
         return self.loss(x, condition, extras, training=training)
 
-    @property
-    def learn_sigma(self):
-        """Whether a wrapped `DiscreteInterface` predicts variances."""
-        return getattr(self.interface, "learn_sigma", False)
-
-    def denoise_and_share(self, x_t, t, *, condition=None, network=None):
-        """As `DiscreteInterface.denoise_and_share`."""
-        return self.interface.denoise_and_share(
-            x_t, t, condition=condition, network=network
-        )
-
     def get_config(self):
         return {
             "interface": keras.saving.serialize_keras_object(self.interface),
@@ -229,21 +184,3 @@ class REPAInterface(Interface):
             "layer": self.layer,
             "name": self.name,
         }
-
-
-for _name in (
-    "c_in", "c_out", "c_skip", "c_noise", "net", "raw", "pred", "denoise",
-    "jump", "pred_and_score", "score", "target", "loss_weight", "sample_t",
-    "sample_n", "sample_uniform", "sample_x_t", "draw_t", "drop_condition",
-    "generate", "export", "predictor", "start", "inference_network",
-):  # fmt: skip
-    setattr(REPAInterface, _name, _inner(_name))
-
-for _name in (
-    "network", "interpolant", "time_law", "objective", "objective_args",
-    "null_label", "sample_shape", "n_mu", "n_sigma", "x_sigma", "prediction",
-    "default_sampler", "default_num_steps", "norm", "max_skipped_steps",
-    "seed", "emas", "seed_generator", "evaluation_seed_generator",
-    "skipped_steps", "skipped_in_a_row", "_seeds", "_rng", "_averaged",
-):  # fmt: skip
-    setattr(REPAInterface, _name, _inner_attribute(_name))

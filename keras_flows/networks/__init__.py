@@ -23,6 +23,10 @@ from keras_flows.networks.layers import RMSNormalization
 from keras_flows.networks.layers import SelfAttention
 from keras_flows.networks.lightning_dit import LightningDiT
 from keras_flows.networks.mlp import MLP
+from keras_flows.networks.normalizers import MeanStd
+from keras_flows.networks.normalizers import MinMax
+from keras_flows.networks.normalizers import Normalizer
+from keras_flows.networks.normalizers import Quantile
 from keras_flows.networks.policy_dit import PolicyDiT
 from keras_flows.networks.policy_rnn import PolicyRNN
 from keras_flows.networks.policy_transformer import PolicyTransformer

@@ -105,10 +105,10 @@ def flow_map_objective(residual):
 
         with part("diagonal"):
             u_d = model.pred(x_d, t_d, t_d, condition=c_d, training=training)
-        velocity = model.norm(u_d - v_d)
+        velocity = model.norm(u_d - v_d, lambda a: rows.split(a)[1])
         with part("off"):
             e_o = residual(model, x_o, v_o, t_o, r_o, c_o, **options)
-        condition = model.norm(e_o)
+        condition = model.norm(e_o, lambda a: rows.split(a)[0])
 
         def term(off, diagonal, count):
             if model.weighting == "rows":

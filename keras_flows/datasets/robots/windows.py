@@ -1,0 +1,252 @@
+"""Windows of demonstrations: observation histories and action chunks."""
+
+import functools
+
+import keras
+import numpy as np
+from keras import tree
+
+SHORT = ("error", "pad", "drop")
+
+
+class Windows(keras.utils.PyDataset):
+    """Batches (actions, observations[, {"mask": ...}]) for `Policy.fit`.
+
+    The window that starts at step i of an episode holds the observations
+    i, ..., i + obs_steps - 1 and the actions i, ..., i + horizon - 1; the
+    action to execute first is therefore number obs_steps - 1. Windows start
+    from -(obs_steps - 1) and reach up to act_steps - 1 steps past the end;
+    steps outside the episode repeat its first or last one.
+
+    Batches are gathered by index, so that a set of images is held in memory
+    once and not once for every window.
+
+    Args:
+        episodes: list of dicts with "observation", (T, ...) or a dict of
+            such arrays, and "action", (T, A).
+        horizon: H, actions of a chunk.
+        obs_steps: observations of a history.
+        act_steps: actions of a chunk that will be executed.
+        batch_size: windows of a batch.
+        mask: whether batches hold {"mask": (B, H)}, 1 where the action is
+            one of the episode and 0 where it repeats the last or first. The
+            loss is then a mean over the others alone.
+        transform: None, or a function of (actions (B, H, A), observations)
+            to actions, such as a change of the actions' representation.
+        short: what becomes of episodes shorter than the horizon: "error",
+            "pad" (windows from each of their steps) or "drop".
+        shuffle: whether each epoch has another order.
+        repeat: whether batches never end: `fit(windows, steps_per_epoch=)`.
+        drop_remainder: whether windows that fill no batch are left out.
+        seed: int, of the order.
+
+    Raises:
+        ValueError: if there is no episode, one has no length or shape in
+            common, or is shorter than the horizon.
+    """
+
+    # `fit` keeps Keras from shuffling the batches by a seed of its own.
+    ordered = True
+
+    def __init__(
+        self,
+        episodes,
+        horizon=16,
+        obs_steps=2,
+        act_steps=8,
+        batch_size=256,
+        *,
+        mask=False,
+        transform=None,
+        short="error",
+        shuffle=True,
+        repeat=False,
+        drop_remainder=True,
+        seed=0,
+    ):
+        super().__init__()
+        for argument, value in (
+            ("horizon", horizon),
+            ("obs_steps", obs_steps),
+            ("act_steps", act_steps),
+            ("batch_size", batch_size),
+        ):
+            if type(value) is not int or value < 1:
+                raise ValueError(
+                    f"`{argument}` must be an int of at least 1. "
+                    f"Received: {value!r}."
+                )
+        if obs_steps - 1 + act_steps > horizon:
+            raise ValueError(
+                "`horizon` must hold the observed steps before the present "
+                "and `act_steps` from it on: at least obs_steps - 1 + "
+                f"act_steps = {obs_steps - 1 + act_steps}. Received: {horizon}."
+            )
+        if short not in SHORT:
+            raise ValueError(
+                f"`short` must be one of {SHORT}. Received: {short!r}."
+            )
+        episodes = self._long_enough(list(episodes), horizon, short)
+        self.horizon, self.obs_steps = horizon, obs_steps
+        self.act_steps, self.batch_size = act_steps, batch_size
+        self.mask, self.transform = mask, transform
+        self.shuffle, self.repeat = shuffle, repeat
+        self.drop_remainder, self.seed = drop_remainder, seed
+        self.actions = _joined([e["action"] for e in episodes], "action")
+        self.observations = _joined(
+            [e["observation"] for e in episodes], "observation"
+        )
+        _check_finite(episodes)
+        self._first, self._last, self._start = self._index(episodes)
+        if len(self) == 0:
+            raise ValueError(
+                f"`batch_size` {batch_size} is more than the "
+                f"{len(self._start)} windows. Take a smaller one, or "
+                "drop_remainder=False."
+            )
+        # Two epochs at a time: Keras looks into the first before it begins.
+        self._order = functools.lru_cache(2)(self._permutation)
+
+    @staticmethod
+    def _long_enough(episodes, horizon, short):
+        if not episodes:
+            raise ValueError(
+                "`episodes` is empty: zero demonstrations. Pass at least one."
+            )
+        for number, episode in enumerate(episodes):
+            lengths = {len(a) for a in tree.flatten(episode["observation"])}
+            if lengths != {len(episode["action"])}:
+                raise ValueError(
+                    f"Episode {number} has {len(episode['action'])} actions "
+                    f"and observations of lengths {sorted(lengths)}: there "
+                    "must be as many."
+                )
+        too_short = [
+            i for i, e in enumerate(episodes) if len(e["action"]) < horizon
+        ]
+        if not too_short or short == "pad":
+            return episodes
+        if short == "error":
+            length = len(episodes[too_short[0]]["action"])
+            raise ValueError(
+                f"{len(too_short)} of {len(episodes)} episodes are shorter "
+                f"than `horizon` ({horizon}), number {too_short[0]} of "
+                f"{length} steps first. Lower `horizon`, or pass short='pad' "
+                "or 'drop'."
+            )
+        kept = [e for e in episodes if len(e["action"]) >= horizon]
+        if not kept:
+            raise ValueError(
+                f"All {len(episodes)} episodes are shorter than `horizon` "
+                f"({horizon}). Lower it, or pass short='pad'."
+            )
+        return kept
+
+    def _index(self, episodes):
+        """Of each window: its episode's first and last row, and its start."""
+        columns, row = [], 0
+        for episode in episodes:
+            length = len(episode["action"])
+            stop = length
+            if length >= self.horizon:
+                stop = length - self.horizon + self.act_steps
+            starts = np.arange(-(self.obs_steps - 1), stop)
+            columns.append(
+                np.stack(
+                    [
+                        np.full_like(starts, row),
+                        np.full_like(starts, row + length - 1),
+                        row + starts,
+                    ]
+                )
+            )
+            row += length
+        return np.concatenate(columns, axis=1)
+
+    @property
+    def num_windows(self):
+        return len(self._start)
+
+    def __len__(self):
+        last = 0 if self.drop_remainder else self.batch_size - 1
+        return (self.num_windows + last) // self.batch_size
+
+    @property
+    def num_batches(self):
+        return None if self.repeat else len(self)
+
+    def _permutation(self, epoch):
+        if not self.shuffle:
+            return np.arange(self.num_windows)
+        stream = np.random.Philox(key=[self.seed, 0], counter=[0, 0, epoch, 0])
+        return np.random.Generator(stream).permutation(self.num_windows)
+
+    def __getitem__(self, index):
+        epoch, batch = divmod(index, len(self))
+        if not self.repeat:
+            epoch = self._epoch
+        rows = self._order(epoch)[
+            batch * self.batch_size : (batch + 1) * self.batch_size
+        ]
+        return self.gather(rows)
+
+    _epoch = 0
+
+    def on_epoch_end(self):
+        self._epoch += 1
+
+    def gather(self, windows):
+        """The batch of some windows, an array of their numbers."""
+        first, last, start = (
+            column[windows, None]
+            for column in (self._first, self._last, self._start)
+        )
+        steps = start + np.arange(self.horizon)
+        inside = np.clip(steps, first, last)
+        history = inside[:, : self.obs_steps]
+        observations = tree.map_structure(
+            lambda a: as_floats(a[history]), self.observations
+        )
+        actions = self.actions[inside]
+        if self.transform is not None:
+            actions = self.transform(actions, observations)
+        batch = (actions.astype("float32"), observations)
+        if not self.mask:
+            return batch
+        return (*batch, {"mask": (inside == steps).astype("float32")})
+
+
+def _joined(parts, key):
+    """All episodes' arrays of one key, one after the other."""
+    try:
+        return tree.map_structure(lambda *a: np.concatenate(a), *parts)
+    except (ValueError, TypeError) as error:
+        shapes = sorted(
+            {str(tree.map_structure(lambda a: a.shape[1:], p)) for p in parts}
+        )
+        raise ValueError(
+            f"The episodes' {key!r} must have the same keys and shapes. "
+            f"Received: {'; '.join(shapes)}."
+        ) from error
+
+
+def as_floats(array):
+    """Float32; bytes of an image, 0 to 255, as -1 to 1."""
+    array = np.asarray(array)
+    if array.dtype == np.uint8:
+        return array.astype("float32") / 127.5 - 1.0
+    return array.astype("float32")
+
+
+def _check_finite(episodes):
+    for number, episode in enumerate(episodes):
+        for key in ("action", "observation"):
+            for array in tree.flatten(episode[key]):
+                # A sum is not finite where an element is not.
+                if not np.isfinite(np.sum(array, dtype="float64")):
+                    bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
+                    raise ValueError(
+                        f"Episode {number} has NaN or infinite values in "
+                        f"{key!r}, at step {bad.argmax()} first. Repair the "
+                        "episode or leave it out."
+                    )

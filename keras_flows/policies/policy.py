@@ -1,0 +1,586 @@
+"""A policy: an interface whose data is a chunk of actions.
+
+    chunk = inverse(interface(noise | encoder(normalised observations)))
+
+The encoder runs once per chunk, outside every JVP and every sampling step,
+and trains with the network. Source: arXiv 2512.01809, 2303.04137.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+from keras import tree
+
+from keras_flows import samplers
+from keras_flows.datasets.robots import as_floats
+from keras_flows.interfaces import InterfaceWrapper
+from keras_flows.interfaces import checks
+from keras_flows.networks import normalizers
+from keras_flows.ops import compiled
+from keras_flows.ops import float_dtype
+from keras_flows.ops import register
+from keras_flows.policies.controller import Controller
+from keras_flows.samplers.base import batch_of
+from keras_flows.training import EMA
+
+STARTS = ("noise", "zero")
+
+
+@register
+class Policy(InterfaceWrapper):
+    """Trains by `fit(Windows(...))`; acts by `predict_chunk`.
+
+    Args:
+        interface: the interface of normalised chunks (B, horizon, action_dim)
+            under the encoder's output as condition, such as
+            `kf.FlowMapInterface(kf.networks.ChunkMLP(...), "mip")`.
+        encoder: `keras.Model` from observation histories, an array
+            (B, obs_steps, ...) or a dict of such arrays, to the network's
+            condition; by default the history itself is the condition.
+        observation_normalizer: of every observation: "min_max", "mean_std",
+            "quantile", "identity" or a `networks.normalizers.Normalizer`;
+            or a dict of these for a dict of observations.
+        action_normalizer: of the actions.
+        act_steps: actions of a chunk that are executed before the next.
+        action_low, action_high: bounds of an action, numbers or one for each
+            dimension; a chunk is clipped to them and `clipped_actions` counts
+            how often. None for no bound.
+        name: model name.
+
+    Attributes:
+        horizon, action_dim, obs_steps: shapes of a chunk and of a history.
+        clipped_actions, predicted_actions: how many numbers `predict_chunk`
+            clipped, and predicted.
+
+    Raises:
+        ValueError: if shapes do not fit.
+    """
+
+    def __init__(
+        self,
+        interface,
+        encoder=None,
+        *,
+        observation_normalizer="min_max",
+        action_normalizer="min_max",
+        act_steps=8,
+        action_low=None,
+        action_high=None,
+        name=None,
+    ):
+        super().__init__(interface, name=name)
+        if interface.sample_shape is None or len(interface.sample_shape) != 2:
+            raise ValueError(
+                "`interface` must have a network of chunks (batch, horizon, "
+                f"action_dim). Received shape: {interface.sample_shape}."
+            )
+        self.horizon, self.action_dim = interface.sample_shape
+        condition = interface.network.input.get("condition")
+        if condition is None:
+            raise ValueError(
+                "`interface` must have a network with a 'condition', what "
+                "the encoder makes of the observations."
+            )
+        if encoder is None:
+            spec = keras.Input(condition.shape[1:], name="observation")
+            encoder = keras.Model(spec, spec, name="identity_encoder")
+        self.encoder = encoder
+        self._spec = {"observation": encoder.input}
+        if tuple(encoder.output.shape[1:]) != tuple(condition.shape[1:]):
+            raise ValueError(
+                "`encoder` must yield the network's condition, of shape "
+                f"(batch, {', '.join(map(str, condition.shape[1:]))}). "
+                f"Received: {tuple(encoder.output.shape)}."
+            )
+        lengths = {leaf.shape[1] for leaf in tree.flatten(encoder.input)}
+        if len(lengths) != 1 or None in lengths:
+            raise ValueError(
+                "`encoder` must take histories of one length, (batch, "
+                f"obs_steps, ...). Received lengths: {lengths}."
+            )
+        (self.obs_steps,) = lengths
+        # Of one observation, without batch and history.
+        self.observation_rank = len(tree.flatten(encoder.input)[0].shape) - 2
+        if not 1 <= act_steps <= self.horizon - self.obs_steps + 1:
+            raise ValueError(
+                "`act_steps` must be at least 1 and at most horizon - "
+                f"obs_steps + 1 = {self.horizon - self.obs_steps + 1}. "
+                f"Received: {act_steps!r}."
+            )
+        self.act_steps = act_steps
+        self.observation_normalizers = self._make_normalizers(
+            observation_normalizer
+        )
+        self.action_normalizer = normalizers.get(action_normalizer)
+        self.action_normalizer.build((None, self.action_dim))
+        self.action_low = _bound(action_low, self.action_dim, "action_low")
+        self.action_high = _bound(action_high, self.action_dim, "action_high")
+        self.adapted = self._counter("adapted")
+        self._average_encoder()
+        self._track()
+        self.clipped_actions = self.predicted_actions = 0
+        self._chunks, self._control = {}, {"now": None}
+        self.built = True
+
+    # Construction.
+
+    @property
+    def observation_spec(self):
+        """Shapes of an observation history, without the batch."""
+        return tree.map_structure(
+            lambda leaf: tuple(leaf.shape[1:]), self._spec["observation"]
+        )
+
+    def _make_normalizers(self, identifier):
+        """One normaliser for each array of an observation, as a dict."""
+        spec = self._spec["observation"]
+        if not isinstance(spec, dict):
+            spec = {"observation": spec}
+            if not _is_table(identifier):
+                identifier = {"observation": identifier}
+        if not _is_table(identifier):
+            # A copy for each, since their statistics differ.
+            first = normalizers.get(identifier)
+            identifier = {
+                key: first
+                if i == 0
+                else type(first).from_config(
+                    {**first.get_config(), "name": f"{first.name}_{key}"}
+                )
+                for i, key in enumerate(spec)
+            }
+        if set(identifier) != set(spec):
+            raise ValueError(
+                "`observation_normalizer` must have the observation's keys, "
+                f"{sorted(spec)}. Received: {sorted(identifier)}."
+            )
+        made = {}
+        for key, leaf in spec.items():
+            made[key] = normalizers.get(identifier[key])
+            made[key].build((None, leaf.shape[-1]))
+        return made
+
+    def _average_encoder(self):
+        """Averages of the encoder beside those of the network."""
+        self.encoder_emas = []
+        if self.encoder.trainable_variables:
+            self.encoder_emas = [
+                EMA.get(ema.get_config() | {"name": f"encoder_{ema.name}"})
+                for ema in self.interface.emas
+            ]
+        self.interface._average(self.encoder_emas, self.encoder, "encoder_ema")
+
+    def adapt(self, windows):
+        """Fit the normalisers to demonstrations.
+
+        Args:
+            windows: `datasets.Windows`, or a list of episodes.
+        """
+        if isinstance(windows, (list, tuple)):
+            actions = [episode["action"] for episode in windows]
+            observations = [episode["observation"] for episode in windows]
+        else:
+            # Chunk by chunk: a change of representation acts on chunks.
+            numbers = np.array_split(
+                np.arange(windows.num_windows),
+                -(-windows.num_windows // windows.batch_size),
+            )
+            batches = [windows.gather(part) for part in numbers]
+            actions = [batch[0] for batch in batches]
+            observations = [batch[1] for batch in batches]
+        self.action_normalizer.adapt(actions)
+        for key, normalizer in self.observation_normalizers.items():
+            normalizer.adapt(
+                o[key] if isinstance(o, dict) else o for o in observations
+            )
+        self.adapted.assign(1)
+
+    # Training.
+
+    def encode(self, observation, encoder=None, training=False):
+        """The network's condition from an observation history."""
+        encoder = self.encoder if encoder is None else encoder
+        if isinstance(observation, dict):
+            observation = {
+                key: normalizer(observation[key])
+                for key, normalizer in self.observation_normalizers.items()
+            }
+        else:
+            observation = self.observation_normalizers["observation"](
+                observation
+            )
+        return encoder(observation, training=training)
+
+    def loss(self, x, condition=None, extras=None, *, training=True):
+        """The interface's terms on normalised chunks, each (B,).
+
+        Args:
+            x: actions, (B, horizon, action_dim).
+            condition: observation histories.
+            extras: None or {"mask": (B, horizon)}.
+            training: whether dropout and random crops are on.
+        """
+        checks.check_data(x, self.sample_shape, "actions")
+        self.check_observation(condition, x.shape[0])
+        return self.interface.loss(
+            self.action_normalizer(ops.cast(x, float_dtype())),
+            self.encode(condition, training=training),
+            extras,
+            training=training,
+        )
+
+    def check_observation(self, observation, batch=None):
+        """Raise where keys or shapes are not those of `observation_spec`."""
+        spec = self._spec["observation"]
+        if isinstance(spec, dict) != isinstance(observation, dict):
+            raise ValueError(
+                "`observation` must be "
+                + (f"a dict of {sorted(spec)}" if isinstance(spec, dict)
+                   else f"an array (batch, {spec.shape[1:]})")
+                + f". Received: {type(observation)}."
+            )  # fmt: skip
+        if isinstance(spec, dict) and set(spec) != set(observation):
+            missing = sorted(set(spec) - set(observation))
+            extra = sorted(set(observation) - set(spec))
+            raise ValueError(
+                "`observation` must have the keys the policy was built for, "
+                f"{sorted(spec)}. Missing: {missing}; not known: {extra}."
+            )
+        for key in spec if isinstance(spec, dict) else (None,):
+            expected = spec if key is None else spec[key]
+            leaf = observation if key is None else observation[key]
+            name = "observation" if key is None else f"observation[{key!r}]"
+            shape = tuple(expected.shape[1:])
+            if tuple(leaf.shape[1:]) != shape:
+                raise ValueError(
+                    f"`{name}` must have shape (batch, "
+                    f"{', '.join(map(str, shape))}): {self.obs_steps} steps "
+                    f"of history. Received: {tuple(leaf.shape)}."
+                )
+            if None not in (batch, leaf.shape[0]) and leaf.shape[0] != batch:
+                raise ValueError(
+                    f"`{name}` must have one row for each of the {batch} "
+                    f"chunks. Received: {leaf.shape[0]}."
+                )
+
+    def _check_fit(self, x, y):
+        if not int(self.adapted.numpy()):
+            raise ValueError(
+                "The policy's normalisers know no data yet: call "
+                "policy.adapt(windows) before fit, once."
+            )
+        if "loss" in self.__dict__:
+            raise ValueError(
+                "A policy has its own loss: compile it with an optimizer "
+                "only, not with `loss` or `metrics`."
+            )
+        checks.check_host_array(x, self.sample_shape, "actions")
+        if isinstance(x, np.ndarray):
+            self.check_observation(y, len(x))
+
+    # Acting.
+
+    def predict_chunk(
+        self,
+        observation,
+        *,
+        num_steps=None,
+        start=None,
+        seed=None,
+        noise=None,
+        sampler=None,
+        use_ema=True,
+    ):
+        """Chunks of actions for observation histories.
+
+        Action number obs_steps - 1 is the one for the newest observation.
+
+        Args:
+            observation: (B, obs_steps, ...), or a dict of such arrays, in
+                the units of the demonstrations (images as bytes, or as floats
+                of -1 to 1); without the batch axis for a single robot.
+            num_steps: sampling steps; by default the objective's.
+            start: "noise" or "zero", what sampling starts from; by default
+                the objective's.
+            seed: int, of the noise; None for a fresh one.
+            noise: standard normal (B, horizon, action_dim), in its place.
+            sampler: an `objectives`' own by default; one without noise in
+                its steps.
+            use_ema: whether to use the first average of the weights.
+
+        Returns:
+            NumPy array (B, horizon, action_dim), or without the batch axis.
+        """
+        observation = tree.map_structure(as_floats, observation)
+        single = self._is_single(observation)
+        if single:
+            observation = tree.map_structure(lambda a: a[None], observation)
+        batch = self._rows(observation)
+        settings = self._chunk_settings(num_steps, start, sampler, use_ema)
+        inputs = {"observation": observation}
+        if self._needs_noise(settings):
+            inputs["noise"] = self._noise(batch, seed, noise)
+        chunk = np.array(self._chunk_function(settings)(inputs))
+        chunk = self._clip(chunk)
+        return chunk[0] if single else chunk
+
+    def _is_single(self, observation):
+        leaf = tree.flatten(observation)[0]
+        return len(leaf.shape) == self.observation_rank + 1
+
+    def _rows(self, observation):
+        self.check_observation(observation)
+        return tree.flatten(observation)[0].shape[0]
+
+    def _chunk_settings(self, num_steps, start, sampler, use_ema):
+        """(sampler, num_steps, start, use_ema), hashable."""
+        sampler = (
+            self.default_sampler if sampler is None else samplers.get(sampler)
+        )
+        if sampler.stochastic:
+            raise ValueError(
+                "`sampler` of a policy must not draw noise in its steps. "
+                f"Received: {sampler}; use an ODE sampler or a jump."
+            )
+        num_steps = self.default_num_steps if num_steps is None else num_steps
+        sampler.times(self.interpolant, num_steps)
+        start = self.objective.start if start is None else start
+        if start not in STARTS:
+            raise ValueError(
+                f"`start` must be one of {STARTS}. Received: {start!r}."
+            )
+        return sampler, int(num_steps), start, bool(use_ema)
+
+    @staticmethod
+    def _needs_noise(settings):
+        return settings[2] == "noise"
+
+    def _noise(self, batch, seed, noise):
+        shape = (batch, *self.sample_shape)
+        if noise is None:
+            rng = np.random.Generator(np.random.Philox(seed))
+            return rng.standard_normal(shape, dtype=float_dtype())
+        if tuple(noise.shape) != shape:
+            raise ValueError(
+                f"`noise` must have shape {shape}. Received: "
+                f"{tuple(noise.shape)}."
+            )
+        return np.asarray(noise, dtype=float_dtype())
+
+    def _chunk_function(self, settings):
+        """The compiled function of a dict of inputs to chunks."""
+        key = (repr(settings[0]), *settings[1:])
+        if key not in self._chunks:
+            function = self._acting(settings)
+            networks = self._acting_networks(settings[3])
+            variables = [v for layer in networks for v in layer.variables]
+            self._chunks[key] = compiled(function, variables)
+        return self._chunks[key]
+
+    def _acting_networks(self, use_ema):
+        """Everything whose weights acting needs: encoder, network, ..."""
+        network = self.inference_network(use_ema)
+        encoder = self.encoder
+        if use_ema and self.encoder_emas:
+            encoder = self.encoder_emas[0].averaged()
+        return [
+            encoder,
+            network,
+            self.action_normalizer,
+            *self.observation_normalizers.values(),
+        ]
+
+    def _acting(self, settings):
+        """act(inputs) -> chunks, with all sampling steps in it."""
+        sampler, num_steps, start, use_ema = settings
+        encoder, network = self._acting_networks(use_ema)[:2]
+
+        def act(inputs):
+            condition = self.encode(inputs["observation"], encoder)
+            rows = ops.shape(tree.flatten(inputs["observation"])[0])[0]
+            if start == "noise":
+                noise = inputs["noise"]
+            else:
+                noise = ops.zeros(
+                    (rows, *self.sample_shape), dtype=float_dtype()
+                )
+            bound = self.predictor(network, condition)
+
+            def step(x, t, r, noise, last):
+                return sampler.step(
+                    bound, x, batch_of(float(t), x), batch_of(float(r), x),
+                    noise, last,
+                )  # fmt: skip
+
+            if start == self.objective.start:
+                x = self.start(noise)
+            else:
+                x = self.interpolant.initial(self.n_mu + self.n_sigma * noise)
+            x = sampler.walk(step, self.interpolant, x, None, num_steps)
+            return self.action_normalizer.inverse(x)
+
+        return act
+
+    def _clip(self, chunk):
+        """Actions within their bounds, counted."""
+        self.predicted_actions += chunk.size
+        if self.action_low is None and self.action_high is None:
+            return chunk
+        clipped = np.clip(chunk, self.action_low, self.action_high)
+        self.clipped_actions += int((clipped != chunk).sum())
+        return clipped
+
+    # Control, one step at a time.
+
+    def reset(self, **options):
+        """Begin an episode; options as those of `Controller`."""
+        self._control["now"] = Controller(self, **options)
+
+    def select_action(self, observation):
+        """The action for the newest observation, (action_dim,) or (B, ...).
+
+        Args:
+            observation: as the environment gives it, without a history.
+
+        Raises:
+            RuntimeError: before `reset`.
+        """
+        if self._control["now"] is None:
+            raise RuntimeError(
+                "`select_action` needs a `reset()` before the first step of "
+                "an episode: it keeps the history and a queue of actions."
+            )
+        return self._control["now"](observation)
+
+    def generate(self, *args, **kwargs):
+        """Not defined: use `predict_chunk` or `select_action`."""
+        raise NotImplementedError(
+            "A policy acts by `predict_chunk(observation)` or "
+            "`select_action(observation)`; `policy.interface.generate` samples "
+            "normalised chunks from the encoder's output."
+        )
+
+    # Saving.
+
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        *,
+        num_steps=None,
+        sampler=None,
+        start=None,
+        use_ema=True,
+        verbose=True,
+    ):
+        """Export the policy as a TensorFlow SavedModel, normalisers inside.
+
+        The endpoint `serve` maps a dict of the observation history,
+        "observation" (B, obs_steps, ...) or one such input for each key, and
+        standard normal "noise" (B, horizon, action_dim), ignored where
+        sampling starts from zero, to clipped chunks. `Interface.export` tells
+        the rest.
+
+        Args:
+            filepath: folder to write; its parent must be writable.
+            format: "tf_saved_model".
+            num_steps, sampler, start: see `predict_chunk`; fixed in the file.
+            use_ema: whether to export the first average of the weights.
+            verbose: whether to print a line.
+        """
+        if format != "tf_saved_model":
+            raise ValueError(
+                f"`format` must be 'tf_saved_model'. Received: {format!r}."
+            )
+        sampler, num_steps, start, _ = self._chunk_settings(
+            num_steps, start, sampler, use_ema
+        )
+        settings = {"num_steps": num_steps, "sampler": sampler, "start": start}
+        self._export(filepath, settings, use_ema, verbose)
+
+    _exported = "predict_chunk"
+
+    def _signature(self):
+        spec = self._spec["observation"]
+        if not isinstance(spec, dict):
+            spec = {"observation": spec}
+        signature = {
+            key: ((None, *leaf.shape[1:]), "float32")
+            for key, leaf in spec.items()
+        }
+        noise = ((None, *self.sample_shape), "float32")
+        return {**signature, "noise": noise}
+
+    def _export_layers(self, use_ema):
+        return self._acting_networks(use_ema)
+
+    def _split_inputs(self, inputs):
+        """The flat inputs of the file as those of `_acting`."""
+        observation = {k: v for k, v in inputs.items() if k != "noise"}
+        if not isinstance(self._spec["observation"], dict):
+            observation = observation["observation"]
+        return {"observation": observation, "noise": inputs["noise"]}
+
+    def _sampling_function(self, settings, use_ema):
+        act = self._acting((*_in_order(settings), use_ema))
+
+        def serve(inputs):
+            inputs = self._split_inputs(inputs)
+            chunk = act(inputs)
+            # Keeps "noise" among the inputs of those that start from zero.
+            chunk = chunk + 0.0 * inputs["noise"]
+            if self.action_low is not None:
+                chunk = ops.maximum(chunk, self.action_low)
+            if self.action_high is not None:
+                chunk = ops.minimum(chunk, self.action_high)
+            return chunk
+
+        return serve
+
+    def _sampled(self, inputs, settings, use_ema):
+        inputs = self._split_inputs(inputs)
+        if settings["start"] == "zero":
+            inputs["noise"] = None
+        return self.predict_chunk(**inputs, use_ema=use_ema, **settings)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        table = {
+            key: serialize(n) for key, n in self.observation_normalizers.items()
+        }
+        return {
+            "interface": serialize(self.interface),
+            "encoder": serialize(self.encoder),
+            "observation_normalizer": table,
+            "action_normalizer": serialize(self.action_normalizer),
+            "act_steps": self.act_steps,
+            "action_low": _plain(self.action_low),
+            "action_high": _plain(self.action_high),
+            "name": self.name,
+        }
+
+
+def _in_order(settings):
+    """The settings of an export as those of `_chunk_settings`."""
+    return settings["sampler"], settings["num_steps"], settings["start"]
+
+
+def _is_table(identifier):
+    """Whether it is one normaliser per key."""
+    return isinstance(identifier, dict) and "class_name" not in identifier
+
+
+def _bound(value, dim, argument):
+    if value is None:
+        return None
+    bound = np.asarray(value, dtype="float32")
+    if bound.shape not in ((), (dim,)):
+        raise ValueError(
+            f"`{argument}` must be a number or {dim} of them. Received "
+            f"shape: {bound.shape}."
+        )
+    return bound
+
+
+def _plain(bound):
+    return None if bound is None else bound.tolist()
