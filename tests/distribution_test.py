@@ -77,7 +77,7 @@ elif layout == 'fully_sharded':
     keras.distribution.set_distribution(kf.training.FullySharded())
 keras.utils.set_random_seed(0)
 network = kf.networks.DiT(
-    (8, 8, 4), width=64, depth=2, num_heads=2, num_classes=15, two_times=True)
+    (8, 8, 4), width=64, depth=1, num_heads=2, num_classes=15, two_times=True)
 model = kf.MeanFlowInterface(network, ema=0.9, seed=0)
 model.compile(keras.optimizers.Adam(1e-3))
 rng = np.random.default_rng(0)

@@ -143,7 +143,7 @@ def test_remat_changes_no_gradient(objective):
     x, labels = batch()
     gradients = []
     for remat in (False, True):
-        network = small(two_times=True, remat=remat)
+        network = small(two_times=True, remat=remat, depth=1)
         randomize(network)
         model = kf.FlowMapInterface(
             network, objective, ema=None, seed=0, cond_drop_ratio=0.0
@@ -160,7 +160,7 @@ def test_remat_changes_no_gradient(objective):
 
 @pytest.mark.parametrize("kind", ["DiT", "LightningDiT"])
 def test_jvp_through_the_network_is_right(kind):
-    network = small(kind, two_times=True)
+    network = small(kind, two_times=True, depth=1)
     randomize(network)
     model = kf.FlowMapInterface(network, "lsd", ema=None, seed=0)
     kf.check_jvp(model, batch())
