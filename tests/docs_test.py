@@ -21,6 +21,8 @@ PAGES = [
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     if page.is_file()
 ]
+# Pages of data and of metrics, which are NumPy's.
+ONCE = {"data.md", "images.md"}
 # Pages that may have no block that runs, and why.
 WITHOUT_CODE = {"distribution.md": "a distribution is global"}
 
@@ -55,7 +57,9 @@ def code_of(text):
     "page",
     [
         pytest.param(
-            page, marks=[pytest.mark.slow] if page.name in SLOW else []
+            page,
+            marks=[pytest.mark.slow] * (page.name in SLOW)
+            + [pytest.mark.once] * (page.name in ONCE),
         )
         for page in PAGES
     ],
