@@ -23,8 +23,15 @@ import itertools
 import json
 import os
 import pathlib
+import sys
 import time
 
+# Python puts this file's folder first, where `import metaworld` finds the file.
+sys.path[:] = [
+    folder
+    for folder in sys.path
+    if pathlib.Path(folder).resolve() != pathlib.Path(__file__).resolve().parent
+]
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
