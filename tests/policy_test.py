@@ -431,6 +431,50 @@ def test_actions_are_clipped_and_counted():
     assert 0 < policy.clipped_actions <= policy.predicted_actions == 8 * 8 * 2
 
 
+@keras.saving.register_keras_serializable("policy_test")
+def position_of(observation):
+    """The pose of a joint robot: its positions."""
+    return observation[..., :2]
+
+
+@pytest.mark.parametrize("kind", ["relative", "delta"])
+def test_relative_actions_come_back_absolute(kind, tmp_path):
+    """a_k = o_k + 1 from anywhere: learnt near 0, acts far from the data."""
+    rng = np.random.default_rng(0)
+    data = []
+    for _ in range(4):
+        o = rng.standard_normal(2) + np.cumsum(np.full((30, 2), 0.1), 0)
+        data.append({"observation": o, "action": o + 1.0})
+    policy = make_policy(
+        "regression",
+        representation=robots.action_representation(
+            kind, position=2, rotation=False, gripper=0
+        ),
+        pose=position_of,
+        action_normalizer="identity",
+    )
+    policy.compile(keras.optimizers.Adam(1e-2))
+    source = windows(data, transform=policy.encode_actions)
+    chunk = source[0][0]
+    # The robot's history starts at o_0, the chunk with o_0 + 1.
+    np.testing.assert_allclose(chunk[chunk[:, 0, 0] > 0.95][:, 0], 1.0, 1e-4)
+    if kind == "delta":
+        assert np.abs(chunk[:, 1:]).max() < 0.11
+    policy.adapt(source)
+    with pytest.raises(ValueError, match="transform=policy.encode_actions"):
+        policy.fit(windows(data))
+    policy.fit(source, epochs=2, verbose=0)
+    here = source[0][1]
+    there = here + 50.0
+    near, far = policy.predict_chunk(here[:1]), policy.predict_chunk(there[:1])
+    assert np.abs(near).max() < 20 < np.abs(far).max()
+    policy.save_to_preset(tmp_path / "policy")
+    copy = kf.policies.Policy.from_preset(tmp_path / "policy")
+    np.testing.assert_allclose(copy.predict_chunk(there[:1]), far, rtol=1e-6)
+    with pytest.raises(ValueError, match="cannot be exported"):
+        policy.export(tmp_path / "saved")
+
+
 # Control.
 
 

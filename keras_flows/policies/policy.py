@@ -12,7 +12,11 @@ from keras import ops
 from keras import tree
 
 from keras_flows import samplers
+from keras_flows.datasets.robots import Windows
+from keras_flows.datasets.robots import action_representation
 from keras_flows.datasets.robots import as_floats
+from keras_flows.datasets.robots import poses
+from keras_flows.datasets.robots.actions import REPRESENTATIONS
 from keras_flows.interfaces import InterfaceWrapper
 from keras_flows.interfaces import checks
 from keras_flows.networks import normalizers
@@ -42,6 +46,13 @@ class Policy(InterfaceWrapper):
             or a dict of these for a dict of observations.
         action_normalizer: of the actions.
         act_steps: actions of a chunk that are executed before the next.
+        representation: what the network's actions are relative to:
+            "absolute", or a `datasets.robots.ActionRepresentation` such as
+            `action_representation("relative", arms=1)`; then train on
+            `Windows(..., transform=policy.encode_actions)`.
+        pose: function of an observation (B, ...) to the pose that
+            `representation` needs, registered with Keras to be saved; by
+            default `datasets.robots.poses`, which knows robosuite's names.
         action_low, action_high: bounds of an action, numbers or one for each
             dimension; a chunk is clipped to them and `clipped_actions` counts
             how often. None for no bound.
@@ -64,6 +75,8 @@ class Policy(InterfaceWrapper):
         observation_normalizer="min_max",
         action_normalizer="min_max",
         act_steps=8,
+        representation="absolute",
+        pose=None,
         action_low=None,
         action_high=None,
         name=None,
@@ -113,6 +126,16 @@ class Policy(InterfaceWrapper):
         )
         self.action_normalizer = normalizers.get(action_normalizer)
         self.action_normalizer.build((None, self.action_dim))
+        if isinstance(representation, dict):
+            representation = action_representation(**representation)
+        self.representation = action_representation(representation)
+        dim = self.representation.action_dim
+        if self.representation.needs_pose and dim != self.action_dim:
+            raise ValueError(
+                f"`representation` is of actions of {dim} numbers; those of "
+                f"`interface` have {self.action_dim}."
+            )
+        self.pose = poses if pose is None else pose
         self.action_low = _bound(action_low, self.action_dim, "action_low")
         self.action_high = _bound(action_high, self.action_dim, "action_high")
         self.adapted = self._counter("adapted")
@@ -197,6 +220,22 @@ class Policy(InterfaceWrapper):
 
     # Training.
 
+    def encode_actions(self, actions, observations):
+        """Chunks as the network learns them: the `transform` of `Windows`.
+
+        Args:
+            actions: (B, horizon, action_dim), absolute.
+            observations: their histories.
+        """
+        pose = self._first_pose(observations)
+        return self.representation.encode(actions, pose)
+
+    def _first_pose(self, observations):
+        """The pose at the first step of chunks, where one is needed."""
+        if not self.representation.needs_pose:
+            return None
+        return self.pose(tree.map_structure(lambda a: a[:, 0], observations))
+
     def encode(self, observation, encoder=None, training=False):
         """The network's condition from an observation history."""
         encoder = self.encoder if encoder is None else encoder
@@ -274,6 +313,15 @@ class Policy(InterfaceWrapper):
                 "A policy has its own loss: compile it with an optimizer "
                 "only, not with `loss` or `metrics`."
             )
+        if (
+            self.representation.needs_pose
+            and isinstance(x, Windows)
+            and x.transform is None
+        ):
+            raise ValueError(
+                "The policy's actions are relative and those of the windows "
+                "are not: pass transform=policy.encode_actions to Windows."
+            )
         checks.check_host_array(x, self.sample_shape, "actions")
         if isinstance(x, np.ndarray):
             self.check_observation(y, len(x))
@@ -321,6 +369,9 @@ class Policy(InterfaceWrapper):
         if self._needs_noise(settings):
             inputs["noise"] = self._noise(batch, seed, noise)
         chunk = np.array(self._chunk_function(settings)(inputs))
+        if self.representation.needs_pose:
+            pose = self._first_pose(observation)
+            chunk = self.representation.decode(chunk, pose)
         chunk = self._clip(chunk)
         return chunk[0] if single else chunk
 
@@ -492,6 +543,12 @@ class Policy(InterfaceWrapper):
             raise ValueError(
                 f"`format` must be 'tf_saved_model'. Received: {format!r}."
             )
+        if self.representation.needs_pose:
+            raise ValueError(
+                "A policy of relative actions cannot be exported: the pose is "
+                "put back by NumPy. Train it with representation='absolute', "
+                "or serve it by `predict_chunk`."
+            )
         sampler, num_steps, start, _ = self._chunk_settings(
             num_steps, start, sampler, use_ema
         )
@@ -554,6 +611,11 @@ class Policy(InterfaceWrapper):
             "observation_normalizer": table,
             "action_normalizer": serialize(self.action_normalizer),
             "act_steps": self.act_steps,
+            "representation": {
+                "identifier": _kind(self.representation),
+                **self.representation.get_config(),
+            },
+            "pose": None if self.pose is poses else serialize(self.pose),
             "action_low": _plain(self.action_low),
             "action_high": _plain(self.action_high),
             "name": self.name,
@@ -563,6 +625,12 @@ class Policy(InterfaceWrapper):
 def _in_order(settings):
     """The settings of an export as those of `_chunk_settings`."""
     return settings["sampler"], settings["num_steps"], settings["start"]
+
+
+def _kind(representation):
+    """The name of a representation."""
+    names = {kind: name for name, kind in REPRESENTATIONS.items()}
+    return names[type(representation)]
 
 
 def _is_table(identifier):
