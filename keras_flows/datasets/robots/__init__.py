@@ -1,4 +1,4 @@
-"""Demonstrations of robots: readers, windows, actions; see docs/data.md."""
+"""Demonstrations of robots: readers, windows, actions; see docs/robots.md."""
 
 from keras_flows.datasets.robots.actions import ActionRepresentation
 from keras_flows.datasets.robots.actions import action_representation

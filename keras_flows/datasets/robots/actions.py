@@ -16,6 +16,8 @@ observation holds.
 
 import numpy as np
 
+from keras_flows.datasets.robots.episodes import natural
+
 ORDERS = ("columns", "rows")
 
 
@@ -218,7 +220,7 @@ def _joined(*parts):
 
 
 class ActionRepresentation:
-    """Absolute actions as they are, and the base of the other kinds.
+    """Absolute actions as they are, of any size; the base of the other kinds.
 
     An action has, for each arm, `position` numbers, rotation 6-D (6) where
     `rotation`, and `gripper` numbers, which always stay absolute. Joint angles
@@ -321,14 +323,14 @@ class ActionRepresentation:
 
     def _mapped(self, values, pose, name, function):
         values = np.asarray(values)
+        if not self.needs_pose:
+            return values.astype("float32", copy=False)
         if values.ndim < 2 or values.shape[-1] != self.action_dim:
             raise ValueError(
                 f"`{name}` must be (..., H, {self.action_dim}): {self.arms} "
                 f"arm(s) of {self.position} + {6 * self.rotation} + "
                 f"{self.gripper} numbers. Received: {values.shape}."
             )
-        if not self.needs_pose:
-            return values.astype("float32", copy=False)
         if pose is None or np.shape(pose)[-1:] != (self.pose_dim,):
             raise ValueError(
                 f"`pose` must be (..., {self.pose_dim}): position and "
@@ -471,13 +473,14 @@ def action_representation(identifier="absolute", **kwargs):
     return REPRESENTATIONS[identifier](**kwargs)
 
 
-def poses(observation, robots=("robot0",), order="columns"):
+def poses(observation, robots=None, order="columns"):
     """Poses of the end effectors, from robosuite's names of observations.
 
     Args:
         observation: dict with "<robot>_eef_pos" (..., 3) and
             "<robot>_eef_quat" (..., 4), x, y, z, w.
-        robots: names of the arms, in the order of the actions.
+        robots: names of the arms, in the order of the actions; by default
+            all, by their numbers.
         order: of rotation 6-D; see `matrix_to_rotation_6d`.
 
     Returns:
@@ -486,6 +489,12 @@ def poses(observation, robots=("robot0",), order="columns"):
     Raises:
         ValueError: if a name is not there.
     """
+    end = "_eef_pos"
+    if robots is None:
+        found = [
+            key.removesuffix(end) for key in observation if key.endswith(end)
+        ]
+        robots = sorted(found, key=natural) or ["robot0"]
     columns = []
     for robot in robots:
         for key in (f"{robot}_eef_pos", f"{robot}_eef_quat"):
