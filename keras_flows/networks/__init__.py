@@ -27,6 +27,11 @@ from keras_flows.networks.normalizers import MeanStd
 from keras_flows.networks.normalizers import MinMax
 from keras_flows.networks.normalizers import Normalizer
 from keras_flows.networks.normalizers import Quantile
+from keras_flows.networks.observation_encoders import IdentityEncoder
+from keras_flows.networks.observation_encoders import ImageEncoder
+from keras_flows.networks.observation_encoders import MLPEncoder
+from keras_flows.networks.observation_encoders import PerStepMLPEncoder
+from keras_flows.networks.observation_encoders import SpatialSoftmax
 from keras_flows.networks.policy_dit import PolicyDiT
 from keras_flows.networks.policy_rnn import PolicyRNN
 from keras_flows.networks.policy_transformer import PolicyTransformer

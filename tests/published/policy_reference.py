@@ -2,7 +2,8 @@
 
     python tests/published/policy_reference.py FOLDER_OF_MUCH_ADO
 
-Small versions with the weights of weights.py; see SOURCES.md. Needs einops.
+Small versions with the weights of weights.py; see SOURCES.md. Needs einops,
+torchvision and what `mip.torch_utils` imports.
 """
 
 import importlib
@@ -62,42 +63,75 @@ UNUSED = (
 )  # fmt: skip
 
 
+def write(name, network, call, unused=UNUSED):
+    """Draw a network's weights and write what `call(network)` gives."""
+    network, shapes = network.eval(), {}
+    with torch.no_grad():
+        for key, value in network.state_dict().items():
+            if not key.startswith(unused):
+                shapes[key] = tuple(value.shape)
+                drawn = weights.draw_policy(key, value.shape)
+                value.copy_(torch.from_numpy(drawn))
+        outputs = {k: v.numpy() for k, v in call(network).items()}
+    np.savez_compressed(
+        HERE / f"policy_{name}.npz",
+        **outputs,
+        names=np.array(list(shapes)),
+        shapes=np.array([str(s) for s in shapes.values()]),
+    )
+    print(name, {k: (v.shape, np.abs(v).mean()) for k, v in outputs.items()})
+
+
 def main(folder):
     sys.path.insert(0, folder)
-    # A logger and configurations, which the networks import and do not use.
-    sys.modules["loguru"] = types.ModuleType("loguru")
-    encoders = types.ModuleType("mip.encoders")
-    for name in (
-        "IdentityEncoder", "MLPEncoder", "MultiImageObsEncoder",
-        "PerStepMLPEncoder",
-    ):  # fmt: skip
-        setattr(encoders, name, None)
-    sys.modules["mip.encoders"] = encoders
+    # A logger that the networks' helpers import.
+    sys.modules["loguru"] = types.SimpleNamespace(logger=None)
+    # As in inception_reference.py.
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            operators.define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
+    from mip import encoders
+
     x, t, r, condition = (
         torch.from_numpy(a) for a in weights.chunks(8, 3, (2, 5))
     )
     for name, (module, kind, options) in NETWORKS.items():
         module = importlib.import_module(f"mip.networks.{module}")
-        network = getattr(module, kind)(**SHAPES, **options).eval()
-        shapes = {}
-        with torch.no_grad():
-            for key, value in network.state_dict().items():
-                if not key.startswith(UNUSED):
-                    shapes[key] = tuple(value.shape)
-                    drawn = weights.draw_policy(key, value.shape)
-                    value.copy_(torch.from_numpy(drawn))
-            outputs = {
-                "output": network(x, t, r, condition)[0].numpy(),
-                "velocity": network(x, t, t, condition)[0].numpy(),
-            }
-        np.savez_compressed(
-            HERE / f"policy_{name}.npz",
-            **outputs,
-            names=np.array(list(shapes)),
-            shapes=np.array([str(s) for s in shapes.values()]),
+        write(
+            name,
+            getattr(module, kind)(**SHAPES, **options),
+            lambda network: {
+                "output": network(x, t, r, condition)[0],
+                "velocity": network(x, t, t, condition)[0],
+            },
         )
-        y, v = outputs.values()
-        print(name, y.shape, np.abs(y).mean(), np.abs(y - v).mean())
+    size = {"emb_dim": 8, "hidden_dims": [12, 12]}
+    observation = {"b": condition, "a": x[:, :2]}
+    write(
+        "encoder_mlp",
+        encoders.MLPEncoder(8, To=2, **size),
+        lambda network: {"output": network(observation)},
+    )
+    write(
+        "encoder_per_step",
+        encoders.PerStepMLPEncoder(8, **size),
+        lambda network: {"output": network(observation)},
+    )
+    obs = {
+        "camera": {"shape": (3, 72, 68), "type": "rgb"},
+        "gripper": {"shape": (4,)},
+    }
+    seen = {k: torch.from_numpy(v) for k, v in weights.images().items()}
+    seen["camera"] = seen["camera"].permute(0, 1, 4, 2, 3).contiguous()
+    write(
+        "encoder_image",
+        encoders.MultiImageObsEncoder(
+            {"obs": obs}, "resnet18", emb_dim=8, crop_shape=(64, 64),
+            use_group_norm=True, use_seq=True, keep_horizon_dims=True,
+        ),
+        lambda network: {"output": network(seen)},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

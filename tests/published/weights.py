@@ -44,6 +44,15 @@ def chunks(horizon, action_dim, observation, seed=0):
     return x, t, r, rng.standard_normal((2, *observation)).astype("float32")
 
 
+def images(seed=0):
+    """A dict of an observation's camera, in [0, 1], and its vector."""
+    rng = np.random.default_rng(seed)
+    return {
+        "camera": rng.uniform(size=(2, 2, 72, 68, 3)).astype("float32"),
+        "gripper": rng.standard_normal((2, 2, 4)).astype("float32"),
+    }
+
+
 def photo(size):
     """One channels-last uint8 image with structure at all scales."""
     rng = np.random.default_rng(0)

@@ -2,8 +2,10 @@
 
 `convert(state, network)` takes {name: array} as the authors' repository names
 the weights of its MLP, ChiUNet, ChiTransformer, SudeepDiT and RNN, for our
-ChunkMLP, TemporalUNet, PolicyTransformer, PolicyDiT and PolicyRNN. The times
-(s, t) there are (t, r) here; a network without `r` is that at s = t.
+ChunkMLP, TemporalUNet, PolicyTransformer, PolicyDiT and PolicyRNN, and of its
+MLPEncoder, PerStepMLPEncoder and MultiImageObsEncoder (ResNets of basic
+blocks, average pooling) for our encoders. The times (s, t) there are (t, r)
+here; a network without `r` is that at s = t.
 """
 
 import re
@@ -31,6 +33,14 @@ FILM = {
     "conv2.1": "norm_2",
     "cond_encoder.1": "film",
     "residual_conv": "skip",
+}
+RESNET = {
+    "conv1": "1_conv",
+    "bn1": "1_bn",
+    "conv2": "2_conv",
+    "bn2": "2_bn",
+    "downsample.0": "0_conv",
+    "downsample.1": "0_bn",
 }
 # Per network: {pattern of a module: our layer}. Groups fill {}, and {0} is
 # looked up in the dict that stands third.
@@ -123,6 +133,23 @@ MODULES = {
         (r"mlp\.5", "norm_1"),
         (r"main_output", "output"),
     ],
+    # Hidden layers stand in lists with their activations; the last layer is
+    # found by its index.
+    "MLPEncoder": [
+        (r"mlp\.mlp\.(\d+)\.0", "hidden_{}"),
+        (r"mlp\.mlp\.\d+", "output"),
+    ],
+    "PerStepMLPEncoder": [(r"mlp\.(\d+)", "step_{}")],
+    "ImageEncoder": [
+        (r"mlp\.0", "hidden_0"),
+        (r"mlp\.2", "output"),
+        (r"key_model_map\.(\w+)\.(conv1|bn1)", "backbone_{}/conv{}", RESNET),
+        (
+            r"key_model_map\.(\w+)\.layer(\d)\.(\d)\.(.+)",
+            "backbone_{}/stack{}_block{}_{}",
+            RESNET,
+        ),
+    ],
 }
 
 
@@ -138,6 +165,11 @@ def _layer(module, kind, levels):
         if layer.startswith("up_"):
             # The published steps up count from the coarsest level.
             groups[0] = levels - 1 - int(groups[0])
+        elif layer.startswith("step_"):
+            index = int(groups[0]) // 2
+            return "output" if index == levels else f"hidden_{index}"
+        elif "stack" in layer:
+            groups[1] = int(groups[1]) - 1
         return layer.format(*groups)
     raise KeyError(module)
 
@@ -156,9 +188,11 @@ def _named(name, value, kind, levels):
         value = value[-len(value) // 3 :]
     if layer == "output" and value.ndim == 3:
         value = value[:, :, 0]
-    if "norm" in layer.rpartition("/")[2]:
+    if re.search("norm|_bn$", layer.rpartition("/")[2]):
         return f"{layer}/{'gamma' if weight == 'weight' else 'beta'}", value
-    return f"{layer}/{'kernel' if weight == 'weight' else 'bias'}", value.T
+    # Images' rows and columns keep their order, which .T turns around.
+    value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+    return f"{layer}/{'kernel' if weight == 'weight' else 'bias'}", value
 
 
 def _recurrent(state, cell):
@@ -218,7 +252,7 @@ def convert(state, network):
             f"`network` must be one of {', '.join(MODULES)}. Received: {kind}."
         )
     config = network.get_config()
-    levels = len(config.get("width_mult", ()))
+    levels = len(config.get("width_mult", ())) or config.get("depth")
     state, values = dict(state), {}
     if kind == "PolicyRNN":
         values |= _recurrent(state, config["cell"])

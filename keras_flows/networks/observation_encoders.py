@@ -1,0 +1,519 @@
+"""Encoders of observations: a policy's condition from what a robot sees.
+
+An observation is an array (B, obs_steps, D), or a dict of these by name,
+among which images (B, obs_steps, H, W, C). An encoder makes of it a condition
+(B, obs_steps, width). As functional models they are copied, averaged and
+saved like any network.
+Source: arXiv 2512.01809 (MLPs, images), after arXiv 2303.04137.
+"""
+
+import keras
+from keras import layers
+from keras import ops
+
+from keras_flows.networks.layers import Dense
+from keras_flows.networks.layers import GroupNormalization
+from keras_flows.ops import float_dtype
+from keras_flows.ops import register
+
+
+def _shapes(observation_shape):
+    """The shape, or the dict of shapes by sorted name, as tuples."""
+    if isinstance(observation_shape, dict):
+        return {
+            k: tuple(observation_shape[k]) for k in sorted(observation_shape)
+        }
+    return tuple(observation_shape)
+
+
+def _inputs(observation_shape, ranks):
+    """Inputs of an observation, checked: shapes of these ranks, same steps."""
+    shapes = _shapes(observation_shape)
+    by_name = shapes if isinstance(shapes, dict) else {"observation": shapes}
+    if not by_name or len({shape[:1] for shape in by_name.values()}) > 1:
+        raise ValueError(
+            "`observation_shape` must give one or more shapes with the same "
+            f"number of steps first. Received: {observation_shape!r}."
+        )
+    for name, shape in by_name.items():
+        if len(shape) not in ranks:
+            known = {2: "(obs_steps, D)", 4: "(obs_steps, H, W, C)"}
+            raise ValueError(
+                f"`observation_shape` of {name!r} must be "
+                f"{' or '.join(known[rank] for rank in ranks)}; "
+                f"`ImageEncoder` takes images. Received: {shape!r}."
+            )
+    inputs = {
+        name: keras.Input(shape, dtype=float_dtype(), name=name)
+        for name, shape in by_name.items()
+    }
+    return inputs if isinstance(shapes, dict) else inputs["observation"]
+
+
+def _parts(inputs):
+    """The inputs as a list, by sorted name."""
+    return list(inputs.values()) if isinstance(inputs, dict) else [inputs]
+
+
+def _joined(parts, name):
+    """Parts joined along the last axis."""
+    if len(parts) == 1:
+        return parts[0]
+    return layers.Concatenate(dtype=float_dtype(), name=name)(parts)
+
+
+def _mlp(x, width, hidden_width, depth, dtype):
+    """`depth` hidden layers with leaky ReLU, then a dense layer."""
+    for i in range(depth):
+        x = Dense(hidden_width, dtype=dtype, name=f"hidden_{i}")(x)
+        x = ops.leaky_relu(x, negative_slope=0.01)
+    return Dense(width, dtype=dtype, name="output")(x)
+
+
+class _Encoder(keras.Model):
+    """A functional model that its constructor's arguments describe."""
+
+    def get_config(self):
+        return dict(self._arguments)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+@register
+class IdentityEncoder(_Encoder):
+    """The observation itself, parts of a dict side by side.
+
+    (B, obs_steps, D), or several, to (B, obs_steps, sum of D), in the order
+    of their names.
+
+    Args:
+        observation_shape: (obs_steps, D) or a dict of name to such shapes.
+        name: model name.
+    """
+
+    def __init__(self, observation_shape, name="identity_encoder"):
+        inputs = _inputs(observation_shape, (2,))
+        y = layers.Identity(dtype=float_dtype(), name="condition")(
+            _joined(_parts(inputs), "observations")
+        )
+        super().__init__(inputs, y, name=name)
+        self._arguments = {
+            "observation_shape": _shapes(observation_shape),
+            "name": name,
+        }
+
+
+@register
+class MLPEncoder(_Encoder):
+    """An MLP of all steps of the observation at once.
+
+    (B, obs_steps, D), or a dict of several, to (B, obs_steps, width).
+
+    Args:
+        observation_shape: (obs_steps, D) or a dict of name to such shapes.
+        width: channels of a step of the condition.
+        hidden_width: units of the hidden layers, by default `width`.
+        depth: number of hidden layers.
+        dtype: dtype policy of the dense layers.
+        name: model name.
+    """
+
+    def __init__(
+        self,
+        observation_shape,
+        width=512,
+        hidden_width=None,
+        depth=2,
+        dtype=None,
+        name="mlp_encoder",
+    ):
+        inputs = _inputs(observation_shape, (2,))
+        parts = _parts(inputs)
+        steps = parts[0].shape[1]
+        x = _joined(
+            [layers.Flatten(dtype=float_dtype())(part) for part in parts],
+            "observations",
+        )
+        y = _mlp(x, steps * width, hidden_width or width, depth, dtype)
+        y = layers.Reshape((steps, width), dtype=dtype, name="condition")(y)
+        super().__init__(inputs, y, name=name)
+        self._arguments = {
+            "observation_shape": _shapes(observation_shape),
+            "width": width,
+            "hidden_width": hidden_width,
+            "depth": depth,
+            "dtype": dtype,
+            "name": name,
+        }
+
+
+@register
+class PerStepMLPEncoder(_Encoder):
+    """An MLP of each step of the observation on its own.
+
+    (B, obs_steps, D), or a dict of several, to (B, obs_steps, width).
+
+    Args:
+        observation_shape: (obs_steps, D) or a dict of name to such shapes.
+        width: channels of a step of the condition.
+        hidden_width: units of the hidden layers, by default `width`.
+        depth: number of hidden layers.
+        dtype: dtype policy of the dense layers.
+        name: model name.
+    """
+
+    def __init__(
+        self,
+        observation_shape,
+        width=512,
+        hidden_width=None,
+        depth=2,
+        dtype=None,
+        name="per_step_mlp_encoder",
+    ):
+        inputs = _inputs(observation_shape, (2,))
+        x = _joined(_parts(inputs), "observations")
+        y = _mlp(x, width, hidden_width or width, depth, dtype)
+        super().__init__(inputs, y, name=name)
+        self._arguments = {
+            "observation_shape": _shapes(observation_shape),
+            "width": width,
+            "hidden_width": hidden_width,
+            "depth": depth,
+            "dtype": dtype,
+            "name": name,
+        }
+
+
+@register
+class MergeSteps(layers.Layer):
+    """Steps as rows: (B, obs_steps, ...) -> (B obs_steps, ...)."""
+
+    def call(self, x):
+        return ops.reshape(x, (-1, *x.shape[2:]))
+
+    def compute_output_shape(self, input_shape):
+        return (None, *input_shape[2:])
+
+
+@register
+class SplitSteps(layers.Layer):
+    """Rows as steps: (B obs_steps, ...) -> (B, obs_steps, ...).
+
+    Args:
+        steps: obs_steps.
+    """
+
+    def __init__(self, steps, **kwargs):
+        super().__init__(**kwargs)
+        self.steps = steps
+
+    def call(self, x):
+        return ops.reshape(x, (-1, self.steps, *x.shape[1:]))
+
+    def compute_output_shape(self, input_shape):
+        return (None, self.steps, *input_shape[1:])
+
+    def get_config(self):
+        return {**super().get_config(), "steps": self.steps}
+
+
+@register
+class Crop(layers.Layer):
+    """A crop of each image: (N, H, W, C) -> (N, height, width, C).
+
+    In training at random, each image on its own and every place equally
+    likely (the published code never draws the last row and column);
+    otherwise of the centre.
+
+    Args:
+        height: rows of the crop.
+        width: columns of the crop.
+        random: whether crops are random in training.
+        seed: int or None.
+    """
+
+    def __init__(self, height, width, random=True, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.height = height
+        self.width = width
+        self.random = random
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        _, rows, columns, _ = input_shape
+        if not (0 < self.height <= rows and 0 < self.width <= columns):
+            raise ValueError(
+                f"A crop of {self.height} x {self.width} pixels does not fit "
+                f"into images of {rows} x {columns}."
+            )
+        self.built = True
+
+    def call(self, x, training=None):
+        _, rows, columns, _ = x.shape
+        spare = rows - self.height, columns - self.width
+        if not (training and self.random):
+            top, left = (s // 2 for s in spare)
+            return x[:, top : top + self.height, left : left + self.width]
+        for axis, size, room in zip(
+            (1, 2), (self.height, self.width), spare, strict=True
+        ):
+            start = keras.random.randint(
+                (ops.shape(x)[0], 1), 0, room + 1, seed=self.seed_generator
+            )
+            places = start + ops.arange(size, dtype="int32")
+            # A product with rows of the identity: `take_along_axis` wants
+            # the indices of every pixel.
+            pick = ops.one_hot(places, x.shape[axis], dtype=x.dtype)
+            equation = "nah,nhwc->nawc" if axis == 1 else "naw,nhwc->nhac"
+            x = ops.einsum(equation, pick, x)
+        return x
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "height": self.height,
+            "width": self.width,
+            "random": self.random,
+            "seed": self.seed,
+        }
+
+
+@register
+class SpatialSoftmax(layers.Layer):
+    """Where each feature map lies: (N, H, W, C) -> (N, 2 C).
+
+    The mean (column, row) under softmax(map / temperature), both from -1 at
+    the first pixel to 1 at the last; in float32. Source: arXiv 1504.00702.
+
+    Args:
+        temperature: of the softmax.
+    """
+
+    def __init__(self, temperature=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.temperature = temperature
+
+    def call(self, x):
+        dtype = x.dtype
+        _, rows, columns, channels = x.shape
+        x = ops.cast(x, float_dtype()) / self.temperature
+        weights = ops.softmax(
+            ops.reshape(x, (-1, rows * columns, channels)), axis=1
+        )
+        row, column = (
+            ops.linspace(-1.0, 1.0, n, dtype=weights.dtype)
+            if n > 1
+            else ops.zeros((1,), dtype=weights.dtype)
+            for n in (rows, columns)
+        )
+        places = ops.stack(
+            [ops.tile(column, (rows,)), ops.repeat(row, columns)], axis=-1
+        )
+        points = ops.einsum("npc,pd->ncd", weights, places)
+        return ops.cast(ops.reshape(points, (-1, 2 * channels)), dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+@register
+class BackboneNormalization(GroupNormalization):
+    """Group normalisation called as batch normalisation is."""
+
+    def call(self, x, training=None, mask=None):
+        return super().call(x)
+
+
+RESNETS = {
+    "resnet18": ("basic_block", (2, 2, 2, 2)),
+    "resnet34": ("basic_block", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck_block", (3, 4, 6, 3)),
+}
+
+
+def _resnet_config(backbone):
+    """KerasHub's arguments of a backbone by name, or as they are."""
+    if isinstance(backbone, dict):
+        return dict(backbone)
+    if backbone not in RESNETS:
+        raise ValueError(
+            f"`backbone` must be one of {', '.join(RESNETS)} or a dict of the "
+            f"arguments of KerasHub's ResNetBackbone. Received: {backbone!r}."
+        )
+    block, blocks = RESNETS[backbone]
+    return {
+        "input_conv_filters": [64],
+        "input_conv_kernel_sizes": [7],
+        "stackwise_num_filters": [64, 128, 256, 512],
+        "stackwise_num_blocks": list(blocks),
+        "stackwise_num_strides": [1, 2, 2, 2],
+        "block_type": block,
+    }
+
+
+def _resnet(backbone, image_shape, dtype):
+    """A ResNet with group in the place of batch normalisation.
+
+    Groups of 16 channels, as in diffusion policy: the statistics of a batch
+    do not go with averaged weights, nor with acting on one observation.
+    """
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ImportError(
+            "The ResNets come from KerasHub: pip install keras_flows[hub]"
+        ) from error
+    batch_norm = keras_hub.models.ResNetBackbone(
+        **_resnet_config(backbone), image_shape=image_shape, dtype=dtype
+    )
+
+    def replaced(layer):
+        if isinstance(layer, layers.BatchNormalization):
+            return BackboneNormalization(
+                layer.gamma.shape[0] // 16, 1e-5, dtype=dtype, name=layer.name
+            )
+        return type(layer).from_config(layer.get_config())
+
+    clone = keras.models.clone_model(batch_norm, clone_function=replaced)
+    return keras.Model(clone.input, clone.output, name="resnet")
+
+
+@register
+class ImageEncoder(_Encoder):
+    """Images of several cameras and vectors, each step on its own.
+
+    A dict of (B, obs_steps, H, W, C) and (B, obs_steps, D) to (B, obs_steps,
+    width). Images are scaled, cropped and go through a ResNet with group
+    normalisation; its feature maps are pooled; what all cameras give, and
+    then the vectors, in the order of their names, goes through an MLP of one
+    hidden layer.
+
+    Args:
+        observation_shape: dict of name to (obs_steps, H, W, C) or
+            (obs_steps, D).
+        width: channels of a step of the condition.
+        backbone: "resnet18", "resnet34", "resnet50" or a dict of the
+            arguments of KerasHub's `ResNetBackbone`.
+        crop_shape: None or (height, width) of crops: random in training, of
+            the centre otherwise.
+        random_crop: whether crops are random in training.
+        share_weights: whether all cameras have one backbone; they must then
+            give images of one shape.
+        pooling: "spatial_softmax" of `keypoints` maps (a 1 x 1 convolution
+            makes them), as in diffusion policy's image experiments, or
+            "average", as in arXiv 2512.01809.
+        keypoints: number of maps of the softmax.
+        pixel_scale: factor of the pixels, by default for values from 0 to
+            255.
+        dtype: dtype policy of backbone and MLP.
+        name: model name.
+
+    Example:
+
+    ```python
+    encoder = kf.networks.ImageEncoder(
+        {"camera": (2, 84, 84, 3), "gripper": (2, 3)}, crop_shape=(76, 76)
+    )
+    ```
+    """
+
+    def __init__(
+        self,
+        observation_shape,
+        width=256,
+        backbone="resnet18",
+        crop_shape=None,
+        random_crop=True,
+        share_weights=False,
+        pooling="spatial_softmax",
+        keypoints=32,
+        pixel_scale=1.0 / 255.0,
+        dtype=None,
+        name="image_encoder",
+    ):
+        if pooling not in ("spatial_softmax", "average"):
+            raise ValueError(
+                "`pooling` must be 'spatial_softmax' or 'average'. "
+                f"Received: {pooling!r}."
+            )
+        if not isinstance(observation_shape, dict):
+            raise ValueError(
+                "`observation_shape` must be a dict of name to shape. "
+                f"Received: {observation_shape!r}."
+            )
+        inputs = _inputs(observation_shape, (2, 4))
+        cameras = [k for k, x in inputs.items() if len(x.shape) == 5]
+        if not cameras:
+            raise ValueError(
+                "`observation_shape` has no image, (obs_steps, H, W, C); "
+                f"`MLPEncoder` takes vectors. Received: {observation_shape!r}."
+            )
+        shapes = {
+            k: (*(crop_shape or inputs[k].shape[2:4]), inputs[k].shape[-1])
+            for k in cameras
+        }
+        if share_weights and len(set(shapes.values())) > 1:
+            raise ValueError(
+                "`share_weights` needs images of one shape. "
+                f"Received: {shapes}."
+            )
+
+        def features(camera, suffix):
+            """The ResNet and the pooling of a camera, as a model."""
+            name = f"backbone{suffix}"
+            # Paths that tell the cameras' weights apart.
+            with keras.name_scope(name):
+                images = keras.Input(shapes[camera], dtype=float_dtype())
+                h = _resnet(backbone, shapes[camera], dtype)(images)
+                if pooling == "average":
+                    h = layers.GlobalAveragePooling2D(dtype=dtype)(h)
+                else:
+                    h = layers.Conv2D(keypoints, 1, dtype=dtype, name="maps")(h)
+                    h = SpatialSoftmax(dtype=dtype, name="keypoints")(h)
+            return keras.Model(images, h, name=name)
+
+        shared = features(cameras[0], "") if share_weights else None
+        parts = []
+        for camera in cameras:
+            x = MergeSteps(dtype=float_dtype(), name=f"{camera}_rows")(
+                inputs[camera]
+            )
+            if crop_shape is not None:
+                x = Crop(
+                    *crop_shape,
+                    random_crop,
+                    dtype=float_dtype(),
+                    name=f"{camera}_crop",
+                )(x)
+            x = layers.Rescaling(
+                pixel_scale, dtype=float_dtype(), name=f"{camera}_scale"
+            )(x)
+            h = (shared or features(camera, f"_{camera}"))(x)
+            steps = inputs[camera].shape[1]
+            parts.append(
+                SplitSteps(steps, dtype=float_dtype(), name=f"{camera}_steps")(
+                    h
+                )
+            )
+        parts += [x for k, x in inputs.items() if k not in cameras]
+        y = _mlp(_joined(parts, "features"), width, width, 1, dtype)
+        super().__init__(inputs, y, name=name)
+        self._arguments = {
+            "observation_shape": _shapes(observation_shape),
+            "width": width,
+            "backbone": backbone,
+            "crop_shape": None if crop_shape is None else tuple(crop_shape),
+            "random_crop": random_crop,
+            "share_weights": share_weights,
+            "pooling": pooling,
+            "keypoints": keypoints,
+            "pixel_scale": pixel_scale,
+            "dtype": dtype,
+            "name": name,
+        }
