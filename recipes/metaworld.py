@@ -19,6 +19,7 @@ Writes to --out: config.json, results.json, table.md, success.png and each
 run's preset; with --gif an episode of each.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -185,13 +186,19 @@ def measure(policy, envs, objective):
     return found, time.time() - start
 
 
-def run(task, objective, seed, envs, out):
-    """Demonstrations, training and evaluation; the entry of the results."""
+@functools.lru_cache(1)
+def demonstrations(task, seed):
+    """The episodes of a seed, and the seconds they took."""
     start = time.time()
     episodes = robots.demonstrations(
         task, FLAGS.demonstrations, seed, FLAGS.noise, MAX_STEPS
     )
-    demonstration_seconds = time.time() - start
+    return episodes, time.time() - start
+
+
+def run(task, objective, seed, envs, out):
+    """Demonstrations, training and evaluation; the entry of the results."""
+    episodes, demonstration_seconds = demonstrations(task, seed)
     windows = robots.Windows(
         episodes, HORIZON, OBS_STEPS, ACT_STEPS, FLAGS.batch_size,
         repeat=True, seed=seed,
