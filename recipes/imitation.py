@@ -96,9 +96,13 @@ def encoder(observation, width):
     Args:
         observation: an array (T, D), or a dict of such, for its shape.
     """
-    inputs = keras.tree.map_structure(
-        lambda a: keras.Input((OBS_STEPS, a.shape[-1])), observation
-    )
+    if isinstance(observation, dict):
+        inputs = {
+            key: keras.Input((OBS_STEPS, value.shape[-1]), name=key)
+            for key, value in observation.items()
+        }
+    else:
+        inputs = keras.Input((OBS_STEPS, observation.shape[-1]))
     h = [keras.layers.Flatten()(i) for i in keras.tree.flatten(inputs)]
     h = keras.layers.Concatenate()(h) if len(h) > 1 else h[0]
     for _ in range(2):
