@@ -228,18 +228,13 @@ class PolicyDiT(keras.Model):
                 f"num_heads={num_heads}."
             )
         inputs = chunk_inputs(action_dim, horizon, condition_shape, two_times)
-        c = Dense(
-            width,
-            activation=_gelu,
-            dtype=float_dtype(),
-            name="condition_in",
-        )(flat_condition(inputs))
-        c = Dense(width, dtype=float_dtype(), name="condition_out")(c)
-        c = c + embedded_times(inputs, width)
-        x = Dense(action_dim, activation=_gelu, dtype=dtype, name="action_in")(
-            inputs["x"]
+        c = Dense(width, dtype=float_dtype(), name="condition_in")(
+            flat_condition(inputs)
         )
-        x = Dense(width, dtype=dtype, name="action_out")(x)
+        c = Dense(width, dtype=float_dtype(), name="condition_out")(_gelu(c))
+        c = c + embedded_times(inputs, width)
+        x = Dense(action_dim, dtype=dtype, name="action_in")(inputs["x"])
+        x = Dense(width, dtype=dtype, name="action_out")(_gelu(x))
         x = LearnedPositions("glorot_uniform", dtype=dtype, name="positions")(x)
         encoded = c
         for i in range(depth):
