@@ -105,17 +105,6 @@ def network(name, two_times):
     return kf.networks.PolicyRNN(*shape)
 
 
-def encoder():
-    """The published MLP encoder: (OBS_STEPS, 21) to (OBS_STEPS, WIDTH)."""
-    inputs = keras.Input((OBS_STEPS, robots.OBSERVATION_DIM))
-    h = keras.layers.Flatten()(inputs)
-    for _ in range(2):
-        h = keras.layers.Dense(WIDTH)(h)
-        h = keras.layers.LeakyReLU(0.01)(h)
-    h = keras.layers.Dense(OBS_STEPS * WIDTH)(h)
-    return keras.Model(inputs, keras.layers.Reshape((OBS_STEPS, WIDTH))(h))
-
-
 def build(objective, seed):
     """The policy of one objective, and its name without the form."""
     keras.utils.set_random_seed(seed)
@@ -129,7 +118,7 @@ def build(objective, seed):
     )
     return kf.policies.Policy(
         interface,
-        encoder(),
+        kf.networks.MLPEncoder((OBS_STEPS, robots.OBSERVATION_DIM), WIDTH),
         # What moves less than a millimetre is noise of the simulator.
         observation_normalizer=kf.networks.MinMax(floor=5e-4),
         act_steps=ACT_STEPS,

@@ -107,7 +107,8 @@ def train_on_jax(layout):
         env={
             **os.environ,
             "KERAS_BACKEND": "jax",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+            "XLA_FLAGS": os.environ["XLA_FLAGS"]
+            + f" --xla_force_host_platform_device_count={count}",
         },
         capture_output=True,
         text=True,
