@@ -92,6 +92,117 @@ def test_evaluation_drops_no_label():
     )
 
 
+# The scale as an input of the network.
+
+
+def with_input(**kwargs):
+    network = kf.networks.DiT(
+        (4, 4, 1), 2, 16, 1, 2, two_times=True, num_classes=3, guidance=True
+    )
+    rng = np.random.default_rng(0)
+    for v in network.trainable_variables:
+        v.assign(0.3 * rng.standard_normal(v.shape))
+    return kf.MeanFlowInterface(
+        network, ema=None, seed=0, guidance_range=(1.0, 4.0), **kwargs
+    )
+
+
+def images(rows=8):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((rows, 4, 4, 1)).astype("float32")
+    return (
+        ops.convert_to_tensor(x),
+        ops.convert_to_tensor((np.arange(rows) % 3).astype("int32")),
+    )
+
+
+def test_each_row_is_guided_by_its_own_scale():
+    """v = omega v + (1 - omega) u(null), of networks called by hand."""
+    m = with_input()
+    x, y = images()
+    rng = np.random.default_rng(2)
+    n = ops.convert_to_tensor(rng.standard_normal(x.shape).astype("float32"))
+    t = ops.full((8,), 0.4)
+    omega = np.linspace(1.0, 4.0, 8).astype("float32")
+    condition = {"label": y, "guidance": ops.convert_to_tensor(omega)}
+    v, _, _ = m.insta_velocity(x, n, t, y=condition)
+    null = m.network(
+        {
+            "x": m.sample_x_t(x, n, t),
+            "t": t,
+            "r": t,
+            "condition": ops.full((8,), 3, dtype="int32"),
+            "guidance": ops.convert_to_tensor(omega),
+        }
+    )
+    w = omega[:, None, None, None]
+    plain = ops.convert_to_numpy(n - x)
+    expected = w * plain + (1 - w) * ops.convert_to_numpy(null)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(v), expected, rtol=1e-4, atol=1e-5
+    )
+    assert np.abs(expected - plain)[1:].max() > 0.1
+
+
+def test_generate_hands_the_scale_to_the_network():
+    m = with_input()
+    x, y = images()
+    noise = ops.convert_to_numpy(x)
+    made = m.generate(condition=y, noise=noise, guidance_scale=2.5)
+    one, zero = ops.ones((8,)), ops.zeros((8,))
+    u = m.network(
+        {
+            "x": x, "t": one, "r": zero, "condition": y,
+            "guidance": 2.5 * one,
+        }
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(made), noise - ops.convert_to_numpy(u),
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+    other = m.generate(condition=y, noise=noise)
+    assert np.abs(ops.convert_to_numpy(made - other)).max() > 1e-2
+    with pytest.raises(ValueError, match="1.0 to 4.0.*Received: 5.0"):
+        m.generate(condition=y, noise=noise, guidance_scale=5.0)
+
+
+def test_scales_follow_their_law_and_train():
+    m = with_input(guidance_power=2.0)
+    omega = ops.convert_to_numpy(m.sample_guidance((20_000,)))
+    assert omega.min() >= 1.0 and omega.max() <= 4.0
+    # Density c / omega^2 with c = 4 / 3: the mean is c ln 4, E omega^2 = 3 c.
+    mean = 4 / 3 * np.log(4.0)
+    error = (4.0 - mean**2) ** 0.5 / 20_000**0.5
+    assert abs(omega.mean() - mean) < 4 * error
+    flat = with_input()
+    log = np.log(ops.convert_to_numpy(flat.sample_guidance((20_000,))))
+    assert abs(log.mean() - np.log(4) / 2) < 4 * np.log(4) / 12**0.5 / 141
+    m.compile("adam")
+    x, y = images()
+    before = m.network.get_layer("guidance_embedding").get_weights()[0].copy()
+    logs = m.train_on_batch(
+        ops.convert_to_numpy(x), ops.convert_to_numpy(y), return_dict=True
+    )
+    assert np.isfinite(float(logs["loss"]))
+    after = m.network.get_layer("guidance_embedding").get_weights()[0]
+    assert np.abs(after - before).max() > 0
+    copy = type(m).from_config(m.get_config())
+    assert copy.guidance_range == (1.0, 4.0) and copy.guidance_power == 2.0
+
+
+def test_scale_and_network_must_agree():
+    plain = kf.networks.MLP(2, 8, 1, two_times=True, num_classes=3)
+    with pytest.raises(ValueError, match="network without it"):
+        kf.MeanFlowInterface(plain, guidance_range=(1.0, 4.0))
+    network = with_input().network
+    with pytest.raises(ValueError, match="network with it"):
+        kf.MeanFlowInterface(network)
+    with pytest.raises(ValueError, match="0 < low < high"):
+        kf.MeanFlowInterface(network, guidance_range=(2.0, 1.0))
+    with pytest.raises(ValueError, match="'guidance' with kf.MeanFlow"):
+        kf.SiTInterface(network)
+
+
 def test_unknown_tangent_is_named():
     m = model(objective_args={"tangent": "teacher"})
     with pytest.raises(ValueError, match="`tangent`.*'teacher'"):

@@ -124,12 +124,15 @@ class Exportable:
         """serve(inputs) -> samples, for tracing."""
         sampler = settings["sampler"]
         network = self.inference_network(use_ema)
-        scale = settings["guidance_scale"]
 
         def serve(inputs):
             from keras_flows.samplers.base import batch_of
 
-            condition = inputs.get("condition")
+            condition, scale = self.absorb_guidance(
+                inputs.get("condition"),
+                settings["guidance_scale"],
+                ops.shape(inputs["noise"])[0],
+            )
             negative = self._negative(condition, None, scale, None)
             bound = self.predictor(
                 network,

@@ -15,7 +15,7 @@ def _dtype(x):
     return None if dtype is None else keras.backend.standardize_dtype(dtype)
 
 
-def check_network(network, needs_r, what):
+def check_network(network, needs_r, what, guidance=False):
     """A Keras model whose inputs fit the objective.
 
     Keys are compared by name, since a functional model takes an extra key
@@ -58,11 +58,12 @@ def check_network(network, needs_r, what):
                 else "."
             )
         )
-    unknown = names - {"x", "t", "r", "condition", "guidance"}
-    if unknown:
+    known = {"x", "t", "r", "condition"} | ({"guidance"} if guidance else set())
+    if names - known:
         raise ValueError(
-            f"`network` ('{network.name}') takes {sorted(unknown)}, which "
-            "nothing provides. Known inputs: x, t, r, condition, guidance."
+            f"`network` ('{network.name}') takes {sorted(names - known)}, "
+            f"which nothing provides. Known inputs: {', '.join(sorted(known))}"
+            "; 'guidance' with kf.MeanFlowInterface."
         )
 
 

@@ -138,6 +138,9 @@ class Generation:
         negative_condition = _as_array(negative_condition)
         num_samples = self._count(num_samples, condition, noise)
         condition = self._rows_of(condition, num_samples, "condition")
+        condition, guidance_scale = self.absorb_guidance(
+            condition, guidance_scale, num_samples
+        )
         guide = self._guide(guidance_model, guidance_scale, use_ema)
         negative = self._negative(
             condition, negative_condition, guidance_scale, num_samples, guide
@@ -234,6 +237,10 @@ class Generation:
             return step
 
         return bind
+
+    def absorb_guidance(self, condition, scale, rows):
+        """(condition, scale of guidance) that sampling uses."""
+        return condition, scale
 
     def _count(self, num_samples, condition, noise):
         counts = {}

@@ -64,6 +64,8 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
     """
 
     latents_of = None
+    # Whether the network may take the scale of guidance as an input.
+    takes_guidance = False
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             network,
             self.objective.needs_r,
             f"objective '{self.objective.name}'",
+            self.takes_guidance,
         )
         for argument, value in (("n_sigma", n_sigma), ("x_sigma", x_sigma)):
             if not value > 0:
@@ -174,8 +177,8 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             bcast(self.c_out(t), x_t) * output
         )
 
-    def raw(self, x_t, t, r=None, *, condition=None, network=None,
-            training=False):  # fmt: skip
+    def raw(self, x_t, t, r=None, *, condition=None, guidance=None,
+            network=None, training=False):  # fmt: skip
         """The network's own output; the only place that calls it."""
         network = self.network if network is None else network
         checks.check_data(x_t, self.sample_shape, "x_t")
@@ -191,6 +194,8 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             inputs["condition"] = keras.tree.map_structure(
                 ops.convert_to_tensor, condition
             )
+        if guidance is not None:
+            inputs["guidance"] = guidance
         if self.tap is not None and network is self.network:
             output = self.tap(inputs, training=training)
         else:

@@ -1,9 +1,12 @@
 """MeanFlow: one-step generation from the average velocity."""
 
 from keras import ops
+from keras import tree
 
 from keras_flows.interfaces.flow_map import TimePairs
 from keras_flows.interfaces.sit import SiTInterface
+from keras_flows.networks import input_names
+from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
 
@@ -23,6 +26,11 @@ class MeanFlowInterface(TimePairs, SiTInterface):
     the unguided v. The published code defaults to kappa = 0.5, which at
     omega = 1 is a scale of 2; here 1.0 is off, with kappa = 0.
 
+    A network with an input `guidance` learns all scales at once (improved
+    MeanFlow, arXiv 2512.02012): omega is drawn for each example from
+    `guidance_range`, with a density falling as omega^(-guidance_power), and
+    `generate(guidance_scale=omega)` chooses it, still in one call.
+
     Args:
         network: takes `r`; see `Interface`.
         train_time_dist_type, t_mu, t_sigma: default logit-normal(-0.4, 1).
@@ -31,6 +39,9 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         guidance_mixture_ratio: kappa, below 1.
         guidance_t_min: lowest guided t.
         guidance_t_max: highest guided t.
+        guidance_range: (low, high), the scales that a network with an input
+            `guidance` learns; None for one without.
+        guidance_power: how their density falls.
         norm_eps: eps of the adaptive weight.
         norm_power: p of the adaptive weight; 0 is the plain loss.
         fm_portion: share of rows with r = t.
@@ -39,6 +50,8 @@ class MeanFlowInterface(TimePairs, SiTInterface):
             (arXiv 2512.02012); see `objectives.mean_flow`.
         ema, max_skipped_steps, seed, name: see `Interface`.
     """
+
+    takes_guidance = True
 
     def __init__(
         self,
@@ -60,6 +73,8 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         t_shift_base=4096,
         *,
         objective="mean_flow",
+        guidance_range=None,
+        guidance_power=1.0,
         **kwargs,
     ):
         super().__init__(
@@ -85,7 +100,12 @@ class MeanFlowInterface(TimePairs, SiTInterface):
                 "`guidance_mixture_ratio` must lie in [0, 1). "
                 f"Received: {guidance_mixture_ratio!r}."
             )
-        self._guided = guidance_scale != 1.0 or guidance_mixture_ratio != 0.0
+        self._set_range(guidance_range, guidance_power, guidance_scale)
+        self._guided = (
+            guidance_scale != 1.0
+            or guidance_mixture_ratio != 0.0
+            or guidance_range is not None
+        )
         if self._guided and self.null_label is None:
             raise ValueError(
                 "Guidance in training needs a network with a null label: "
@@ -100,6 +120,66 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         self.norm_eps = norm_eps
         self.norm_power = norm_power
         self.fm_portion = fm_portion
+
+    def _set_range(self, guidance_range, guidance_power, guidance_scale):
+        takes = "guidance" in (input_names(self.network) or ())
+        if takes != (guidance_range is not None):
+            raise ValueError(
+                "`guidance_range` and a network with the input 'guidance' "
+                "(DiT(..., guidance=True)) go together. Received: "
+                f"{guidance_range} and a network "
+                + ("with it." if takes else "without it.")
+            )
+        if guidance_range is not None:
+            low, high = guidance_range
+            if not 0.0 < low < high or guidance_scale != 1.0:
+                raise ValueError(
+                    "`guidance_range` must be (low, high) with 0 < low < "
+                    "high, in the place of a `guidance_scale`. Received: "
+                    f"{guidance_range} and {guidance_scale}."
+                )
+            guidance_range = (float(low), float(high))
+        self.guidance_range = guidance_range
+        self.guidance_power = guidance_power
+
+    def sample_guidance(self, shape):
+        """omega of density omega^(-guidance_power) on `guidance_range`."""
+        low, high = self.guidance_range
+        u, p = self.sample_uniform(shape), 1.0 - self.guidance_power
+        if p == 0.0:
+            return low * ops.power(high / low, u)
+        return ops.power(low**p + u * (high**p - low**p), 1.0 / p)
+
+    def raw(self, x_t, t, r=None, *, condition=None, network=None,
+            training=False):  # fmt: skip
+        """As `Interface.raw`; a condition may hold the guidance scale.
+
+        `{"label": (B,), "guidance": (B,)}`; labels alone mean a scale of 1.
+        """
+        if self.guidance_range is None:
+            return super().raw(
+                x_t, t, r, condition=condition, network=network,
+                training=training,
+            )  # fmt: skip
+        if not isinstance(condition, dict):
+            condition = {"label": condition, "guidance": ops.ones_like(t)}
+        return super().raw(
+            x_t, t, r, condition=condition["label"],
+            guidance=condition["guidance"], network=network, training=training,
+        )  # fmt: skip
+
+    def absorb_guidance(self, condition, scale, rows):
+        """The scale goes into the network, where it takes one."""
+        if self.guidance_range is None:
+            return super().absorb_guidance(condition, scale, rows)
+        low, high = self.guidance_range
+        if not min(low, 1.0) <= scale <= high:
+            raise ValueError(
+                "`guidance_scale` must lie in the trained `guidance_range`, "
+                f"{low} to {high} (1.0 is off). Received: {scale}."
+            )
+        guidance = ops.full((rows,), scale, dtype=float_dtype())
+        return {"label": condition, "guidance": guidance}, 1.0
 
     @property
     def diagonal_portion(self):
@@ -116,7 +196,8 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         Args:
             x, n: data and noise, (B, ...).
             t: (B,).
-            y: labels, (B,), or None.
+            y: labels, (B,), or None; with the scale as the network's input
+                {"label": (B,), "guidance": (B,)}.
             neg_y: null labels, (B,), or None for the network's own.
 
         Returns:
@@ -125,14 +206,21 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         v = self.interpolant.velocity(x, n, t)
         if y is None or not self._guided:
             return v, y, neg_y
+        label = y["label"] if isinstance(y, dict) else y
         if neg_y is None:
-            neg_y = ops.full_like(y, self.null_label)
+            neg_y = ops.full_like(label, self.null_label)
         x_t = self.sample_x_t(x, n, t)
         omega, kappa = self.guidance_scale, self.guidance_mixture_ratio
+        null = neg_y
+        if isinstance(y, dict):
+            omega = self.bcast_right(y["guidance"], v)
+            null = {"label": neg_y, "guidance": y["guidance"]}
         both = self.pred(
             ops.concatenate([x_t, x_t]),
             ops.concatenate([t, t]),
-            condition=ops.concatenate([neg_y, y]),
+            condition=tree.map_structure(
+                lambda a, b: ops.concatenate([a, b]), null, y
+            ),
         )
         u_null, u_cond = ops.split(ops.stop_gradient(both), 2)
         guided = omega * v + (1.0 - omega - kappa) * u_null + kappa * u_cond
@@ -153,6 +241,9 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         """
         if y is None or self.null_label is None or self.cond_drop_ratio == 0:
             return v, y
+        if isinstance(y, dict):
+            v, label = self.cond_drop(x, n, v, y["label"], neg_y)
+            return v, {**y, "label": label}
         if neg_y is None:
             neg_y = ops.full_like(y, self.null_label)
         drop = self.sample_uniform(ops.shape(y)) < self.cond_drop_ratio
@@ -164,6 +255,9 @@ class MeanFlowInterface(TimePairs, SiTInterface):
 
     def training_velocity(self, x, n, t, condition, training=True):
         """(v, condition) after guidance and, in training, label dropping."""
+        if self.guidance_range is not None:
+            guidance = self.sample_guidance(ops.shape(t))
+            condition = {"label": condition, "guidance": guidance}
         v, y, neg_y = self.insta_velocity(x, n, t, y=condition)
         return self.cond_drop(x, n, v, y, neg_y) if training else (v, y)
 
@@ -178,6 +272,8 @@ class MeanFlowInterface(TimePairs, SiTInterface):
             "guidance_mixture_ratio": self.guidance_mixture_ratio,
             "guidance_t_min": self.guidance_t_min,
             "guidance_t_max": self.guidance_t_max,
+            "guidance_range": self.guidance_range,
+            "guidance_power": self.guidance_power,
             "norm_eps": self.norm_eps,
             "norm_power": self.norm_power,
             "fm_portion": self.fm_portion,

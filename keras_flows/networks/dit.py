@@ -253,7 +253,7 @@ def patch_grid(image_shape, patch_size):
     return height // patch_size, width // patch_size
 
 
-def image_inputs(image_shape, two_times, num_classes):
+def image_inputs(image_shape, two_times, num_classes, guidance=False):
     """The dict of inputs of a network for images."""
     inputs = {
         "x": keras.Input(tuple(image_shape), dtype=float_dtype(), name="x"),
@@ -263,14 +263,20 @@ def image_inputs(image_shape, two_times, num_classes):
         inputs["r"] = keras.Input((), dtype=float_dtype(), name="r")
     if num_classes is not None:
         inputs["condition"] = keras.Input((), dtype="int32", name="condition")
+    if guidance:
+        inputs["guidance"] = keras.Input(
+            (), dtype=float_dtype(), name="guidance"
+        )
     return inputs
 
 
 def embedded_times(inputs, embedding):
-    """embedding("t_embedding")(t), and that of t - r added where r is."""
+    """embedding("t_embedding")(t), added where they are: t - r, guidance."""
     c = embedding(name="t_embedding")(inputs["t"])
     if "r" in inputs:
         c = c + embedding(name="interval_embedding")(inputs["t"] - inputs["r"])
+    if "guidance" in inputs:
+        c = c + embedding(name="guidance_embedding")(inputs["guidance"])
     return c
 
 
@@ -289,7 +295,7 @@ def with_label(c, inputs, num_classes):
 
 def image_transformer(
     image_shape, patch_size, width, blocks, final, num_heads, two_times,
-    num_classes, learn_sigma, dtype,
+    num_classes, learn_sigma, dtype, guidance=False,
 ):  # fmt: skip
     """(inputs, outputs) of a DiT: what its blocks have around them.
 
@@ -306,7 +312,7 @@ def image_transformer(
             "`width` must be a multiple of `num_heads` and of 4. "
             f"Received: width={width}, num_heads={num_heads}."
         )
-    inputs = image_inputs(image_shape, two_times, num_classes)
+    inputs = image_inputs(image_shape, two_times, num_classes, guidance)
     c = embedded_times(inputs, functools.partial(TimestepEmbedding, width))
     c = with_label(c, inputs, num_classes)
     x = Patchify(patch_size, dtype=dtype, name="patchify")(inputs["x"])
@@ -345,6 +351,8 @@ class DiT(keras.Model):
             DiT's and SiT's published weights have and SiT drops, as here.
         remat: whether the blocks' activations are computed again in the
             backward pass.
+        guidance: whether the network takes `guidance` (B,), the scale of
+            guidance to act at; see `MeanFlowInterface`.
         dtype: dtype policy of the blocks; times are embedded in float32.
         name: model name.
 
@@ -376,6 +384,7 @@ class DiT(keras.Model):
         num_classes=None,
         learn_sigma=False,
         remat=False,
+        guidance=False,
         dtype=None,
         name="dit",
     ):
@@ -395,6 +404,7 @@ class DiT(keras.Model):
             num_classes,
             learn_sigma,
             dtype,
+            guidance,
         )
         super().__init__(inputs, outputs, name=name)
         self.null_label = num_classes
@@ -409,6 +419,7 @@ class DiT(keras.Model):
             "num_classes": num_classes,
             "learn_sigma": learn_sigma,
             "remat": remat,
+            "guidance": guidance,
             "dtype": dtype,
             "name": name,
         }
