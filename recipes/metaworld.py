@@ -152,6 +152,20 @@ def train(policy, windows):
     return time.time() - start
 
 
+def slim(policy):
+    """A policy with the averaged weights alone, half as large."""
+    config = policy.get_config()
+    config["interface"]["config"]["ema"] = []
+    copy = kf.policies.Policy.from_config(config)
+    for new, old in zip(
+        copy.acting_layers(False), policy.acting_layers(True), strict=True
+    ):
+        for target, source in zip(new.variables, old.variables, strict=True):
+            target.assign(source)
+    copy.adapted.assign(1)
+    return copy
+
+
 def sweeps(objective):
     """{steps: options of `predict_chunk`} to measure an objective at."""
     name = objective.partition(":")[0]
@@ -196,7 +210,16 @@ def run(task, objective, seed, envs, out):
     training_seconds = train(policy, windows)
     success, evaluation_seconds = measure(policy, envs, objective)
     folder = out / "presets" / f"{task}_{objective.replace(':', '_')}_{seed}"
-    policy.save_to_preset(folder, metadata={"task": task, "success": success})
+    slim(policy).save_to_preset(
+        folder,
+        metadata={
+            "task": task,
+            "objective": objective,
+            "demonstrations": FLAGS.demonstrations,
+            "seed": seed,
+            "success": success,
+        },
+    )
     if FLAGS.gif:
         kf.policies.record(
             policy, envs[0], robots.EVALUATION_START, folder / "episode.gif"

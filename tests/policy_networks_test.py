@@ -99,7 +99,6 @@ def randomize(network, seed=0):
 
 
 def batch(rows=4):
-    # Not the seed of the noise in `check_jvp`: v would vanish.
     rng = np.random.default_rng(3)
     return tuple(
         rng.standard_normal((rows, *shape)).astype("float32")

@@ -732,6 +732,21 @@ def test_a_policy_learns_to_reach():
     assert trained.rate >= 0.8
 
 
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name, task", [("mip_shelf_place", "shelf-place-v3")]
+)
+def test_shipped_policies_act(name, task):
+    """On 20 start states; at a rate of 0.9, 13 or fewer come once in 500."""
+    pytest.importorskip("metaworld")
+    policy = kf.policies.Policy.from_preset(name)
+    envs = [robots.make_env(task) for _ in range(5)]
+    starts = robots.EVALUATION_START + np.arange(20)
+    found = kf.policies.evaluate(policy, envs, starts, max_steps=240)
+    assert found.success.sum() >= 14
+
+
 # Saving and export.
 
 

@@ -18,6 +18,10 @@ from keras_flows.ops import value_and_gradients
 SUSPECTS = ("LayerNormalization", "BatchNormalization")
 
 
+# Not one a user draws data from: noise equal to the data has no velocity.
+_SEED = 250518825
+
+
 def _step():
     # Small beside 1 / 100, the largest frequency of `TimeFeatures`.
     return 1e-4 if keras.config.floatx() == "float64" else 2e-3
@@ -81,7 +85,7 @@ def _leaves(network):
 
 def _faults(network, tolerance):
     """{layer name: errors} of the layers that fail on their own."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(_SEED)
     faults = {}
     for layer in _leaves(network):
         try:
@@ -146,7 +150,7 @@ def check_jvp(model, batch, tolerance=0.02):
     """
     x, condition, _ = model.unpack(batch)
     x = ops.convert_to_tensor(x, dtype=float_dtype())
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(_SEED)
     n = ops.convert_to_tensor(rng.standard_normal(x.shape), dtype=x.dtype)
     path = model.interpolant
     # Away from the ends, where the differences would leave the time range.

@@ -423,12 +423,12 @@ class Policy(InterfaceWrapper):
         key = (repr(settings[0]), *settings[1:])
         if key not in self._chunks:
             function = self._acting(settings)
-            networks = self._acting_networks(settings[3])
+            networks = self.acting_layers(settings[3])
             variables = [v for layer in networks for v in layer.variables]
             self._chunks[key] = compiled(function, variables)
         return self._chunks[key]
 
-    def _acting_networks(self, use_ema):
+    def acting_layers(self, use_ema):
         """Everything whose weights acting needs: encoder, network, ..."""
         network = self.inference_network(use_ema)
         encoder = self.encoder
@@ -444,7 +444,7 @@ class Policy(InterfaceWrapper):
     def _acting(self, settings):
         """act(inputs) -> chunks, with all sampling steps in it."""
         sampler, num_steps, start, use_ema = settings
-        encoder, network = self._acting_networks(use_ema)[:2]
+        encoder, network = self.acting_layers(use_ema)[:2]
 
         def act(inputs):
             condition = self.encode(inputs["observation"], encoder)
@@ -569,7 +569,7 @@ class Policy(InterfaceWrapper):
         return {**signature, "noise": noise}
 
     def _export_layers(self, use_ema):
-        return self._acting_networks(use_ema)
+        return self.acting_layers(use_ema)
 
     def _split_inputs(self, inputs):
         """The flat inputs of the file as those of `_acting`."""
