@@ -387,6 +387,10 @@ class ExactNetwork(keras.Model):
         x, t, r = (inputs[key] for key in ("x", "t", "r"))
         delta = ops.convert_to_tensor(self.delta)
         if len(delta.shape):
+            # A row keeps its delta where an objective calls with the batch
+            # twice over.
+            if x.shape[0] > delta.shape[0]:
+                delta = ops.concatenate([delta, delta])
             delta = delta[: x.shape[0]]
         perturbation = delta * (x + 1.0)
         t, r = ops.expand_dims(t, -1), ops.expand_dims(r, -1)

@@ -734,9 +734,7 @@ def test_a_policy_learns_to_reach():
 
 @pytest.mark.slow
 @pytest.mark.once
-@pytest.mark.parametrize(
-    "name, task", [("mip_shelf_place", "shelf-place-v3")]
-)
+@pytest.mark.parametrize("name, task", [("mip_shelf_place", "shelf-place-v3")])
 def test_shipped_policies_act(name, task):
     """On 20 start states; at a rate of 0.9, 13 or fewer come once in 500."""
     pytest.importorskip("metaworld")
