@@ -806,3 +806,52 @@ def test_saved_model_equals_the_policy(kind, tmp_path):
     assert "WORST" in result.stdout, result.stderr[-2000:]
     # Actions of size 100: 1e-5 of that.
     assert float(result.stdout.split()[-1]) < 1e-3
+
+
+class Served:
+    """A policy's SavedModel in the place of the policy, in closed loop."""
+
+    def __init__(self, policy, folder):
+        import tensorflow as tf
+
+        self.tf, self.seen = tf, []
+        # The endpoint dies with the object it came from.
+        self.loaded = tf.saved_model.load(str(folder))
+        self.serve = self.loaded.signatures["serve"]
+        for name in ("obs_steps", "horizon", "act_steps", "observation_rank"):
+            setattr(self, name, getattr(policy, name))
+        self.noise = (policy.horizon, policy.action_dim)
+
+    def predict_chunk(self, history, seed=None):
+        self.seen.append(history)
+        noise = self.tf.zeros((len(history), *self.noise))
+        observation = self.tf.constant(history, "float32")
+        (chunk,) = self.serve(observation=observation, noise=noise).values()
+        return chunk.numpy()
+
+    def reset(self, **options):
+        self.control = kf.policies.Controller(self, **options)
+
+    def select_action(self, observation):
+        return self.control(observation)
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_saved_model_acts_as_the_policy(tmp_path):
+    """The same chunks on whole episodes, and so the same successes."""
+    pytest.importorskip("metaworld")
+    policy = kf.policies.Policy.from_preset("mip_shelf_place")
+    policy.export(tmp_path / "policy", verbose=False)
+    served = Served(policy, tmp_path / "policy")
+    envs = [robots.make_env("shelf-place-v3") for _ in range(5)]
+    starts = robots.EVALUATION_START + np.arange(5)
+    theirs = kf.policies.evaluate(served, envs, starts)
+    ours = kf.policies.evaluate(policy, envs, starts)
+    for history in list(served.seen):
+        np.testing.assert_allclose(
+            policy.predict_chunk(history),
+            served.predict_chunk(history),
+            atol=1e-5,
+        )
+    assert abs(int(theirs.success.sum()) - int(ours.success.sum())) <= 1
