@@ -352,6 +352,12 @@ def test_policy_fits_and_acts(objective):
         policy.compile(keras.optimizers.Adam(1e-2))
         policy.fit(source, steps_per_epoch=2)
     policy.adapt(source)
+    with pytest.raises(ValueError, match="list of episodes"):
+        policy.fit(episodes())
+    actions, observations, _ = source[0]
+    observations[3, 0, 1] = np.nan
+    with pytest.raises(ValueError, match="`observation` holds NaN.*row 3"):
+        policy.fit(actions, observations)
     history = policy.fit(source, steps_per_epoch=8, epochs=3, verbose=0)
     losses = history.history["loss"]
     assert losses[-1] < losses[0]
@@ -419,6 +425,33 @@ def dict_episodes():
             "object": episode["observation"],
         }
     return data
+
+
+@pytest.mark.once
+def test_adapt_to_windows_is_adapt_to_episodes():
+    """Each step counts once, as images of bytes do, in [-1, 1]."""
+    data = dict_episodes()
+    rng = np.random.default_rng(0)
+    for episode in data:
+        length = len(episode["action"])
+        episode["observation"]["arm"] = rng.integers(
+            0, 256, (length, 3), dtype="uint8"
+        )
+    policies = []
+    for source in (windows(data), data):
+        policy = make_policy(
+            encoder=encoder_of_two(), observation_normalizer="mean_std"
+        )
+        policy.adapt(source)
+        policies.append(policy)
+    ours, theirs = (p.observation_normalizers["arm"] for p in policies)
+    pixels = np.concatenate([e["observation"]["arm"] for e in data])
+    for normalizer in (ours, theirs):
+        np.testing.assert_allclose(
+            normalizer.offset.numpy(), (pixels / 127.5 - 1).mean(0), atol=1e-6
+        )
+    action = policies[0].action_normalizer
+    np.testing.assert_allclose(action.offset.numpy(), [56.0, 40.5])
 
 
 def test_the_encoder_trains_and_is_averaged():

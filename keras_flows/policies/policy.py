@@ -17,6 +17,7 @@ from keras_flows.datasets.robots import action_representation
 from keras_flows.datasets.robots import as_floats
 from keras_flows.datasets.robots import poses
 from keras_flows.datasets.robots.actions import REPRESENTATIONS
+from keras_flows.datasets.robots.windows import in_parts
 from keras_flows.interfaces import InterfaceWrapper
 from keras_flows.interfaces import checks
 from keras_flows.networks import normalizers
@@ -200,22 +201,17 @@ class Policy(InterfaceWrapper):
             windows: `datasets.Windows`, or a list of episodes.
         """
         if isinstance(windows, (list, tuple)):
-            actions = [episode["action"] for episode in windows]
+            actions = (episode["action"] for episode in windows)
             observations = [episode["observation"] for episode in windows]
         else:
-            # Chunk by chunk: a change of representation acts on chunks.
-            numbers = np.array_split(
-                np.arange(windows.num_windows),
-                -(-windows.num_windows // windows.batch_size),
-            )
-            batches = [windows.gather(part) for part in numbers]
-            actions = [batch[0] for batch in batches]
-            observations = [batch[1] for batch in batches]
+            actions = windows.action_parts()
+            observations = [windows.observations]
         self.action_normalizer.adapt(actions)
         for key, normalizer in self.observation_normalizers.items():
-            normalizer.adapt(
+            arrays = (
                 o[key] if isinstance(o, dict) else o for o in observations
             )
+            normalizer.adapt(part for a in arrays for part in in_parts(a))
         self.adapted.assign(1)
 
     # Training.
@@ -313,6 +309,12 @@ class Policy(InterfaceWrapper):
                 "A policy has its own loss: compile it with an optimizer "
                 "only, not with `loss` or `metrics`."
             )
+        if isinstance(x, (list, tuple)) and x and isinstance(x[0], dict):
+            raise ValueError(
+                "`x` is a list of episodes: pass "
+                "datasets.robots.Windows(episodes, ...), which cuts them into "
+                "chunks and histories."
+            )
         if (
             self.representation.needs_pose
             and isinstance(x, Windows)
@@ -325,6 +327,8 @@ class Policy(InterfaceWrapper):
         checks.check_host_array(x, self.sample_shape, "actions")
         if isinstance(x, np.ndarray):
             self.check_observation(y, len(x))
+            for leaf in tree.flatten(y):
+                checks.check_pixels(leaf, "observation")
 
     # Acting.
 

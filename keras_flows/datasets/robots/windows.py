@@ -195,6 +195,15 @@ class Windows(keras.utils.PyDataset):
     def on_epoch_end(self):
         self._epoch += 1
 
+    def action_parts(self):
+        """All actions part by part: of chunks, where they are transformed."""
+        if self.transform is None:
+            yield from in_parts(self.actions)
+            return
+        for start in range(0, self.num_windows, self.batch_size):
+            stop = min(start + self.batch_size, self.num_windows)
+            yield self.gather(np.arange(start, stop))[0]
+
     def gather(self, windows):
         """The batch of some windows, an array of their numbers."""
         first, last, start = (
@@ -214,6 +223,12 @@ class Windows(keras.utils.PyDataset):
         if not self.mask:
             return batch
         return (*batch, {"mask": (inside == steps).astype("float32")})
+
+
+def in_parts(array, rows=4096):
+    """Some rows of an array after the other, as floats."""
+    for start in range(0, len(array), rows):
+        yield as_floats(array[start : start + rows])
 
 
 def _joined(parts, key):
