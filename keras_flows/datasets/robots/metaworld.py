@@ -121,7 +121,9 @@ class MetaworldTask:
             flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._renderer.update_scene(self._env.data, camera=camera)
-        return self._renderer.render()
+        image = self._renderer.render()
+        # These cameras hang upside down.
+        return image[::-1, ::-1] if camera.startswith("corner") else image
 
 
 def make_env(task):
