@@ -13,6 +13,10 @@ BUILTIN = {
         "PSD (midpoint) flow map of the 2-D checkerboard, MLP 4x256; "
         "recipes/checkerboard.py"
     ),
+    "flow_shelf_place": (
+        "flow-matching policy of Meta-World's shelf-place-v3, ChunkMLP 2x128; "
+        "recipes/metaworld.py"
+    ),
     "mip_shelf_place": (
         "MIP policy of Meta-World's shelf-place-v3, ChunkMLP 2x128; "
         "recipes/metaworld.py"
