@@ -30,6 +30,7 @@ import keras_flows as kf
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("suite", "mean_flow", ["mean_flow", "policies"], "What.")
+flags.DEFINE_list("objectives", None, "Of the policies; all by default.")
 flags.DEFINE_integer("batch_size", 2048, "Batch size.", lower_bound=1)
 flags.DEFINE_integer("width", 512, "Units of a hidden layer.")
 flags.DEFINE_integer("depth", 4, "Number of hidden layers.")
@@ -127,10 +128,11 @@ def policies():
         for _ in range(20)
     ]
     windows = kf.datasets.robots.Windows(episodes, repeat=True)
-    models = {name: policy(name, windows) for name in OBJECTIVES}
+    chosen = dict.fromkeys(["regression", *(FLAGS.objectives or OBJECTIVES)])
+    models = {name: policy(name, windows) for name in chosen}
     results = interleaved(models, windows, "regression")
     history = rng.standard_normal((1, 2, 21)).astype("float32")
-    for name in ("regression", "mip", "flow"):
+    for name in set(models) & {"regression", "mip", "flow"}:
         results[name]["latency"] = kf.policies.latency(
             models[name].predict_chunk, history
         )
