@@ -101,8 +101,8 @@ def network(name, two_times):
             depth=2,
             dropout=0.0,
             # The published frequencies reach 100 radians per unit of time,
-            # and a flow map's losses hold derivatives by time: LSD succeeds
-            # in 36 % of the episodes with them, in 74 % with these.
+            # and a flow map's losses hold derivatives by time: in 9 steps LSD
+            # succeeds in 36 % of the episodes with them, in 74 % with these.
             max_frequency=8.0 if two_times else 100.0,
         )
     if name == "unet":
