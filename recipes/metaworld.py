@@ -335,7 +335,8 @@ def draw(results, path):
             )  # fmt: skip
         expert = results["expert"][task]["success"]
         axis.axhline(100 * expert, color="gray", ls="--", lw=1)
-        axis.set_xticks(range(len(names)), names, fontsize=8)
+        labels = [name.replace("_", "\n") for name in names]
+        axis.set_xticks(range(len(names)), labels, fontsize=8)
         axis.set_ylim(0, 100)
         axis.set_ylabel("success, %")
         axis.set_title(
