@@ -26,10 +26,9 @@ from absl import flags
 import keras_flows as kf
 from keras_flows.datasets import robots
 
-FLOW_MAPS = ("ctm", "psd", "lsd", "esd", "mf")
 OBJECTIVES = (
     "regression", "straight_flow", "flow", "mip", "mip:public", "tsd",
-    "tsd:public", *FLOW_MAPS,
+    "tsd:public", "ctm", "psd", "lsd", "esd", "mf",
 )  # fmt: skip
 # Class, whose defaults are the published sizes, and the encoder's width.
 NETWORKS = {
@@ -128,7 +127,7 @@ def build(horizon, episode, representation):
         episode["action"].shape[-1],
         horizon,
         (OBS_STEPS, width),
-        name in FLOW_MAPS,
+        kf.objectives.get(name).needs_r,
         **options,
     )
     interface = kf.FlowMapInterface(

@@ -43,10 +43,9 @@ from absl import flags
 import keras_flows as kf
 from keras_flows.datasets import robots
 
-FLOW_MAPS = ("ctm", "psd", "lsd", "esd", "mf")
 OBJECTIVES = (
     "regression", "straight_flow", "flow", "mip", "mip:public", "tsd",
-    "tsd:public", *FLOW_MAPS,
+    "tsd:public", "ctm", "psd", "lsd", "esd", "mf",
 )  # fmt: skip
 NETWORKS = ("mlp", "unet", "transformer", "dit", "rnn")
 FLAGS = flags.FLAGS
@@ -123,7 +122,7 @@ def build(objective, seed):
         # At the default of 0.01 its residual is too small to learn from.
         options = {"dt": 0.2}
     interface = kf.FlowMapInterface(
-        network(FLAGS.network, name in FLOW_MAPS),
+        network(FLAGS.network, kf.objectives.get(name).needs_r),
         name,
         objective_args=options,
         ema=FLAGS.ema,

@@ -94,14 +94,19 @@ def mean_flow():
 OBJECTIVES = (
     "regression", "flow", "mip", "tsd", "psd", "ctm", "lsd", "esd", "mf",
 )  # fmt: skip
-FLOW_MAPS = ("psd", "ctm", "lsd", "esd", "mf")
 
 
 def policy(objective, windows):
     """A policy as recipes/metaworld.py has it, on windows of noise."""
     keras.utils.set_random_seed(FLAGS.seed)
     network = kf.networks.ChunkMLP(
-        4, 16, (2, 128), objective in FLOW_MAPS, width=128, depth=2, dropout=0.0
+        4,
+        16,
+        (2, 128),
+        kf.objectives.get(objective).needs_r,
+        width=128,
+        depth=2,
+        dropout=0.0,
     )
     made = kf.policies.Policy(
         kf.FlowMapInterface(network, objective, ema=0.995, seed=FLAGS.seed),

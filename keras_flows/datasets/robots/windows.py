@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_flows.datasets.robots.episodes import check_episodes
+
 SHORT = ("error", "pad", "drop")
 
 
@@ -41,8 +43,8 @@ class Windows(keras.utils.PyDataset):
         seed: int, of the order.
 
     Raises:
-        ValueError: if there is no episode, one has no length or shape in
-            common, or is shorter than the horizon.
+        ValueError: if the episodes do not pass `check_episodes`, or one is
+            shorter than the horizon.
     """
 
     # `fit` keeps Keras from shuffling the batches by a seed of its own.
@@ -86,17 +88,17 @@ class Windows(keras.utils.PyDataset):
             raise ValueError(
                 f"`short` must be one of {SHORT}. Received: {short!r}."
             )
-        episodes = self._long_enough(list(episodes), horizon, short)
+        episodes = self._long_enough(check_episodes(episodes), horizon, short)
         self.horizon, self.obs_steps = horizon, obs_steps
         self.act_steps, self.batch_size = act_steps, batch_size
         self.mask, self.transform = mask, transform
         self.shuffle, self.repeat = shuffle, repeat
         self.drop_remainder, self.seed = drop_remainder, seed
-        self.actions = _joined([e["action"] for e in episodes], "action")
-        self.observations = _joined(
-            [e["observation"] for e in episodes], "observation"
+        self.actions = np.concatenate([e["action"] for e in episodes])
+        self.observations = tree.map_structure(
+            lambda *arrays: np.concatenate(arrays),
+            *[e["observation"] for e in episodes],
         )
-        _check_finite(episodes)
         self._first, self._last, self._start = self._index(episodes)
         if len(self) == 0:
             raise ValueError(
@@ -109,18 +111,6 @@ class Windows(keras.utils.PyDataset):
 
     @staticmethod
     def _long_enough(episodes, horizon, short):
-        if not episodes:
-            raise ValueError(
-                "`episodes` is empty: zero demonstrations. Pass at least one."
-            )
-        for number, episode in enumerate(episodes):
-            lengths = {len(a) for a in tree.flatten(episode["observation"])}
-            if lengths != {len(episode["action"])}:
-                raise ValueError(
-                    f"Episode {number} has {len(episode['action'])} actions "
-                    f"and observations of lengths {sorted(lengths)}: there "
-                    "must be as many."
-                )
         too_short = [
             i for i, e in enumerate(episodes) if len(e["action"]) < horizon
         ]
@@ -231,37 +221,9 @@ def in_parts(array, rows=4096):
         yield as_floats(array[start : start + rows])
 
 
-def _joined(parts, key):
-    """All episodes' arrays of one key, one after the other."""
-    try:
-        return tree.map_structure(lambda *a: np.concatenate(a), *parts)
-    except (ValueError, TypeError) as error:
-        shapes = sorted(
-            {str(tree.map_structure(lambda a: a.shape[1:], p)) for p in parts}
-        )
-        raise ValueError(
-            f"The episodes' {key!r} must have the same keys and shapes. "
-            f"Received: {'; '.join(shapes)}."
-        ) from error
-
-
 def as_floats(array):
     """Float32; bytes of an image, 0 to 255, as -1 to 1."""
     array = np.asarray(array)
     if array.dtype == np.uint8:
         return array.astype("float32") / 127.5 - 1.0
     return array.astype("float32")
-
-
-def _check_finite(episodes):
-    for number, episode in enumerate(episodes):
-        for key in ("action", "observation"):
-            for array in tree.flatten(episode[key]):
-                # A sum is not finite where an element is not.
-                if not np.isfinite(np.sum(array, dtype="float64")):
-                    bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
-                    raise ValueError(
-                        f"Episode {number} has NaN or infinite values in "
-                        f"{key!r}, at step {bad.argmax()} first. Repair the "
-                        "episode or leave it out."
-                    )
