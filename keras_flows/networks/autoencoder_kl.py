@@ -13,6 +13,7 @@ import keras
 from keras import layers
 from keras import ops
 
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers import GroupNormalization
 from keras_flows.networks.layers import SelfAttention
 from keras_flows.ops import float_dtype
@@ -225,7 +226,7 @@ def _check_input(argument, x, shape, what):
 
 
 @register
-class AutoencoderKL(keras.Model):
+class AutoencoderKL(DescribedModel):
     """Variational autoencoder between images and latents, Stable Diffusion's.
 
     Every latent that this model returns or takes is scaled,
@@ -370,10 +371,3 @@ class AutoencoderKL(keras.Model):
         mean = mean / scale + self._arguments["shift_factor"]
         logvar = logvar - 2.0 * math.log(scale)
         return 0.5 * sum_flat(mean * mean + ops.exp(logvar) - 1.0 - logvar)
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

@@ -1,6 +1,5 @@
 """A residual multilayer perceptron over chunks of actions."""
 
-import keras
 from keras import layers
 from keras import ops
 
@@ -8,6 +7,7 @@ from keras_flows.networks.action_chunks import LinearTimeFeatures
 from keras_flows.networks.action_chunks import both_times
 from keras_flows.networks.action_chunks import chunk_inputs
 from keras_flows.networks.action_chunks import flat_condition
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import LayerNormalization
 from keras_flows.ops import float_dtype
@@ -67,7 +67,7 @@ class ResidualMLPBlock(layers.Layer):
 
 
 @register
-class ChunkMLP(keras.Model):
+class ChunkMLP(DescribedModel):
     """Residual MLP of a chunk of actions, of times and of an observation.
 
     A functional model with inputs `x` (B, horizon, action_dim), `t` (B,),
@@ -170,10 +170,3 @@ class ChunkMLP(keras.Model):
             "dtype": dtype,
             "name": name,
         }
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

@@ -9,9 +9,9 @@ wide decoder.
 
 import functools
 
-import keras
 from keras import ops
 
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.dit import FinalLayer
 from keras_flows.networks.dit import Patchify
 from keras_flows.networks.dit import SinCosPositions
@@ -44,7 +44,7 @@ ARCHITECTURES = {
 
 
 @register
-class DDT(keras.Model):
+class DDT(DescribedModel):
     """Decoupled diffusion transformer for images or latents.
 
     Inputs and output as in `DiT`.
@@ -193,10 +193,3 @@ class DDT(keras.Model):
             "dtype": dtype,
             "name": name,
         }
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

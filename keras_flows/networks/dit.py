@@ -11,6 +11,7 @@ import keras
 from keras import layers
 from keras import ops
 
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.embeddings import TimestepEmbedding
 from keras_flows.networks.embeddings import sincos_positions
 from keras_flows.networks.layers import Dense
@@ -329,7 +330,7 @@ def image_transformer(
 
 
 @register
-class DiT(keras.Model):
+class DiT(DescribedModel):
     """Diffusion transformer for images or latents.
 
     A functional model with inputs `x` (B, H, W, C), `t` (B,) and, where asked
@@ -428,10 +429,3 @@ class DiT(keras.Model):
     def from_size(cls, size, image_shape, **kwargs):
         """A published size, e.g. "S/2": S, B, M, L or XL, then the patch."""
         return cls(image_shape, **size_arguments(size, cls.SIZES), **kwargs)
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

@@ -4,10 +4,10 @@ RMSNorm, SwiGLU, rotary embeddings and, where asked for, normalised queries
 and keys, around the same AdaLN-Zero.
 """
 
-import keras
 from keras import layers
 from keras import ops
 
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.dit import FinalLayer
 from keras_flows.networks.dit import Modulated
 from keras_flows.networks.dit import image_transformer
@@ -155,7 +155,7 @@ class RMSFinalLayer(FinalLayer):
 
 
 @register
-class LightningDiT(keras.Model):
+class LightningDiT(DescribedModel):
     """LightningDiT for images or latents.
 
     Inputs and output as in `DiT`.
@@ -261,10 +261,3 @@ class LightningDiT(keras.Model):
     def from_size(cls, size, image_shape, **kwargs):
         """A published size, e.g. "XL/1": B, L, XL, 1p0B or 1p6B."""
         return cls(image_shape, **size_arguments(size, cls.SIZES), **kwargs)
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

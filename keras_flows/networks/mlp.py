@@ -5,6 +5,7 @@ import math
 import keras
 from keras import layers
 
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.embeddings import FourierFeatures
 from keras_flows.networks.embeddings import TimeFeatures
 from keras_flows.ops import float_dtype
@@ -12,7 +13,7 @@ from keras_flows.ops import register
 
 
 @register
-class MLP(keras.Model):
+class MLP(DescribedModel):
     """MLP with Fourier features of x and sine features of the times.
 
     A functional model with inputs `x` (B, *shape), `t` (B,) and, where
@@ -141,10 +142,3 @@ class MLP(keras.Model):
             "dtype": dtype,
             "name": name,
         }
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

@@ -11,6 +11,7 @@ import keras
 from keras import layers
 from keras import ops
 
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import GroupNormalization
 from keras_flows.ops import float_dtype
@@ -70,19 +71,8 @@ def _mlp(x, width, hidden_width, depth, dtype):
     return Dense(width, dtype=dtype, name="output")(x)
 
 
-class _Encoder(keras.Model):
-    """A functional model that its constructor's arguments describe."""
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)
-
-
 @register
-class IdentityEncoder(_Encoder):
+class IdentityEncoder(DescribedModel):
     """The observation itself, parts of a dict side by side.
 
     (B, obs_steps, D), or several, to (B, obs_steps, sum of D), in the order
@@ -106,7 +96,7 @@ class IdentityEncoder(_Encoder):
 
 
 @register
-class MLPEncoder(_Encoder):
+class MLPEncoder(DescribedModel):
     """An MLP of all steps of the observation at once.
 
     (B, obs_steps, D), or a dict of several, to (B, obs_steps, width).
@@ -150,7 +140,7 @@ class MLPEncoder(_Encoder):
 
 
 @register
-class PerStepMLPEncoder(_Encoder):
+class PerStepMLPEncoder(DescribedModel):
     """An MLP of each step of the observation on its own.
 
     (B, obs_steps, D), or a dict of several, to (B, obs_steps, width).
@@ -385,7 +375,7 @@ def _resnet(backbone, image_shape, dtype):
 
 
 @register
-class ImageEncoder(_Encoder):
+class ImageEncoder(DescribedModel):
     """Images of several cameras and vectors, each step on its own.
 
     A dict of (B, obs_steps, H, W, C) and (B, obs_steps, D) to (B, obs_steps,

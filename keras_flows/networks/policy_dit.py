@@ -7,13 +7,13 @@ encoder blocks as there are decoder blocks and modulates them one by one.
 
 import functools
 
-import keras
 from keras import layers
 from keras import ops
 
 from keras_flows.networks.action_chunks import chunk_inputs
 from keras_flows.networks.action_chunks import embedded_times
 from keras_flows.networks.action_chunks import flat_condition
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import LayerNormalization
 from keras_flows.networks.layers import SelfAttention
@@ -174,7 +174,7 @@ class ModulatedOutput(layers.Layer):
 
 
 @register
-class PolicyDiT(keras.Model):
+class PolicyDiT(DescribedModel):
     """DiT-Policy, as "Much Ado About Noising" has it ("Sudeep-DiT").
 
     A functional model with inputs `x` (B, horizon, action_dim), `t` (B,),
@@ -261,10 +261,3 @@ class PolicyDiT(keras.Model):
             "dtype": dtype,
             "name": name,
         }
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

@@ -2,7 +2,6 @@
 
 import functools
 
-import keras
 from keras import layers
 from keras import ops
 
@@ -10,6 +9,7 @@ from keras_flows.networks.action_chunks import LinearTimeFeatures
 from keras_flows.networks.action_chunks import both_times
 from keras_flows.networks.action_chunks import chunk_inputs
 from keras_flows.networks.action_chunks import flat_condition
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import LayerNormalization
 from keras_flows.ops import float_dtype
@@ -35,7 +35,7 @@ def _recurrent(cell, width, dtype, name):
 
 
 @register
-class PolicyRNN(keras.Model):
+class PolicyRNN(DescribedModel):
     """LSTM or GRU along a chunk of actions.
 
     A functional model with inputs `x` (B, horizon, action_dim), `t` (B,),
@@ -144,10 +144,3 @@ class PolicyRNN(keras.Model):
             "dtype": dtype,
             "name": name,
         }
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

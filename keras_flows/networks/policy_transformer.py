@@ -4,13 +4,13 @@ Actions are tokens that see the actions before them and a memory of one token
 for the times and one for each observation.
 """
 
-import keras
 from keras import initializers
 from keras import layers
 from keras import ops
 
 from keras_flows.networks.action_chunks import chunk_inputs
 from keras_flows.networks.action_chunks import embedded_times
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers import CrossAttention
 from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import LayerNormalization
@@ -155,7 +155,7 @@ def mish(x):
 
 
 @register
-class PolicyTransformer(keras.Model):
+class PolicyTransformer(DescribedModel):
     """The conditional transformer of Diffusion Policy.
 
     A functional model with inputs `x` (B, horizon, action_dim), `t` (B,),
@@ -273,10 +273,3 @@ class PolicyTransformer(keras.Model):
             "dtype": dtype,
             "name": name,
         }
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

@@ -4,7 +4,6 @@ Convolutions along the horizon; each residual block is scaled and shifted by
 the embedding of the times and of the observation (FiLM, arXiv 1709.07871).
 """
 
-import keras
 import numpy as np
 from keras import layers
 from keras import ops
@@ -12,6 +11,7 @@ from keras import ops
 from keras_flows.networks.action_chunks import chunk_inputs
 from keras_flows.networks.action_chunks import embedded_times
 from keras_flows.networks.action_chunks import flat_condition
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import GroupNormalization
 from keras_flows.ops import float_dtype
@@ -115,7 +115,7 @@ def _embedding(inputs, width):
 
 
 @register
-class TemporalUNet(keras.Model):
+class TemporalUNet(DescribedModel):
     """The conditional U-Net of Diffusion Policy.
 
     A functional model with inputs `x` (B, horizon, action_dim), `t` (B,),
@@ -245,10 +245,3 @@ class TemporalUNet(keras.Model):
             "dtype": dtype,
             "name": name,
         }
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)

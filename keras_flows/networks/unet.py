@@ -12,6 +12,7 @@ from keras import initializers
 from keras import layers
 from keras import ops
 
+from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers import Dense
 from keras_flows.networks.layers import GroupNormalization
 from keras_flows.networks.layers import SelfAttention
@@ -498,7 +499,7 @@ def _unet(x, emb, block, style, channels, mult, num_blocks, attends,
 
 
 @register
-class SongUNet(keras.Model):
+class SongUNet(DescribedModel):
     """DDPM++ and NCSN++, as in EDM.
 
     Args:
@@ -602,16 +603,9 @@ class SongUNet(keras.Model):
             "name": name,
         }
 
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)
-
 
 @register
-class DhariwalUNet(keras.Model):
+class DhariwalUNet(DescribedModel):
     """ADM (arXiv 2105.05233), as in EDM.
 
     Args:
@@ -699,10 +693,3 @@ class DhariwalUNet(keras.Model):
             "dtype": dtype,
             "name": name,
         }
-
-    def get_config(self):
-        return dict(self._arguments)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)
