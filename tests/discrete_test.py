@@ -199,12 +199,13 @@ def test_losses_are_the_published(kind, learn_sigma):
 class Recording:
     """Keeps the states of a walk."""
 
-    def walk(self, step, *args):
+    def walk(self, advance, *args):
         states = []
 
         def recorded(*inputs):
-            states.append(array(step(*inputs)))
-            return tensor(states[-1])
+            x, state = advance(*inputs)
+            states.append(array(x))
+            return x, state
 
         super().walk(recorded, *args)
         n = len(states)

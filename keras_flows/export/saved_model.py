@@ -126,8 +126,6 @@ class Exportable:
         network = self.inference_network(use_ema)
 
         def serve(inputs):
-            from keras_flows.samplers.base import batch_of
-
             condition, scale = self.absorb_guidance(
                 inputs.get("condition"),
                 settings["guidance_scale"],
@@ -141,19 +139,8 @@ class Exportable:
                 scale,
                 channels=settings["guidance_channels"],
             )
-
-            def step(x, t, r, noise, last):
-                return sampler.step(
-                    bound, x, batch_of(float(t), x), batch_of(float(r), x),
-                    noise, last,
-                )  # fmt: skip
-
-            return sampler.walk(
-                step,
-                self.interpolant,
-                self.start(inputs["noise"]),
-                None,
-                settings["num_steps"],
+            return sampler.unrolled(
+                bound, self.start(inputs["noise"]), settings["num_steps"]
             )
 
         return serve

@@ -182,14 +182,14 @@ class Generation:
     def _compiled_step(
         self, sampler, use_ema, guided, interval, channels, guide
     ):
-        """bind(condition, negative, scale)(x, t, r, noise, last)."""
+        """bind(condition, negative, scale)(x, t, r, noise, state, left)."""
         network = self.inference_network(use_ema)
         variables = {id(v): v for v in self.variables}
         if guide is not None:
             variables |= {id(v): v for v in guide[0].variables}
 
-        def build(last, acts):
-            def run(x, t, r, scale, inputs):
+        def build(left, acts):
+            def run(x, t, r, scale, state, inputs):
                 guidance = {}
                 if acts:
                     guidance = {
@@ -203,14 +203,13 @@ class Generation:
                     network, inputs.get("condition"), **guidance
                 )
                 noise = inputs.get("noise")
-                return sampler.step(
-                    bound, x, batch_of(t, x), batch_of(r, x), noise, last
-                )
+                t, r = batch_of(t, x), batch_of(r, x)
+                return sampler.advance(bound, x, t, r, noise, state, left)
 
             return compiled(run, list(variables.values()))
 
         def bind(condition, negative, scale):
-            def step(x, t, r, noise, last):
+            def advance(x, t, r, noise, state, left):
                 acts = guided and _acts(
                     interval, sampler.calls, self.interpolant, t, r
                 )
@@ -220,21 +219,23 @@ class Generation:
                     "negative": negative if acts else None,
                 }
                 inputs = {k: v for k, v in inputs.items() if v is not None}
-                key = (repr(sampler), bool(last), id(network), tuple(inputs))
+                key = (repr(sampler), left, id(network), tuple(inputs))
+                key += (len(state),)
                 if acts:
                     models = None if guide is None else tuple(map(id, guide))
                     key += (interval, channels, models)
                 if key not in self._steps:
-                    self._steps[key] = build(last, acts)
+                    self._steps[key] = build(left, acts)
                 return self._steps[key](
                     x,
                     np.asarray(t, dtype=float_dtype()),
                     np.asarray(r, dtype=float_dtype()),
                     np.asarray(scale, dtype=float_dtype()),
+                    state,
                     inputs,
                 )
 
-            return step
+            return advance
 
         return bind
 

@@ -25,7 +25,6 @@ from keras_flows.ops import compiled
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.policies.controller import Controller
-from keras_flows.samplers.base import batch_of
 from keras_flows.training import EMA
 
 STARTS = ("noise", "zero")
@@ -461,17 +460,11 @@ class Policy(InterfaceWrapper):
                 )
             bound = self.predictor(network, condition)
 
-            def step(x, t, r, noise, last):
-                return sampler.step(
-                    bound, x, batch_of(float(t), x), batch_of(float(r), x),
-                    noise, last,
-                )  # fmt: skip
-
             if start == self.objective.start:
                 x = self.start(noise)
             else:
                 x = self.interpolant.initial(self.n_mu + self.n_sigma * noise)
-            x = sampler.walk(step, self.interpolant, x, None, num_steps)
+            x = sampler.unrolled(bound, x, num_steps)
             return self.action_normalizer.inverse(x)
 
         return act

@@ -1,4 +1,8 @@
-"""The shape of a sampler: a float64 time grid and one pure step."""
+"""The shape of a sampler: a float64 time grid and one pure step.
+
+A one-step sampler gives `step`. A multistep solver, which looks back at
+predictions of earlier steps, gives `advance`, whose `state` holds them.
+"""
 
 import keras
 from keras import ops
@@ -19,6 +23,7 @@ class Sampler(Config):
         calls: at which times `step` calls the model: "start" (t), "ends" (t
             and r) or "between" (anywhere from t to r). Steps that call it
             outside a guidance interval only cost no second network call.
+        history: of how many earlier steps `advance` looks at predictions.
     """
 
     order = None
@@ -26,6 +31,7 @@ class Sampler(Config):
     grid = "uniform"
     shift = 1.0
     calls = "between"
+    history = 0
 
     def times(self, interpolant, num_steps):
         """The float64 NumPy grid of num_steps + 1 times."""
@@ -44,22 +50,48 @@ class Sampler(Config):
         """
         raise NotImplementedError
 
-    def walk(self, step, interpolant, x, noises, num_steps, progress=None):
-        """Run `step(x, t, r, noise, last)` over the grid.
+    def advance(self, model, x, t, r, noise, state, left):
+        """`step` with a memory: (the state at r, what later steps need).
 
-        `step` may be compiled: times enter as tensors, so one trace serves
+        Args:
+            model, x, t, r, noise: as in `step`.
+            state: tuple of tensors, of equal shapes from step to step once
+                `history` steps are done; () at the start.
+            left: Python int, how many steps follow, counted up to
+                max(1, `history`); 0 in the last one.
+        """
+        return self.step(model, x, t, r, noise, left == 0), state
+
+    def walk(self, advance, interpolant, x, noises, num_steps, progress=None):
+        """Run `advance(x, t, r, noise, state, left)` over the grid.
+
+        It may be compiled: times enter as tensors, so one trace serves
         every step of every grid.
         """
         times = self.times(interpolant, num_steps).astype(
             keras.backend.standardize_dtype(x.dtype)
         )
         pairs = zip(times[:-1], times[1:], strict=True)
+        state = ()
         for i, (t, r) in enumerate(pairs):
             noise = noises[i] if self.stochastic else None
-            x = step(x, t, r, noise, i == len(times) - 2)
+            left = min(len(times) - 2 - i, max(1, self.history))
+            x, state = advance(x, t, r, noise, state, left)
             if progress is not None:
                 progress()
         return x
+
+    def unrolled(self, model, x, num_steps):
+        """All steps in one graph, for export: the samples from x at t_noise.
+
+        Only for samplers that are not `stochastic`.
+        """
+
+        def advance(x, t, r, noise, state, left):
+            t, r = batch_of(float(t), x), batch_of(float(r), x)
+            return self.advance(model, x, t, r, noise, state, left)
+
+        return self.walk(advance, model.interpolant, x, None, num_steps)
 
 
 def batch_of(time, x):

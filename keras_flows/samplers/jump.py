@@ -84,9 +84,9 @@ class TwoStep(Sampler):
             )
         return super().times(interpolant, num_steps)
 
-    def walk(self, step, interpolant, x, noises, num_steps, progress=None):
+    def walk(self, advance, interpolant, x, noises, num_steps, progress=None):
         self.times(interpolant, num_steps)
-        x = step(x, interpolant.t_noise, self.t_fix, None, False)
+        x, _ = advance(x, interpolant.t_noise, self.t_fix, None, (), 0)
         if progress is not None:
             progress()
             progress()
