@@ -23,6 +23,7 @@ from keras_flows.interfaces import REPAInterface
 from keras_flows.interfaces import SiTInterface
 from keras_flows.interfaces import StochasticInterpolantInterface
 from keras_flows.objectives import check_jvp
+from keras_flows.presets import from_preset
 from keras_flows.training import EMA
 from keras_flows.training import NonFiniteError
 

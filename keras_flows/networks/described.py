@@ -2,8 +2,10 @@
 
 import keras
 
+from keras_flows.presets import Preset
 
-class DescribedModel(keras.Model):
+
+class DescribedModel(Preset, keras.Model):
     """Base of the networks: `get_config` is what the constructor was given.
 
     A subclass keeps its arguments in the dict `_arguments`.

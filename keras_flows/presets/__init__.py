@@ -1,5 +1,13 @@
-"""Presets: trained models by name or folder, in KerasHub's file layout."""
+"""Presets: trained models by handle, in KerasHub's file layout."""
 
+from keras_flows.presets.card import Card
+from keras_flows.presets.handles import preset_folder
 from keras_flows.presets.preset import Preset
+from keras_flows.presets.preset import from_preset
+from keras_flows.presets.preset import save_to_preset
 from keras_flows.presets.registry import BUILTIN
-from keras_flows.presets.registry import preset_folder
+from keras_flows.presets.registry import Entry
+from keras_flows.presets.registry import describe
+from keras_flows.presets.registry import names
+from keras_flows.presets.registry import register
+from keras_flows.presets.upload import upload_preset

@@ -1,10 +1,11 @@
 """`save_to_preset` and `from_preset` for any registered `keras.Model`.
 
-The folder holds config.json (class and arguments), model.weights.h5 and
-metadata.json, as KerasHub writes them.
+The folder holds config.json (class and arguments), model.weights.h5 (or
+model.weights.json and its shards) and metadata.json, as KerasHub writes them,
+and README.md, the model card.
 """
 
-import json
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -13,91 +14,223 @@ import time
 
 import keras
 
-from keras_flows.presets.registry import preset_folder
+from keras_flows.presets.card import Card
+from keras_flows.presets.card import card_text
+from keras_flows.presets.files import CARD
+from keras_flows.presets.files import CONFIG
+from keras_flows.presets.files import INDEX
+from keras_flows.presets.files import METADATA
+from keras_flows.presets.files import WEIGHTS
+from keras_flows.presets.files import read_config
+from keras_flows.presets.files import weights_files
+from keras_flows.presets.files import write_json
+from keras_flows.presets.handles import preset_folder
+from keras_flows.presets.initializers import skipped
 
-CONFIG = "config.json"
-WEIGHTS = "model.weights.h5"
-METADATA = "metadata.json"
+# Packages whose classes Keras finds without a registration.
+_KERAS = ("keras", "keras_hub", "keras_cv", "keras_nlp", "builtins")
 
 
-def _write_json(folder, name, content):
-    text = json.dumps(content, indent=2, sort_keys=True)
-    (folder / name).write_text(text + "\n")
+def save_to_preset(
+    model, preset_dir, metadata=None, *, card=None, max_shard_size=None
+):
+    """Save a model to a folder that `from_preset` reads.
+
+    The folder is written under a temporary name and then renamed, so a
+    failure leaves no half of it; an earlier preset there is replaced.
+
+    Args:
+        model: a built `keras.Model` whose class is registered.
+        preset_dir: folder to write.
+        metadata: dict of JSON values kept in metadata.json.
+        card: a `presets.Card`: description, licence, data, metrics and
+            command for the model card, README.md.
+        max_shard_size: None for one file of weights; else the most GB of one
+            of several.
+
+    Raises:
+        ValueError: if the folder exists and is no preset.
+        OSError: if the folder cannot be written.
+    """
+    target = pathlib.Path(preset_dir)
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        if not (target / CONFIG).is_file():
+            raise ValueError(
+                f"`preset_dir` {str(target)!r} exists and is not a "
+                "preset; it is left alone. Name a new folder."
+            )
+    card = Card() if card is None else card
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(
+        tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
+    )
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        for key in ("compile_config", "build_config"):
+            config.pop(key, None)
+        about = {
+            "keras_version": keras.__version__,
+            "keras_flows_version": _version(),
+            "parameter_count": model.count_params(),
+            "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
+        }
+        text = card_text(target.name, config, about, card)
+        (temporary / CARD).write_text(text, encoding="utf-8")
+        if card != Card():
+            about["card"] = dataclasses.asdict(card)
+        write_json(temporary, CONFIG, config)
+        write_json(temporary, METADATA, {**about, **(metadata or {})})
+        if max_shard_size is None:
+            model.save_weights(str(temporary / WEIGHTS))
+        else:
+            model.save_weights(
+                str(temporary / INDEX), max_shard_size=max_shard_size
+            )
+        _replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def from_preset(preset, load_weights=True, dtype=None):
+    """Load a model of any class from a preset.
+
+    Args:
+        preset: a built-in name (`kf.presets.names()`), a folder,
+            "hf://org/repository[/folder][@revision]",
+            "kaggle://owner/model/framework/variation[/version]" or
+            "https://host/archive.tar.gz#sha256=<64 hex digits>".
+        load_weights: whether to load the weights, or start afresh.
+        dtype: dtype or dtype policy of the networks inside, such as
+            "bfloat16" or "mixed_bfloat16"; None as they were saved. Averages
+            and normalisers stay in float32.
+
+    Returns:
+        The model, of the class that was saved.
+
+    Raises:
+        ValueError: if there is no such preset, its class is not registered,
+            or its weights are missing or do not fit.
+        ImportError: if the handle needs a package that is not installed.
+        OSError: if it cannot be downloaded (`ConnectionError`), or its cache
+            or weights are damaged.
+    """
+    return _load(preset, load_weights, dtype, keras.Model)
 
 
 class Preset:
     """Mixin over `keras.Model` with presets."""
 
-    def save_to_preset(self, preset_dir, metadata=None):
-        """Save the model to a folder that `from_preset` reads.
-
-        The folder is written under a temporary name and then renamed, so a
-        failure leaves no half of it; an earlier preset there is replaced.
-
-        Args:
-            preset_dir: folder to write.
-            metadata: dict of JSON values kept in metadata.json.
-
-        Raises:
-            ValueError: if the folder exists and is no preset.
-            OSError: if the folder cannot be written.
-        """
-        target = pathlib.Path(preset_dir)
-        if target.exists() and any(target.iterdir()):
-            if not (target / CONFIG).is_file():
-                raise ValueError(
-                    f"`preset_dir` {str(target)!r} exists and is not a "
-                    "preset; it is left alone. Name a new folder."
-                )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
+    def save_to_preset(
+        self, preset_dir, metadata=None, *, card=None, max_shard_size=None
+    ):
+        """Save the model to a folder: see `presets.save_to_preset`."""
+        save_to_preset(
+            self,
+            preset_dir,
+            metadata,
+            card=card,
+            max_shard_size=max_shard_size,
         )
-        try:
-            config = keras.saving.serialize_keras_object(self)
-            for key in ("compile_config", "build_config"):
-                config.pop(key, None)
-            _write_json(temporary, CONFIG, config)
-            _write_json(
-                temporary,
-                METADATA,
-                {
-                    "keras_version": keras.__version__,
-                    "keras_flows_version": _version(),
-                    "parameter_count": self.count_params(),
-                    "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
-                    **(metadata or {}),
-                },
-            )
-            self.save_weights(str(temporary / WEIGHTS))
-            _replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True):
-        """Load a model from a preset.
-
-        Args:
-            preset: a built-in name such as "lsd_checkerboard", or a folder.
-            load_weights: whether to load the weights, or start afresh.
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Load a model of this class: see `presets.from_preset`.
 
         Raises:
-            ValueError: if there is no such preset, or it holds a model of
-                another class.
+            ValueError: also if the preset holds another class.
         """
-        folder = preset_folder(preset)
-        config = json.loads((folder / CONFIG).read_text())
+        return _load(preset, load_weights, dtype, cls)
+
+
+def _load(preset, load_weights, dtype, cls):
+    folder = preset_folder(preset)
+    config = read_config(folder)
+    _check_registered(config, preset)
+    # Before anything is built: missing weights are told at once.
+    weights = weights_files(folder)[0] if load_weights else None
+    if dtype is not None:
+        config = _with_dtype(config, dtype)
+    if load_weights:
+        with skipped():
+            model = keras.saving.deserialize_keras_object(config)
+    else:
         model = keras.saving.deserialize_keras_object(config)
-        if not isinstance(model, cls):
-            raise ValueError(
-                f"Preset {str(preset)!r} holds a {type(model).__name__}, "
-                f"which is no {cls.__name__}. Load it by "
-                f"kf.{type(model).__name__}.from_preset."
-            )
-        if load_weights:
-            model.load_weights(str(folder / WEIGHTS))
-        return model
+    if not isinstance(model, cls):
+        raise ValueError(
+            f"Preset {str(preset)!r} holds a {type(model).__name__}, which is "
+            f"no {cls.__name__}. kf.from_preset loads any class."
+        )
+    if load_weights:
+        _load_weights(model, weights, preset)
+    return model
+
+
+def _load_weights(model, path, preset):
+    try:
+        model.load_weights(str(path))
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be read: truncated, or not HDF5 ({error})."
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"The weights of preset {str(preset)!r} do not fit its "
+            f"{type(model).__name__}. {error}"
+        ) from error
+
+
+def _serialized(config):
+    """Every serialised object in a config, outer ones first."""
+    if isinstance(config, dict):
+        if "class_name" in config and "config" in config:
+            yield config
+        for value in config.values():
+            yield from _serialized(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from _serialized(value)
+
+
+def _check_registered(config, preset):
+    """Raise where Keras would not find a class or function."""
+    for each in _serialized(config):
+        module, name = each.get("module"), each.get("registered_name")
+        if each["class_name"] == "function":
+            name = each["config"]
+        if not isinstance(name, str) or ">" not in name:
+            continue
+        if keras.saving.get_registered_object(name) is not None:
+            continue
+        if module and module.split(".")[0] in _KERAS and module != "builtins":
+            continue
+        origin = "the module that registers it"
+        if module and module not in ("__main__", "builtins"):
+            origin = f"`import {module}`"
+        raise ValueError(
+            f"Preset {str(preset)!r} holds {name!r}, which is not registered "
+            f"here. First run {origin}."
+        )
+
+
+def _with_dtype(config, dtype):
+    """The config with every model in it at another dtype."""
+    dtype = keras.dtype_policies.get(dtype).name
+    for each in _serialized(config):
+        arguments = each["config"]
+        if not isinstance(arguments, dict):
+            continue
+        if each["class_name"] in ("Functional", "Sequential"):
+            # These have no dtype of their own.
+            for layer in arguments.get("layers", ()):
+                if layer["class_name"] != "InputLayer":
+                    layer["config"]["dtype"] = dtype
+        cls = keras.saving.get_registered_object(
+            each.get("registered_name") or ""
+        )
+        is_model = isinstance(cls, type) and issubclass(cls, keras.Model)
+        if is_model and "dtype" in arguments:
+            arguments["dtype"] = dtype
+    return config
 
 
 def _replace(temporary, target):
