@@ -1,266 +1,153 @@
-"""`model.export`: noise (and condition) in, sample out, weights inside."""
-
-import json
-import os
-import pathlib
-import shutil
-import subprocess
-import sys
-import tempfile
+"""A SavedModel from endpoints, and the way back."""
 
 import keras
-import numpy as np
-from keras import ops
-from keras import tree
 
-TOLERANCE = 1e-4
+# One file for every platform: one lowered for CUDA alone does not load on a
+# CPU.
+PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-class Exportable:
-    """Mixin with `export`; needs `generate` and its parts."""
+def write_saved_model(folder, endpoints, variables):
+    """Write a SavedModel with the signatures of `endpoints` and `from_seed`.
 
-    def export(
-        self,
-        filepath,
-        format="tf_saved_model",
-        *,
-        num_steps=None,
-        sampler=None,
-        guidance_scale=1.0,
-        guidance_channels=None,
-        use_ema=True,
-        verbose=True,
-    ):
-        """Export the sampler as a TensorFlow SavedModel.
+    Args:
+        folder: where to write.
+        endpoints: {name: Endpoint}, "serve" with an input "noise" among them.
+        variables: the `keras.Variable`s that the endpoints read.
+    """
+    import tensorflow as tf
 
-        The endpoint `serve` maps a dict of "noise" (B, ...), standard normal,
-        and, for a conditional model, "condition", to samples (B, ...), with
-        any batch size. Loading it needs TensorFlow alone, not Keras. After
-        the export the file is loaded and compared with `generate`; a
-        difference above 1e-4 is an error and leaves nothing behind. On the
-        PyTorch backend a TensorFlow subprocess does the work.
+    root = tf.Module()
+    if keras.backend.backend() == "jax":
+        root.weights, traceable = _from_jax(variables)
+    else:
+        root.weights = [v.value for v in variables]
 
-        Args:
-            filepath: folder to write; its parent must be writable.
-            format: "tf_saved_model".
-            num_steps: see `generate`; fixed in the export.
-            sampler: a sampler without noise of its own; see `generate`.
-            guidance_scale: see `generate`; fixed in the export.
-            guidance_channels: see `generate`; fixed in the export.
-            use_ema: whether to export the first EMA's weights.
-            verbose: whether to print a line.
+        def traceable(endpoint):
+            return endpoint.function
 
-        Raises:
-            ValueError: on an argument that does not fit.
-            ImportError: if TensorFlow is not installed.
-        """
-        if format != "tf_saved_model":
-            raise ValueError(
-                f"`format` must be 'tf_saved_model'. Received: {format!r}."
-            )
-        settings = self._export_settings(
-            num_steps, sampler, guidance_scale, guidance_channels
+    signatures = {}
+    for name, endpoint in endpoints.items():
+        signatures[name] = _graph(
+            traceable(endpoint), endpoint.inputs, endpoint.output
         )
-        self._export(filepath, settings, use_ema, verbose)
+    serve = endpoints["serve"]
+    sample = signatures["serve"]
 
-    def _export(self, filepath, settings, use_ema, verbose):
-        """Write, compare, then move into place."""
-        target = pathlib.Path(filepath)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _require_tensorflow()
-        temporary = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
+    def from_seed(inputs):
+        noise = seeded_noise(
+            inputs["seed"], _rows(inputs), serve.inputs["noise"][0][1:]
         )
-        try:
-            folder = temporary / "saved_model"
-            if keras.backend.backend() == "torch":
-                self._export_by_tensorflow(temporary, folder, settings, use_ema)
-            else:
-                self._write_saved_model(folder, settings, use_ema)
-            difference = self._verify(folder, settings, use_ema)
-            if target.exists():
-                shutil.rmtree(target)
-            os.rename(folder, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        if verbose:
-            print(
-                f"Exported to {target}: {settings['num_steps']} steps, "
-                f"largest difference from {self._exported} {difference:.1e}."
-            )
+        given = {k: v for k, v in inputs.items() if k in serve.inputs}
+        return sample({**given, "noise": noise})[serve.output]
 
-    def _export_settings(
-        self, num_steps, sampler, guidance_scale, guidance_channels
-    ):
-        from keras_flows import samplers
+    signatures["from_seed"] = _graph(
+        from_seed, seed_inputs(serve.inputs), serve.output
+    )
+    # TensorFlow Serving calls this one where a request names none.
+    signatures["serving_default"] = sample
+    for name, graph in signatures.items():
+        setattr(root, name, graph)
+    tf.saved_model.save(root, str(folder), signatures=signatures)
 
-        sampler = (
-            self.default_sampler if sampler is None else samplers.get(sampler)
-        )
-        if sampler.stochastic:
-            raise ValueError(
-                "`sampler` draws noise in every step, which the exported "
-                f"signature has no input for. Received: {sampler}; use an "
-                "ODE sampler or a flow-map jump."
-            )
-        num_steps = self.default_num_steps if num_steps is None else num_steps
-        sampler.times(self.interpolant, num_steps)
-        if self.sample_shape is None:
-            raise ValueError(
-                "The network does not tell the shape of a sample: export "
-                "needs a functional network."
-            )
-        return {
-            "num_steps": int(num_steps),
-            "sampler": sampler,
-            "guidance_scale": float(guidance_scale),
-            "guidance_channels": self._channels(guidance_channels),
+
+def load_saved_model(folder):
+    """{name: function of a dict of arrays to an array} of a SavedModel."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+
+    def runner(signature):
+        # A signature dies with the object it came from.
+        def run(inputs, keep=loaded):
+            tensors = {k: tf.constant(v) for k, v in inputs.items()}
+            (output,) = signature(**tensors).values()
+            return output.numpy()
+
+        return run
+
+    return {name: runner(s) for name, s in loaded.signatures.items()}
+
+
+def seed_inputs(inputs):
+    """The inputs of `from_seed` beside those of `serve`.
+
+    The batch is that of the other inputs, and a number where there is none.
+    """
+    others = {k: v for k, v in inputs.items() if k != "noise"}
+    seed = {"seed": ((), "int64")}
+    return {**seed, **(others or {"batch_size": ((), "int32")})}
+
+
+def seeded_noise(seed, rows, shape):
+    """Standard normal float32 (rows, *shape), a function of the seed.
+
+    The algorithm is named, since the default differs between devices.
+    """
+    import tensorflow as tf
+
+    seed = tf.cast(seed, tf.int64)
+    return tf.random.stateless_normal(
+        tf.concat([[rows], shape], axis=0),
+        tf.stack([seed, tf.zeros_like(seed)]),
+        alg="philox",
+    )
+
+
+def _rows(inputs):
+    import tensorflow as tf
+
+    if "batch_size" in inputs:
+        return inputs["batch_size"]
+    given = next(v for k, v in inputs.items() if k != "seed")
+    return tf.shape(given)[0]
+
+
+def _graph(function, inputs, output):
+    """A `tf.function` of a dict, whose output has a name."""
+    import tensorflow as tf
+
+    spec = {
+        name: tf.TensorSpec(shape, dtype, name=name)
+        for name, (shape, dtype) in inputs.items()
+    }
+    return tf.function(
+        lambda given: {output: function(given)},
+        input_signature=[spec],
+        autograph=False,
+    )
+
+
+def _from_jax(variables):
+    """(tf.Variables, endpoint -> TensorFlow function that reads them).
+
+    Keras's `ExportArchive` would assign all variables anew in every call
+    where, like averages, they are not trainable.
+    """
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
+    weights = [
+        tf.Variable(keras.ops.convert_to_numpy(v.value), trainable=False)
+        for v in variables
+    ]
+
+    def traceable(endpoint):
+        def stateless(values, inputs):
+            mapping = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return endpoint.function(inputs)
+
+        shapes = {
+            name: "(" + ", ".join(["batch", *map(str, shape[1:])]) + ")"
+            for name, (shape, _) in endpoint.inputs.items()
         }
-
-    def _condition_input(self):
-        return self.network.input.get("condition")
-
-    def _sampling_function(self, settings, use_ema):
-        """serve(inputs) -> samples, for tracing."""
-        sampler = settings["sampler"]
-        network = self.inference_network(use_ema)
-
-        def serve(inputs):
-            condition, scale = self.absorb_guidance(
-                inputs.get("condition"),
-                settings["guidance_scale"],
-                ops.shape(inputs["noise"])[0],
-            )
-            negative = self._negative(condition, None, scale, None)
-            bound = self.predictor(
-                network,
-                condition,
-                negative,
-                scale,
-                channels=settings["guidance_channels"],
-            )
-            return sampler.unrolled(
-                bound, self.start(inputs["noise"]), settings["num_steps"]
-            )
-
-        return serve
-
-    # What is exported; a policy has other inputs.
-
-    _exported = "generate"
-
-    def _signature(self):
-        """{name: (shape with the batch, dtype)} of the endpoint's inputs."""
-        signature = {"noise": ((None, *self.sample_shape), "float32")}
-        condition = self._condition_input()
-        if condition is not None:
-            shape = (None, *condition.shape[1:])
-            signature["condition"] = (shape, condition.dtype)
-        return signature
-
-    def _export_layers(self, use_ema):
-        """The layers whose weights the file holds."""
-        return [self.inference_network(use_ema)]
-
-    def _sampled(self, inputs, settings, use_ema):
-        """What the file must give for a dict of arrays."""
-        return self.generate(
-            noise=inputs["noise"],
-            condition=inputs.get("condition"),
-            use_ema=use_ema,
-            **settings,
+        converted = jax2tf.convert(
+            stateless,
+            polymorphic_shapes=[None, shapes],
+            native_serialization_platforms=PLATFORMS,
+            with_gradient=False,
         )
+        return lambda inputs: converted(list(weights), inputs)
 
-    def _write_saved_model(self, folder, settings, use_ema):
-        signature = {
-            name: keras.InputSpec(shape=shape, dtype=dtype, name=name)
-            for name, (shape, dtype) in self._signature().items()
-        }
-        archive = keras.export.ExportArchive()
-        for layer in self._export_layers(use_ema):
-            archive.track(layer)
-        options = {}
-        if keras.backend.backend() == "jax":
-            # One file for every platform; a file lowered for CUDA alone does
-            # not load on a CPU.
-            options["jax2tf_kwargs"] = {
-                "native_serialization_platforms": ("cpu", "cuda", "tpu"),
-                "with_gradient": False,
-            }
-        archive.add_endpoint(
-            "serve",
-            self._sampling_function(settings, use_ema),
-            input_signature=[signature],
-            **options,
-        )
-        archive.write_out(str(folder), verbose=False)
-
-    def _export_by_tensorflow(self, temporary, folder, settings, use_ema):
-        """Save a preset, and export it in a TensorFlow process."""
-        preset = temporary / "preset"
-        self._start_emas()
-        self.save_to_preset(preset)
-        order = {
-            "preset": str(preset),
-            "folder": str(folder),
-            "settings": {
-                key: keras.saving.serialize_keras_object(value)
-                for key, value in settings.items()
-            },
-            "use_ema": use_ema,
-        }
-        result = subprocess.run(
-            [sys.executable, "-m", "keras_flows.export.worker"],
-            input=json.dumps(order),
-            env={
-                **os.environ,
-                "KERAS_BACKEND": "tensorflow",
-                "CUDA_VISIBLE_DEVICES": "",
-            },
-            capture_output=True,
-            text=True,
-        )
-        if result.returncode:
-            raise RuntimeError(
-                "The TensorFlow process that exports for PyTorch failed. A "
-                "network of your own must be importable there, in a module "
-                "that registers it. Its last words:\n" + result.stderr[-2000:]
-            )
-
-    def _verify(self, folder, settings, use_ema):
-        """Largest difference between the file and `generate`."""
-        import tensorflow as tf
-
-        serve = tf.saved_model.load(str(folder)).signatures["serve"]
-        rng = np.random.Generator(np.random.Philox(0))
-        worst = 0.0
-        for size in (3, 1):
-            inputs = {
-                name: rng.standard_normal((size, *shape[1:]), dtype="float32")
-                if "float" in dtype
-                else np.zeros((size, *shape[1:]), dtype=dtype)
-                for name, (shape, dtype) in self._signature().items()
-            }
-            served = tree.flatten(
-                serve(**{k: tf.constant(v) for k, v in inputs.items()})
-            )[0].numpy()
-            sampled = ops.convert_to_numpy(
-                self._sampled(inputs, settings, use_ema)
-            )
-            worst = max(worst, float(np.abs(served - sampled).max()))
-        if not worst <= TOLERANCE:
-            raise RuntimeError(
-                f"The exported model differs from `{self._exported}` by "
-                f"{worst:.2e}, more than {TOLERANCE}; nothing was written."
-            )
-        return worst
-
-
-def _require_tensorflow():
-    import importlib.util
-
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ImportError(
-            "A SavedModel needs TensorFlow to write: "
-            "pip install 'keras_flows[export]'."
-        )
+    return weights, traceable

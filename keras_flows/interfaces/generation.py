@@ -49,6 +49,8 @@ class Generation:
         # Compiled steps by what is static in them.
         self._steps = {}
 
+    guidance_acts = staticmethod(_acts)
+
     def inference_network(self, use_ema=True):
         """The network for sampling: the first EMA, or the trained one.
 

@@ -6,6 +6,8 @@ The encoder runs once per chunk, outside every JVP and every sampling step,
 and trains with the network. Source: arXiv 2512.01809, 2303.04137.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import ops
@@ -515,31 +517,30 @@ class Policy(InterfaceWrapper):
         filepath,
         format="tf_saved_model",
         *,
+        version=None,
         num_steps=None,
         sampler=None,
         start=None,
         use_ema=True,
         verbose=True,
     ):
-        """Export the policy as a TensorFlow SavedModel, normalisers inside.
+        """Export the policy, normalisers inside, as a SavedModel or as ONNX.
 
         The endpoint `serve` maps a dict of the observation history,
         "observation" (B, obs_steps, ...) or one such input for each key, and
         standard normal "noise" (B, horizon, action_dim), ignored where
-        sampling starts from zero, to clipped chunks. `Interface.export` tells
-        the rest.
+        sampling starts from zero, to clipped chunks, "actions"; `velocity`
+        maps a normalised chunk "x", times and the observation to the
+        velocity of `Policy.pred`. `Interface.export` tells the rest.
 
         Args:
             filepath: folder to write; its parent must be writable.
-            format: "tf_saved_model".
+            format: "tf_saved_model" or "onnx".
+            version: int, to write filepath/<version>; None for filepath.
             num_steps, sampler, start: see `predict_chunk`; fixed in the file.
             use_ema: whether to export the first average of the weights.
             verbose: whether to print a line.
         """
-        if format != "tf_saved_model":
-            raise ValueError(
-                f"`format` must be 'tf_saved_model'. Received: {format!r}."
-            )
         if self.representation.needs_pose:
             raise ValueError(
                 "A policy of relative actions cannot be exported: the pose is "
@@ -549,38 +550,43 @@ class Policy(InterfaceWrapper):
         sampler, num_steps, start, _ = self._chunk_settings(
             num_steps, start, sampler, use_ema
         )
-        settings = {"num_steps": num_steps, "sampler": sampler, "start": start}
-        self._export(filepath, settings, use_ema, verbose)
+        settings = {
+            "num_steps": num_steps,
+            "sampler": sampler,
+            "start": start,
+            "output_range": None,
+        }
+        self._export(
+            filepath, format, version, settings, None, use_ema, verbose
+        )
 
     _exported = "predict_chunk"
 
-    def _signature(self):
+    def _other_inputs(self):
         spec = self._spec["observation"]
         if not isinstance(spec, dict):
             spec = {"observation": spec}
-        signature = {
+        return {
             key: ((None, *leaf.shape[1:]), "float32")
             for key, leaf in spec.items()
         }
-        noise = ((None, *self.sample_shape), "float32")
-        return {**signature, "noise": noise}
+
+    def _observation_of(self, inputs):
+        """The observation among the flat inputs of an endpoint."""
+        observation = {k: inputs[k] for k in self._other_inputs()}
+        if not isinstance(self._spec["observation"], dict):
+            return observation["observation"]
+        return observation
 
     def _export_layers(self, use_ema):
         return self.acting_layers(use_ema)
-
-    def _split_inputs(self, inputs):
-        """The flat inputs of the file as those of `_acting`."""
-        observation = {k: v for k, v in inputs.items() if k != "noise"}
-        if not isinstance(self._spec["observation"], dict):
-            observation = observation["observation"]
-        return {"observation": observation, "noise": inputs["noise"]}
 
     def _sampling_function(self, settings, use_ema):
         act = self._acting((*_in_order(settings), use_ema))
 
         def serve(inputs):
-            inputs = self._split_inputs(inputs)
-            chunk = act(inputs)
+            observation = self._observation_of(inputs)
+            chunk = act({"observation": observation, "noise": inputs["noise"]})
             # Keeps "noise" among the inputs of those that start from zero.
             chunk = chunk + 0.0 * inputs["noise"]
             if self.action_low is not None:
@@ -591,11 +597,36 @@ class Policy(InterfaceWrapper):
 
         return serve
 
+    def _velocity_function(self, settings, use_ema):
+        encoder, network = self.acting_layers(use_ema)[:2]
+
+        def velocity(inputs):
+            condition = self.encode(self._observation_of(inputs), encoder)
+            return self.pred(
+                inputs["x"],
+                inputs["t"],
+                inputs.get("r"),
+                condition=condition,
+                network=network,
+            )
+
+        return velocity
+
+    def _endpoints(self, settings, decoder, use_ema):
+        endpoints = super()._endpoints(settings, decoder, use_ema)
+        serve = dataclasses.replace(endpoints["serve"], output="actions")
+        return {**endpoints, "serve": serve}
+
     def _sampled(self, inputs, settings, use_ema):
-        inputs = self._split_inputs(inputs)
-        if settings["start"] == "zero":
-            inputs["noise"] = None
-        return self.predict_chunk(**inputs, use_ema=use_ema, **settings)
+        sampler, num_steps, start = _in_order(settings)
+        return self.predict_chunk(
+            self._observation_of(inputs),
+            noise=None if start == "zero" else inputs["noise"],
+            num_steps=num_steps,
+            sampler=sampler,
+            start=start,
+            use_ema=use_ema,
+        )
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
