@@ -11,6 +11,7 @@ from keras_flows.ops.autodiff import jvp
 from keras_flows.ops.autodiff import remat
 from keras_flows.ops.autodiff import value_and_gradients
 from keras_flows.ops.compiled import compiled
+from keras_flows.ops.compiled import eager_float64
 from keras_flows.ops.config import Config
 from keras_flows.ops.config import register
 from keras_flows.ops.config import resolve

@@ -1,6 +1,9 @@
 """Compiling a function whose weights stay arguments."""
 
+import contextlib
+
 import keras
+import numpy as np
 from keras import tree
 
 
@@ -46,3 +49,30 @@ def compiled(fn, variables):
             return fn(*tree.map_structure(keras.ops.convert_to_tensor, args))
 
     return run_eagerly
+
+
+@contextlib.contextmanager
+def eager_float64():
+    """Numbers out of `keras.ops`, even while a function is being traced.
+
+    Gives a function (fn, array) -> NumPy float64 of fn(array), for what has
+    to be known before a graph is made: the times of a sampler, say.
+    """
+    backend = keras.backend.backend()
+    with contextlib.ExitStack() as stack:
+        if backend == "jax":
+            import jax
+
+            stack.enter_context(jax.ensure_compile_time_eval())
+            stack.enter_context(jax.enable_x64(True))
+        elif backend == "tensorflow":
+            import tensorflow as tf
+
+            stack.enter_context(tf.init_scope())
+
+        def number(fn, array):
+            array = np.asarray(array, dtype="float64")
+            array = keras.ops.convert_to_tensor(array, dtype="float64")
+            return np.asarray(keras.ops.convert_to_numpy(fn(array)), "float64")
+
+        yield number

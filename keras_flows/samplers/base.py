@@ -21,8 +21,9 @@ class Sampler(Config):
         grid: name of the time grid, or a sequence of times.
         shift: time shift of the grid, 1.0 for none.
         calls: at which times `step` calls the model: "start" (t), "ends" (t
-            and r) or "between" (anywhere from t to r). Steps that call it
-            outside a guidance interval only cost no second network call.
+            and r), "between" (anywhere from t to r) or "anywhere". Steps
+            that call it outside a guidance interval only cost no second
+            network call.
         history: of how many earlier steps `advance` looks at predictions.
     """
 
@@ -56,11 +57,15 @@ class Sampler(Config):
         Args:
             model, x, t, r, noise: as in `step`.
             state: tuple of tensors, of equal shapes from step to step once
-                `history` steps are done; () at the start.
+                `history` steps are done; that of `begin` at the start.
             left: Python int, how many steps follow, counted up to
                 max(1, `history`); 0 in the last one.
         """
         return self.step(model, x, t, r, noise, left == 0), state
+
+    def begin(self, interpolant, num_steps):
+        """The `state` of the first step; a tuple of NumPy numbers."""
+        return ()
 
     def walk(self, advance, interpolant, x, noises, num_steps, progress=None):
         """Run `advance(x, t, r, noise, state, left)` over the grid.
@@ -72,7 +77,7 @@ class Sampler(Config):
             keras.backend.standardize_dtype(x.dtype)
         )
         pairs = zip(times[:-1], times[1:], strict=True)
-        state = ()
+        state = self.begin(interpolant, num_steps)
         for i, (t, r) in enumerate(pairs):
             noise = noises[i] if self.stochastic else None
             left = min(len(times) - 2 - i, max(1, self.history))

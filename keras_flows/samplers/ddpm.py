@@ -81,7 +81,7 @@ class DDIM(Sampler):
         return self.eta > 0
 
     def step(self, model, x, t, r, noise, last):
-        x_hat = _clipped(model.denoise(x, t), self.clip)
+        x_hat = clipped(model.denoise(x, t), self.clip)
         transition = _Transition(model, x, t, r)
         mean = transition.mean(x, x_hat, self.eta)
         if last or not self.stochastic:
@@ -138,7 +138,7 @@ class DDPM(Sampler):
             x_hat, share = model.denoise(x, t), None
         transition = _Transition(model, x, t, r)
         large, small = transition.large, transition.small
-        mean = transition.mean(x, _clipped(x_hat, self.clip), 1.0)
+        mean = transition.mean(x, clipped(x_hat, self.clip), 1.0)
         if last:
             return mean
         std = ops.sqrt(large if self.variance == "large" else small)
@@ -148,5 +148,6 @@ class DDPM(Sampler):
         return mean + std * model.n_sigma * noise
 
 
-def _clipped(x_hat, bound):
+def clipped(x_hat, bound):
+    """x_hat within [-bound, bound]; as it is where bound is None."""
     return x_hat if bound is None else ops.clip(x_hat, -bound, bound)
