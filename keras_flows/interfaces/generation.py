@@ -25,7 +25,7 @@ def _as_array(condition):
 
 def _acts(interval, calls, path, t, r):
     """Whether a step from t to r calls the model inside the interval."""
-    if interval is None:
+    if interval is None or calls == "anywhere":
         return True
     low, high = interval
     start, end = path.noise_fraction(t), path.noise_fraction(r)
