@@ -157,6 +157,11 @@ class Exportable:
                 f"signature has no input for. Received: {sampler}; use an "
                 "ODE sampler or a flow-map jump."
             )
+        if sampler.adaptive:
+            raise ValueError(
+                "`sampler` chooses its steps by the data, which a graph "
+                f"cannot. Received: {sampler}; use one with fixed steps."
+            )
         num_steps = self.default_num_steps if num_steps is None else num_steps
         sampler.times(self.interpolant, num_steps)
         if self.sample_shape is None:
