@@ -5,6 +5,8 @@ pred_and_score} of the model, and denoise_and_share where it learns its
 variance; guidance is a wrapper with the same.
 """
 
+from keras_flows.samplers.adaptive import DormandPrince
+from keras_flows.samplers.adaptive import log_likelihood
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.ddpm import DDIM
 from keras_flows.samplers.ddpm import DDPM
@@ -24,6 +26,7 @@ from keras_flows.ops import resolve
 _KNOWN = {
     "ddim": DDIM,
     "ddpm": DDPM,
+    "dormand_prince": DormandPrince,
     "dpm_solver": DPMSolver,
     "dpm_solver++": DPMSolverPP,
     "dpm_solver++sde": lambda: DPMSolverPP(tau=1.0),

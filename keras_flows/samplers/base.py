@@ -18,6 +18,7 @@ class Sampler(Config):
         order: global order of convergence in the step size (for a solver of
             an ODE; weak order for one of an SDE), None where it has none.
         stochastic: whether `step` takes noise.
+        adaptive: whether the steps depend on the data.
         grid: name of the time grid, or a sequence of times.
         shift: time shift of the grid, 1.0 for none.
         calls: at which times `step` calls the model: "start" (t), "ends" (t
@@ -29,6 +30,7 @@ class Sampler(Config):
 
     order = None
     stochastic = False
+    adaptive = False
     grid = "uniform"
     shift = 1.0
     calls = "between"
