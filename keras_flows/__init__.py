@@ -14,12 +14,18 @@ from keras_flows import policies
 from keras_flows import presets
 from keras_flows import samplers
 from keras_flows import training
+from keras_flows.interfaces import ConsistencyInterface
 from keras_flows.interfaces import DiscreteInterface
+from keras_flows.interfaces import DMDInterface
 from keras_flows.interfaces import EDMInterface
 from keras_flows.interfaces import FlowMapInterface
 from keras_flows.interfaces import Interface
 from keras_flows.interfaces import MeanFlowInterface
+from keras_flows.interfaces import ProgressiveInterface
+from keras_flows.interfaces import ReparametrizedInterface
 from keras_flows.interfaces import REPAInterface
+from keras_flows.interfaces import SCDInterface
+from keras_flows.interfaces import SCTInterface
 from keras_flows.interfaces import SiTInterface
 from keras_flows.interfaces import StochasticInterpolantInterface
 from keras_flows.objectives import check_jvp
@@ -30,5 +36,7 @@ from keras_flows.training import NonFiniteError
 # The names in the interfaces' document.
 Interfaces = Interface
 DiT_REPA = REPAInterface
+sCTInterface = SCTInterface
+sCDInterface = SCDInterface
 
 __version__ = "0.1.0"

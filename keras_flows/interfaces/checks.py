@@ -170,6 +170,56 @@ def check_condition(condition, network, batch=None):
             )
 
 
+def check_teacher(teacher, student):
+    """A frozen interface on the student's path, data and condition."""
+    if not hasattr(teacher, "interpolant") or not hasattr(teacher, "pred"):
+        raise ValueError(
+            "`teacher` must be a trained Interface, such as "
+            f"kf.SiTInterface. Received: {teacher!r}."
+        )
+    own, other = student.interpolant, teacher.interpolant
+    if other != own:
+        raise ValueError(
+            f"`teacher` must have the student's interpolant. Received {other} "
+            f"beside {own}; kf.ReparametrizedInterface(teacher, interpolant) "
+            "carries a teacher over to another path."
+        )
+    for what in ("sample_shape", "n_mu", "n_sigma"):
+        own, other = getattr(student, what), getattr(teacher, what)
+        if own is not None and other is not None and own != other:
+            raise ValueError(
+                f"`teacher` must have the student's {what}. Received {other} "
+                f"beside {own}."
+            )
+    own, other = (_condition_of(m.network) for m in (student, teacher))
+    if None not in (own, other) and own != other:
+        raise ValueError(
+            "`teacher` must take the student's condition. Received "
+            f"{other[0]} beside {own[0]}."
+        )
+    if teacher.trainable_variables:
+        raise ValueError(
+            "`teacher` is trainable, and the student's optimizer would move "
+            f"its {len(teacher.trainable_variables)} variables. Set "
+            "teacher.trainable = False first."
+        )
+
+
+def _condition_of(network):
+    """(shapes and dtypes of the condition,), or None where unknown."""
+    names = input_names(network)
+    if names is None or not getattr(network, "inputs", None):
+        return None
+    if "condition" not in names:
+        return ("none",)
+    return (
+        tree.map_structure(
+            lambda c: f"{tuple(c.shape[1:])} {_dtype(c)}",
+            network.input["condition"],
+        ),
+    )
+
+
 def check_extras(extras, x, interface):
     """The mask of a batch's third element, or None."""
     if extras is None:

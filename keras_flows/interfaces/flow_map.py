@@ -1,9 +1,10 @@
 """Flow maps and the policies' objectives, noise at t = 0."""
 
-import keras
 from keras import ops
 
 from keras_flows.interfaces.interface import Interface
+from keras_flows.interfaces.teacher import Taught
+from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interpolants import Linear
 from keras_flows.ops import RowSplit
 from keras_flows.ops import register
@@ -44,7 +45,7 @@ class TimePairs:
 
 
 @register
-class FlowMapInterface(TimePairs, Interface):
+class FlowMapInterface(TimePairs, Taught, Interface):
     """Learns a flow map X_{t->r}, or an action, by any named objective.
 
     `objective` is one of flow, regression, straight_flow, tsd, mip, ctm,
@@ -57,8 +58,9 @@ class FlowMapInterface(TimePairs, Interface):
         objective: name, `Objective` or function.
         objective_args: dict of the objective's own options, e.g.
             `{"stop_gradient": "none", "derivative": "finite_difference"}`.
-        teacher: an interface with the same interpolant, which lmd and emd
-            need and ctm may use. It is not trained.
+        teacher: a frozen interface on the same interpolant, which lmd, emd
+            and ayf need and ctm may use.
+        teacher_guidance_scale: of the teacher's velocity, 1.0 for none.
         diagonal_portion: share of the batch on the diagonal r = t.
         weighting: "rows" (each term is a mean over its own rows) or "batch"
             (over the whole batch).
@@ -76,6 +78,7 @@ class FlowMapInterface(TimePairs, Interface):
         *,
         objective_args=None,
         teacher=None,
+        teacher_guidance_scale=1.0,
         diagonal_portion=0.75,
         weighting="rows",
         train_time_dist_type="uniform",
@@ -114,9 +117,11 @@ class FlowMapInterface(TimePairs, Interface):
             )
         self.diagonal_portion = diagonal_portion
         self.weighting = weighting
-        self._set_teacher(teacher)
+        self._check_use(teacher)
+        self._set_teacher(teacher, teacher_guidance_scale)
 
-    def _set_teacher(self, teacher):
+    def _check_use(self, teacher):
+        """A teacher exactly where the objective asks for one."""
         use = self.objective.teacher
         if use == "required" and teacher is None:
             raise ValueError(
@@ -126,16 +131,8 @@ class FlowMapInterface(TimePairs, Interface):
         if use == "none" and teacher is not None:
             raise ValueError(
                 f"Objective '{self.objective.name}' uses no `teacher`; "
-                "'lmd', 'emd' and 'ctm' do."
+                "'lmd', 'emd', 'ayf' and 'ctm' do."
             )
-        if teacher is not None:
-            if teacher.interpolant != self.interpolant:
-                raise ValueError(
-                    "`teacher` must have the same interpolant. Received "
-                    f"{teacher.interpolant} beside {self.interpolant}."
-                )
-            teacher.trainable = False
-        self.teacher = teacher
 
     @property
     def default_sampler(self):
@@ -146,9 +143,8 @@ class FlowMapInterface(TimePairs, Interface):
     def get_config(self):
         return {
             **super().get_config(),
-            "teacher": None
-            if self.teacher is None
-            else keras.saving.serialize_keras_object(self.teacher),
+            "teacher": serialize_teacher(self.teacher),
+            "teacher_guidance_scale": self.teacher_guidance_scale,
             "diagonal_portion": self.diagonal_portion,
             "weighting": self.weighting,
         }

@@ -73,6 +73,7 @@ for _name in (
     "jump", "pred_and_score", "score", "target", "loss_weight", "sample_t",
     "sample_n", "sample_uniform", "sample_x_t", "draw_t", "drop_condition",
     "norm", "generate", "export", "predictor", "start", "inference_network",
+    "after_update",
 ):  # fmt: skip
     setattr(InterfaceWrapper, _name, _inner(_name))
 

@@ -13,6 +13,7 @@ spatial Jacobian too; "none" stops nothing.
 from keras import ops
 
 from keras_flows.objectives.derivatives import directional
+from keras_flows.objectives.derivatives import normalized_tangent
 
 
 def _check_stop(stop_gradient, allowed):
@@ -24,9 +25,9 @@ def _check_stop(stop_gradient, allowed):
 
 
 def _lagrangian(
-    model, teacher, x_t, t, r, condition, stop_gradient, derivative
+    model, velocity, x_t, t, r, condition, stop_gradient, derivative
 ):
-    """d/dr X_{t->r}(x_t) - b_r(X_{t->r}(x_t))."""
+    """d/dr X_{t->r}(x_t) - b_r(X_{t->r}(x_t)), b = velocity."""
     _check_stop(stop_gradient, ("convex", "none"))
     x_r, dx_dr = directional(
         lambda r: model.jump(x_t, t, r, condition=condition),
@@ -35,9 +36,9 @@ def _lagrangian(
         derivative,
     )
     if stop_gradient == "none":
-        return dx_dr - teacher.pred(x_r, r, condition=condition)
+        return dx_dr - velocity(x_r, r, condition=condition)
     x_r = ops.stop_gradient(x_r)
-    return dx_dr - ops.stop_gradient(teacher.pred(x_r, r, condition=condition))
+    return dx_dr - ops.stop_gradient(velocity(x_r, r, condition=condition))
 
 
 def _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative):
@@ -75,7 +76,7 @@ def lsd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
     d/dr X_{t->r}(x_t) against the model's own velocity at X_{t->r}(x_t).
     """
     return _lagrangian(
-        model, model, x_t, t, r, condition, stop_gradient, derivative
+        model, model.pred, x_t, t, r, condition, stop_gradient, derivative
     )
 
 
@@ -83,7 +84,7 @@ def lmd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
         derivative="jvp"):  # fmt: skip
     """Lagrangian map distillation (arXiv 2406.07507): a teacher's velocity."""
     return _lagrangian(
-        model, model.teacher, x_t, t, r, condition, stop_gradient, derivative
+        model, model.teach, x_t, t, r, condition, stop_gradient, derivative
     )
 
 
@@ -101,7 +102,7 @@ def esd(model, x_t, v, t, r, condition, *, stop_gradient="full",
 def emd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
         derivative="jvp"):  # fmt: skip
     """Eulerian map distillation (arXiv 2406.07507): a teacher's velocity."""
-    b = model.teacher.pred(x_t, t, condition=condition)
+    b = model.teach(x_t, t, condition=condition)
     return _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative)
 
 
@@ -153,10 +154,62 @@ def ctm(model, x_t, v, t, r, condition, *, dt=0.01):
     if model.teacher is None:
         x_s = model.jump(x_t, t, s, condition=condition)
     else:
-        x_s = x_t + model.bcast_right(step, x_t) * model.teacher.pred(
+        x_s = x_t + model.bcast_right(step, x_t) * model.teach(
             x_t, t, condition=condition
         )
     target = model.jump(ops.stop_gradient(x_s), s, r, condition=condition)
     return model.jump(x_t, t, r, condition=condition) - ops.stop_gradient(
         target
     )
+
+
+def ayf(model, x_t, v, t, r, condition, *, tangent_norm=0.1,
+        derivative="jvp"):  # fmt: skip
+    """Align Your Flow's Eulerian map distillation (arXiv 2506.14603).
+
+    u - sg(u + g / (|g| + c)), whose g = b - u + (r - t) du/dt vanishes at the
+    map of the teacher's velocity b; du/dt runs along (b, 1) for (x_t, t) and
+    c = `tangent_norm` (see `normalized_tangent`).
+    """
+    b = ops.stop_gradient(model.teach(x_t, t, condition=condition))
+    u, du_dt = directional(
+        lambda x, t: model.pred(x, t, r, condition=condition),
+        (x_t, t),
+        (b, ops.ones_like(t)),
+        derivative,
+    )
+    g = b - u + model.bcast_right(r - t, x_t) * du_dt
+    return u - ops.stop_gradient(u + normalized_tangent(g, tangent_norm))
+
+
+def shortcut(model, x_t, v, t, r, condition):
+    """Shortcut models (arXiv 2410.12557): two steps of d make one of 2 d.
+
+    u(x_t, t, t + 2d) against the mean of u(x_t, t, t + d) and u(x', t + d,
+    t + 2d), by the averaged weights; (t, r) are `dyadic` pairs.
+    """
+    network = model.emas[0].averaged() if model.emas else None
+    w = 0.5 * (t + r)
+    first = model.pred(x_t, t, w, condition=condition, network=network)
+    x_w = x_t + model.bcast_right(w - t, x_t) * first
+    second = model.pred(x_w, w, r, condition=condition, network=network)
+    target = ops.stop_gradient(0.5 * (first + second))
+    return model.pred(x_t, t, r, condition=condition) - target
+
+
+def dyadic(model, shape, finest=7):
+    """Pairs on grids of 1, 2, ..., 2^(finest - 1) steps, each (B,).
+
+    The steps' number is uniform among the powers of two, and then the step.
+    """
+    path = model.interpolant
+    steps = ops.power(
+        2.0, ops.floor(model.sample_uniform(shape) * float(finest))
+    )
+    start = ops.floor(model.sample_uniform(shape) * steps)
+    return tuple(
+        path.time_from_fraction(1.0 - (start + i) / steps) for i in (0, 1)
+    )
+
+
+shortcut.pairs = dyadic

@@ -11,6 +11,7 @@ from keras_flows.objectives import flow_map as maps
 from keras_flows.objectives import policy
 from keras_flows.objectives.flow_matching import flow
 from keras_flows.objectives.mean_flow import mean_flow
+from keras_flows.objectives.moment_matching import imm
 from keras_flows.ops import Config
 from keras_flows.ops import part
 from keras_flows.ops import register
@@ -93,7 +94,7 @@ def flow_map_objective(residual):
 
     def objective(model, x, condition, training, **options):
         n = model.sample_n(ops.shape(x))
-        t, r = model.draw_t_r(x)
+        t, r = _pairs(model, residual, x)
         x_t = model.sample_x_t(x, n, t)
         v = model.interpolant.velocity(x, n, t)
 
@@ -132,6 +133,19 @@ def flow_map_objective(residual):
     objective.residual = residual
     objective.terms = ("velocity_loss", "map_loss")
     return objective
+
+
+def _pairs(model, residual, x):
+    """The model's (t, r), with off-diagonal rows of the objective's own."""
+    t, r = model.draw_t_r(x)
+    if not hasattr(residual, "pairs"):
+        return t, r
+    rows = model.rows(x)
+    off = residual.pairs(model, (rows.num_off,))
+    return tuple(
+        rows.merge(own, rows.split(drawn)[1])
+        for own, drawn in zip(off, (t, r), strict=True)
+    )
 
 
 def _share(batch_size, count, dtype):
@@ -175,6 +189,9 @@ _KNOWN = {
         _flow_map(maps.mf),
         _flow_map(maps.lmd, teacher="required"),
         _flow_map(maps.emd, teacher="required"),
+        _flow_map(maps.ayf, teacher="required"),
+        _flow_map(maps.shortcut),
+        Objective(imm, needs_r=True, sampler="flow_map_jump", num_steps=1),
         _action(policy.regression, "zero", "euler", 1),
         _action(policy.straight_flow, "noise", "euler", 1),
         _action(policy.tsd, "noise", "two_step", 2),

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_flows.training.alternating import AlternatingOptimizer
 from keras_flows.training.ema import EMA
 from keras_flows.training.guard import NonFiniteError
 from keras_flows.training.seeds import SeedGenerator

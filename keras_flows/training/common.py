@@ -136,9 +136,13 @@ class CommonSteps:
         )
         for ema, network in self._averaged["pairs"]:
             ema.update(network, updated)
+        self.after_update(updated)
         logs = self.record(means, batch_size, gradient_norm, finite)
         logs["skipped_steps"] = ops.cast(self.skipped_steps, "float32")
         return logs
+
+    def after_update(self, updated):
+        """Called in every step; `updated`: whether the optimizer moved."""
 
     def test_step(self, data):
         _, means = self.compute(data, training=False)

@@ -1,0 +1,441 @@
+"""Distillation of a whole sampler: progressive, and by distributions."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_flows.interfaces.consistency import DataJump
+from keras_flows.interfaces.consistency import Scheduled
+from keras_flows.interfaces.generation import Generation
+from keras_flows.interfaces.interface import Interface
+from keras_flows.interfaces.teacher import Taught
+from keras_flows.interfaces.teacher import serialize_teacher
+from keras_flows.interfaces.wrapper import InterfaceWrapper
+from keras_flows.networks import clone_network
+from keras_flows.objectives import distribution_matching
+from keras_flows.ops import bcast_right
+from keras_flows.ops import check_same_shape
+from keras_flows.ops import float_dtype
+from keras_flows.ops import mean_flat
+from keras_flows.ops import register
+from keras_flows.samplers import DDIM
+from keras_flows.samplers import FlowMapJump
+from keras_flows.training import AlternatingOptimizer
+
+
+def student_of(teacher):
+    """A trainable copy of a teacher, with the weights that it teaches by."""
+    student = type(teacher).from_config(teacher.get_config())
+    student.trainable = True
+    student.network.set_weights(teacher.inference_network().get_weights())
+    return student
+
+
+class Student(DataJump, Taught, InterfaceWrapper):
+    """A student interface beside its frozen teacher; a base class.
+
+    Its samples go through its own `jump`, not the wrapped interface's.
+    """
+
+    def _set_student(self, teacher, guidance_scale):
+        self._set_teacher(teacher, guidance_scale)
+        self._init_generation()
+
+    generate = Generation.generate
+    predictor = Generation.predictor
+
+    def export(self, *args, **kwargs):
+        """Export the student's sampler; see `Interface.export`."""
+        return Interface.export(self, *args, **kwargs)
+
+    def get_config(self):
+        return {
+            "teacher": serialize_teacher(self.teacher),
+            "student": keras.saving.serialize_keras_object(self.interface),
+            "teacher_guidance_scale": self.teacher_guidance_scale,
+            "name": self.name,
+        }
+
+
+@register
+class ProgressiveInterface(Scheduled, Student):
+    """Progressive distillation: the student learns two steps in one.
+
+    In stage k, with N = num_steps[k], t = i / N of the noise fraction: from
+    x_t two DDIM steps of the last stage's student (at first the teacher)
+    lead to x_r, r = (i - 1) / N; the student's data prediction learns what
+    one DDIM step would need to come there,
+
+        x = (x_r - (sigma_r / sigma_t) x_t) / (alpha_r - alpha_t sigma_r /
+        sigma_t),
+
+    with weight max(alpha^2 / sigma^2, 1). Sample it with `generate(num_steps=
+    num_steps[-1])`. Source: arXiv 2202.00512.
+
+    Args:
+        teacher: a frozen interface.
+        student: the interface to train, on the same path; by default a copy
+            of the teacher.
+        num_steps: the students' numbers of steps, each half of the one
+            before; the teacher is taken at twice the first.
+        steps_per_stage: updates of the optimizer in each stage.
+        teacher_guidance_scale: of the teacher in the first stage; 1.0 for
+            none.
+        name: model name.
+    """
+
+    def __init__(
+        self,
+        teacher,
+        student=None,
+        *,
+        num_steps=(32, 16, 8, 4, 2, 1),
+        steps_per_stage=10_000,
+        teacher_guidance_scale=1.0,
+        name=None,
+    ):
+        super().__init__(
+            student_of(teacher) if student is None else student, name=name
+        )
+        num_steps = tuple(int(n) for n in num_steps)
+        if (
+            not num_steps
+            or num_steps[-1] < 1
+            or any(a != 2 * b for a, b in zip(num_steps, num_steps[1:]))
+        ):
+            raise ValueError(
+                "`num_steps` must halve from stage to stage, as in (8, 4, 2, "
+                f"1). Received: {num_steps}."
+            )
+        self._set_student(teacher, teacher_guidance_scale)
+        self.num_steps = num_steps
+        self.steps_per_stage = steps_per_stage
+        self.snapshot = clone_network(self.interface.network, "snapshot")
+        self._count_updates(steps_per_stage * len(num_steps))
+        self._track(("distance",))
+        self.built = True
+
+    def after_update(self, updated):
+        """At the end of a stage the student becomes the teacher."""
+        super().after_update(updated)
+        ends = ops.logical_and(
+            updated, ops.equal(self.updates % self.steps_per_stage, 0)
+        )
+        for old, new in zip(
+            self.snapshot.variables, self.interface.network.variables,
+            strict=True,
+        ):  # fmt: skip
+            old.assign(ops.where(ends, ops.cast(new, old.dtype), old.value))
+
+    def _stage(self):
+        """(number of steps, whether the first teacher teaches) now."""
+        stage = ops.minimum(
+            self.updates // self.steps_per_stage, len(self.num_steps) - 1
+        )
+        table = ops.convert_to_tensor(self.num_steps, dtype=float_dtype())
+        return ops.take(table, stage), ops.equal(stage, 0)
+
+    def loss(self, x, condition=None, extras=None, *, training=True):
+        """The terms "loss" and "distance", each (B,)."""
+        path = self.interpolant
+        if training:
+            condition = self.drop_condition(condition)
+        steps, first = self._stage()
+        index = ops.floor(self.sample_uniform(ops.shape(x)[:1]) * steps) + 1.0
+        t, w, r = (
+            path.time_from_fraction((index - back) / steps)
+            for back in (0.0, 0.5, 1.0)
+        )
+        n = self.sample_n(ops.shape(x))
+        x_t = self.sample_x_t(x, n, t)
+
+        def walk(denoise):
+            x_w = self._ddim(x_t, denoise(x_t, t), t, w)
+            return self._ddim(x_w, denoise(x_w, w), w, r)
+
+        def by(network):
+            return lambda x, t: self.interface.denoise(
+                x, t, condition=condition, network=network
+            )
+
+        x_r = ops.stop_gradient(
+            ops.cond(
+                first,
+                lambda: walk(self.instructor(condition).denoise),
+                lambda: walk(by(self.snapshot)),
+            )
+        )
+        kept = bcast_right(path.sigma(r) / path.sigma(t), x)
+        alpha_t, alpha_r = (bcast_right(path.alpha(s), x) for s in (t, r))
+        target = (x_r - kept * x_t) / (alpha_r - alpha_t * kept)
+        error = self.denoise(x_t, t, condition=condition) - target
+        distance = mean_flat(ops.square(error))
+        weight = ops.maximum(ops.square(path.alpha(t) / path.sigma(t)), 1.0)
+        check_same_shape(distance=distance, weight=weight)
+        return {"loss": weight * distance, "distance": distance}
+
+    def _ddim(self, x_t, x_hat, t, r):
+        path = self.interpolant
+        a_t, s_t, a_r, s_r = (
+            bcast_right(c, x_t)
+            for c in (path.alpha(t), path.sigma(t), path.alpha(r),
+                      path.sigma(r))
+        )  # fmt: skip
+        return a_r * x_hat + s_r * (x_t - a_t * x_hat) / s_t
+
+    @property
+    def default_sampler(self):
+        return DDIM()
+
+    @property
+    def default_num_steps(self):
+        return self.num_steps[-1]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_steps": list(self.num_steps),
+            "steps_per_stage": self.steps_per_stage,
+        }
+
+
+METHODS = ("dmd", "sid")
+
+
+@register
+class DMDInterface(Student):
+    """Distribution matching distillation: a generator of one or few steps.
+
+    Two networks take turns: the generator G, whose samples' score, as the
+    fake network sees it, is to equal the teacher's, and the fake network,
+    which learns its samples by the teacher's own objective. Of each
+    `fake_updates` + 1 training steps the first moves G and the others the
+    fake network, each with its own optimizer:
+
+    ```python
+    model = kf.DMDInterface(teacher)  # teacher.trainable is False
+    model.compile(generator_optimizer, fake_optimizer)
+    model.fit(data)
+    ```
+
+    With `num_steps` above 1, G starts from its own samples, noised anew to
+    one of its times (DMD2's back-simulation). Batches give shapes and
+    conditions; with `regression_weight` (first DMD) they are pairs, x the
+    teacher's sample and extras {"noise": what it came from}.
+
+    Sources: DMD, arXiv 2311.18828; DMD2, arXiv 2405.14867; SiD, 2404.04057.
+
+    Args:
+        teacher: a frozen interface. The fake network starts as its copy.
+        student: the generator's interface, on the same path; by default a
+            copy of the teacher.
+        method: "dmd" or "sid", the generator's loss (see
+            `objectives.distribution_matching`).
+        num_steps: number of G's steps.
+        fake_updates: updates of the fake network for each of G.
+        alpha: of "sid".
+        regression_weight: weight of |G(noise) - x|^2; 0 for none.
+        time_range: noise fractions between which scores are compared.
+        teacher_guidance_scale: of the teacher's prediction; 1.0 for none.
+        name: model name.
+    """
+
+    def __init__(
+        self,
+        teacher,
+        student=None,
+        *,
+        method="dmd",
+        num_steps=1,
+        fake_updates=5,
+        alpha=1.0,
+        regression_weight=0.0,
+        time_range=(0.02, 0.98),
+        teacher_guidance_scale=1.0,
+        name=None,
+    ):
+        super().__init__(
+            student_of(teacher) if student is None else student, name=name
+        )
+        if method not in METHODS:
+            raise ValueError(
+                f"`method` must be one of {METHODS}. Received: {method!r}."
+            )
+        if num_steps < 1 or fake_updates < 1:
+            raise ValueError(
+                "`num_steps` and `fake_updates` must be at least 1. "
+                f"Received: {num_steps}, {fake_updates}."
+            )
+        low, high = (float(edge) for edge in time_range)
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(
+                "`time_range` must be two noise fractions with 0 <= low < "
+                f"high <= 1. Received: {time_range}."
+            )
+        self._set_student(teacher, teacher_guidance_scale)
+        self.method = method
+        self.num_steps = num_steps
+        self.fake_updates = fake_updates
+        self.alpha = alpha
+        self.regression_weight = regression_weight
+        self.time_range = (low, high)
+        self.fake_network = clone_network(
+            teacher.inference_network(), "fake_network"
+        )
+        self.fake_network.trainable = True
+        self._times = self.default_sampler.times(self.interpolant, num_steps)
+        self._track(("generator_loss", "fake_loss"))
+        self.built = True
+
+    def compile(self, optimizer, fake_optimizer=None, **kwargs):
+        """Configure training.
+
+        Args:
+            optimizer: of the generator.
+            fake_optimizer: of the fake network, by default one like
+                `optimizer`.
+            **kwargs: of `keras.Model.compile`.
+        """
+        if not isinstance(optimizer, AlternatingOptimizer):
+            optimizer = AlternatingOptimizer(
+                optimizer, fake_optimizer, self.fake_updates
+            )
+        optimizer.second_group(self.fake_network.trainable_variables)
+        super().compile(optimizer, **kwargs)
+
+    def make_train_function(self, force=False):
+        # The graph asks the optimizer whose turn it is.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+    def produce(self, noise, condition=None):
+        """G's samples from standard normal noise, (B, ...), differentiable.
+
+        For several steps each example starts at one of G's times, reached by
+        its own steps without gradient.
+        """
+        x = self.start(noise)
+        batch = ops.shape(x)[:1]
+        times = [
+            ops.full(batch, float(t), dtype=x.dtype) for t in self._times[:-1]
+        ]
+        chosen, time = x, times[0]
+        if self.num_steps > 1:
+            which = ops.floor(self.sample_uniform(batch) * self.num_steps)
+        for k in range(1, self.num_steps):
+            clean = ops.stop_gradient(
+                self.denoise(x, times[k - 1], condition=condition)
+            )
+            n = self.sample_n(ops.shape(x))
+            x = self.sample_x_t(clean, n, times[k])
+            here = ops.equal(which, float(k))
+            chosen = ops.where(bcast_right(here, x), x, chosen)
+            time = ops.where(here, times[k], time)
+        return self.denoise(chosen, time, condition=condition)
+
+    def loss(self, x, condition=None, extras=None, *, training=True):
+        """The turn's "loss", "generator_loss" and "fake_loss", each (B,)."""
+        if training:
+            condition = self.drop_condition(condition)
+        pairs = self._pairs(x, extras)
+        shape, batch = ops.shape(x), ops.shape(x)[:1]
+        # All draws before the turns, which are branches of one graph.
+        low, high = self.time_range
+        fraction = low + (high - low) * self.sample_uniform(batch)
+        t = self.interpolant.time_from_fraction(fraction)
+        fake_t = self.draw_t(x)
+        n = self.sample_n(shape)
+        noise = (self.sample_n(shape) - self.n_mu) / self.n_sigma
+        made = self.produce(noise, condition)
+
+        def generator():
+            loss = self._generator_loss(made, n, t, condition)
+            if pairs is not None:
+                again = self.denoise(
+                    self.start(pairs),
+                    ops.full_like(t, float(self._times[0])),
+                    condition=condition,
+                )
+                regression = mean_flat(ops.square(again - x))
+                loss = loss + self.regression_weight * regression
+            return loss
+
+        def fake():
+            return self._fake_loss(
+                ops.stop_gradient(made), n, fake_t, condition
+            )
+
+        return self._turn(generator, fake, ops.zeros_like(t), training)
+
+    def _turn(self, generator, fake, zeros, training):
+        """The terms of the side whose turn it is, of both outside training."""
+        optimizer = self.optimizer
+        if not training or optimizer is None or not optimizer.built:
+            g, f = generator(), fake()
+            return {"loss": g + f, "generator_loss": g, "fake_loss": f}
+        g, f = ops.cond(
+            optimizer.first_turn(),
+            lambda: (generator(), zeros),
+            lambda: (zeros, fake()),
+        )
+        # So that the means in the logs are over each side's own turns.
+        turns = self.fake_updates + 1.0
+        return {
+            "loss": g + f,
+            "generator_loss": turns * g,
+            "fake_loss": turns / self.fake_updates * f,
+        }
+
+    def _generator_loss(self, made, n, t, condition):
+        x_t = self.sample_x_t(made, n, t)
+        real = self.instructor(condition).denoise(x_t, t)
+        fake = self.teacher.denoise(
+            x_t, t, condition=condition, network=self.fake_network
+        )
+        if self.method == "sid":
+            return distribution_matching.sid(made, real, fake, self.alpha)
+        return distribution_matching.dmd(made, real, fake)
+
+    def _fake_loss(self, made, n, t, condition):
+        teacher = self.teacher
+        x_t = self.sample_x_t(made, n, t)
+        error = teacher.net(
+            x_t, t, condition=condition, network=self.fake_network
+        ) - teacher.target(made, n, t)
+        return teacher.loss_weight(t) * mean_flat(ops.square(error))
+
+    def _pairs(self, x, extras):
+        """The noise of (noise, sample) pairs, where they are asked for."""
+        given = set(extras or {})
+        wanted = {"noise"} if self.regression_weight else set()
+        if given != wanted:
+            raise ValueError(
+                "Batches must be (x, condition, {'noise': ...}) for a "
+                "`regression_weight` above 0, and x or (x, condition) "
+                f"without. Received extras {sorted(given)} and "
+                f"regression_weight={self.regression_weight}."
+            )
+        return extras["noise"] if wanted else None
+
+    @property
+    def default_sampler(self):
+        grid = np.linspace(1.0, 0.0, self.num_steps + 1)
+        times = self.interpolant.time_from_fraction(grid)
+        times[0], times[-1] = self.interpolant.t_noise, self.interpolant.t_data
+        return FlowMapJump(tuple(times.tolist()), renoise=1.0)
+
+    @property
+    def default_num_steps(self):
+        return self.num_steps
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "method": self.method,
+            "num_steps": self.num_steps,
+            "fake_updates": self.fake_updates,
+            "alpha": self.alpha,
+            "regression_weight": self.regression_weight,
+            "time_range": list(self.time_range),
+        }
