@@ -98,7 +98,12 @@ def test_preset_round_trip(name, tmp_path):
     )
     np.testing.assert_allclose(sample(loaded), expected, rtol=1e-6)
     files = {p.name for p in (tmp_path / "preset").iterdir()}
-    assert files == {"config.json", "model.weights.h5", "metadata.json"}
+    assert files == {
+        "config.json",
+        "model.weights.h5",
+        "metadata.json",
+        "README.md",
+    }
     assert [p.name for p in tmp_path.iterdir()] == ["preset"]
 
 
