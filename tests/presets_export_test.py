@@ -1,10 +1,6 @@
-"""Presets and SavedModels: what was saved is what comes back."""
+"""Presets: what was saved is what comes back."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -12,8 +8,6 @@ import pytest
 from keras import ops
 
 import keras_flows as kf
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def numpy(x):
@@ -165,80 +159,3 @@ def test_unknown_preset_lists_the_known():
         kf.Interface.from_preset("lsd_chekerboard")
     with pytest.raises(ValueError, match="SiTInterface"):
         kf.SiTInterface.from_preset("lsd_checkerboard")
-
-
-PLAIN = """
-import sys
-sys.path.insert(0, 'tools')
-from check_saved_model import NoKeras
-sys.meta_path.insert(0, NoKeras())
-import numpy as np, tensorflow as tf
-inputs = dict(np.load(sys.argv[2]))
-serve = tf.saved_model.load(sys.argv[1]).signatures['serve']
-for size in (7, 1):
-    out = serve(**{k: tf.constant(v[:size]) for k, v in inputs.items()})
-    np.save(f'{sys.argv[3]}/{size}.npy', list(out.values())[0].numpy())
-assert not [m for m in sys.modules if m.split('.')[0] == 'keras']
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, num_steps, guidance",
-    [
-        ("flow_map", 2, {}),
-        ("policy", 2, {}),
-        ("sit", 3, {"guidance_scale": 2.0, "guidance_channels": 1}),
-    ],
-)
-def test_saved_model_equals_generate_without_keras(
-    name, num_steps, guidance, tmp_path
-):
-    model = interfaces()[name]
-    rng = np.random.default_rng(1)
-    for v in model.network.trainable_variables:
-        v.assign(rng.standard_normal(v.shape) * 0.3)
-    model.export(
-        tmp_path / "served",
-        num_steps=num_steps,
-        verbose=False,
-        **guidance,
-    )
-    inputs = {
-        "noise": rng.standard_normal((7, *model.sample_shape)).astype("float32")
-    }
-    condition = model.network.input.get("condition")
-    if condition is not None:
-        inputs["condition"] = np.ones(
-            (7, *condition.shape[1:]), dtype=condition.dtype
-        )
-    np.savez(tmp_path / "inputs.npz", **inputs)
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            PLAIN,
-            str(tmp_path / "served"),
-            str(tmp_path / "inputs.npz"),
-            str(tmp_path),
-        ],  # fmt: skip
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    for size in (7, 1):
-        cut = {key: value[:size] for key, value in inputs.items()}
-        expected = numpy(model.generate(num_steps=num_steps, **guidance, **cut))
-        served = np.load(tmp_path / f"{size}.npy")
-        np.testing.assert_allclose(served, expected, atol=1e-5)
-
-
-def test_export_refuses_what_it_cannot_hold(tmp_path):
-    model = interfaces()["sit"]
-    with pytest.raises(ValueError, match="draws noise in every step"):
-        model.export(tmp_path / "x", sampler="euler_maruyama")
-    with pytest.raises(ValueError, match="num_steps"):
-        model.export(tmp_path / "x", num_steps=0)
-    with pytest.raises(ValueError, match="format"):
-        model.export(tmp_path / "x", format="pickle")
-    assert not list(tmp_path.iterdir())

@@ -2,6 +2,8 @@
 
 import pathlib
 
+import numpy as np
+
 MODEL = "model.onnx"
 OPSET = 18
 
@@ -31,6 +33,27 @@ def write_onnx(folder, endpoints):
         input_signature=[spec],
         opset=OPSET,
         output_path=str(folder / MODEL),
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+
+
+def _erfc(graph, node, name, args):
+    """erfc(x) = 1 - erf(x): of GELU on TensorFlow, unknown to tf2onnx."""
+    from tf2onnx import utils
+
+    x, dtype = node.input[0], graph.get_dtype(node.output[0])
+    shape = graph.get_shape(node.output[0])
+    one = np.ones((), utils.map_onnx_to_numpy_type(dtype))
+    one = graph.make_const(f"{name}_one", one)
+    erf = graph.make_node("Erf", [x], dtypes=[dtype], shapes=[shape])
+    graph.remove_node(node.name)
+    return graph.make_node(
+        "Sub",
+        [one.output[0], erf.output[0]],
+        name=name,
+        outputs=node.output,
+        dtypes=[dtype],
+        shapes=[shape],
     )
 
 

@@ -13,6 +13,55 @@ import sys
 import tempfile
 import traceback
 
+
+class _Process:
+    """A TensorFlow process, started by its first order."""
+
+    def __init__(self):
+        self.process = None
+
+    def start(self):
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "keras_flows.export.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env={
+                **os.environ,
+                "KERAS_BACKEND": "tensorflow",
+                "CUDA_VISIBLE_DEVICES": "",
+            },
+            text=True,
+        )
+
+    def answer(self, line):
+        """Its answer to an order; what it last wrote, if it died."""
+        if self.process is None:
+            self.start()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if answer:
+            return json.loads(answer)
+        self.process.wait()
+        self.log.seek(0)
+        error = self.log.read()
+        self.stop()
+        return {"error": error}
+
+    def stop(self):
+        if self.process is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+        self.process = None
+
+
 # The process that `tensorflow_process` keeps.
 _KEPT = {"now": None}
 
@@ -30,30 +79,14 @@ def tensorflow_process():
     ```
     """
     if _KEPT["now"] is not None:
-        yield _KEPT["now"]
+        yield
         return
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "keras_flows.export.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={
-                **os.environ,
-                "KERAS_BACKEND": "tensorflow",
-                "CUDA_VISIBLE_DEVICES": "",
-            },
-            text=True,
-        )
-        _KEPT["now"] = process, log
-        try:
-            yield _KEPT["now"]
-        finally:
-            _KEPT["now"] = None
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-            process.wait()
-            process.stdout.close()
+    process = _KEPT["now"] = _Process()
+    try:
+        yield
+    finally:
+        _KEPT["now"] = None
+        process.stop()
 
 
 def order(**what):
@@ -62,16 +95,8 @@ def order(**what):
     Raises:
         RuntimeError: if it fails; the message holds its last words.
     """
-    with tensorflow_process() as (process, log):
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(what) + "\n")
-            process.stdin.flush()
-        reply = process.stdout.readline()
-        if not reply:
-            process.wait()
-            log.seek(0)
-            reply = json.dumps({"error": log.read()})
-    error = json.loads(reply).get("error")
+    with tensorflow_process():
+        error = _KEPT["now"].answer(json.dumps(what)).get("error")
     if error is not None:
         raise RuntimeError(
             "The TensorFlow process that exports for this backend failed. A "

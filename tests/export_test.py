@@ -1,0 +1,495 @@
+"""Exports: every endpoint is the model's own function, whoever runs it."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_flows as kf
+from keras_flows.export import tensorflow_process
+
+ROOT = pathlib.Path(__file__).parent.parent
+MLP = kf.networks.MLP
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_tensorflow_process():
+    """PyTorch's exports share a process: the start takes the most time."""
+    with tensorflow_process():
+        yield
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """case -> (model, settings, folder): SavedModels, exported once each."""
+    pytest.importorskip("tensorflow")
+    made = {}
+
+    def export(case):
+        if case not in made:
+            model, settings = case()
+            folder = tmp_path_factory.mktemp(case.__name__)
+            model.export(folder, version=1, verbose=False, **settings)
+            made[case] = model, settings, folder
+        return made[case]
+
+    return export
+
+
+def randomised(model, network=None):
+    """Weights of a size at which every part of the network matters."""
+    rng = np.random.default_rng(1)
+    for v in (network or model.network).trainable_variables:
+        v.assign(rng.standard_normal(v.shape) * 0.3)
+    return model
+
+
+def guided_sit():
+    """SiT in 8 guided steps, of averaged weights that are not the live ones."""
+    model = randomised(kf.SiTInterface(MLP(2, 8, 1, num_classes=4), ema=0.9))
+    model._start_emas()
+    for v in model.network.trainable_variables:
+        v.assign(-v)
+    settings = {
+        "num_steps": 8,
+        "guidance_scale": 2.0,
+        "guidance_interval": (0.3, 0.8),
+        "guidance_channels": 1,
+    }
+    return model, settings
+
+
+def mean_flow():
+    network = MLP(2, 8, 1, two_times=True)
+    return randomised(kf.MeanFlowInterface(network, ema=None)), {}
+
+
+def lsd():
+    network = MLP((3, 2), 8, 1, two_times=True)
+    model = kf.FlowMapInterface(network, "lsd", ema=None)
+    return randomised(model), {"num_steps": 4}
+
+
+def mip_policy():
+    """MIP, which starts from zero, of a dict of observations."""
+    spec = {k: keras.Input((2, 3), name=k) for k in ("arm", "object")}
+    encoder = keras.Model(
+        spec, keras.layers.Concatenate()([spec["arm"], spec["object"]])
+    )
+    network = kf.networks.ChunkMLP(2, 4, (2, 6), True, 8, 1, time_features=4)
+    interface = kf.FlowMapInterface(network, "mip", ema=0.9)
+    policy = kf.policies.Policy(
+        interface, encoder, act_steps=2, action_high=[4.0, 9.0]
+    )
+    rng = np.random.default_rng(2)
+    policy.adapt(
+        [
+            {
+                "action": rng.uniform(-3, 5, (20, 2)),
+                "observation": {
+                    "arm": rng.uniform(0, 2, (20, 3)),
+                    "object": rng.uniform(-9, 2, (20, 3)),
+                },
+            }
+        ]
+    )
+    return randomised(policy), {"num_steps": 2}
+
+
+def digits():
+    """A small DiT of images, as pixels of 0 to 255."""
+    network = kf.networks.DiT((8, 8, 1), 4, 8, 1, 1, 1.0, num_classes=10)
+    model = randomised(kf.SiTInterface(network, ema=None))
+    return model, {"num_steps": 1, "output_range": (0, 255)}
+
+
+CASES = (guided_sit, mean_flow, lsd, mip_policy, digits)
+
+
+def given(model, size, seed=0):
+    """Inputs of `serve`."""
+    rng = np.random.default_rng(seed)
+    shape = (size, *model.sample_shape)
+    inputs = {"noise": rng.standard_normal(shape, dtype="float32")}
+    if isinstance(model, kf.policies.Policy):
+        for key, part in model.observation_spec.items():
+            inputs[key] = rng.uniform(0, 2, (size, *part)).astype("float32")
+    elif "condition" in model.network.input:
+        inputs["condition"] = rng.integers(0, 4, size, dtype="int32")
+    return inputs
+
+
+def expected(model, settings, inputs):
+    """What `generate` or `predict_chunk` gives, scaled by hand."""
+    settings = dict(settings)
+    low, high = settings.pop("output_range", None) or (None, None)
+    if isinstance(model, kf.policies.Policy):
+        history = {k: v for k, v in inputs.items() if k != "noise"}
+        return model.predict_chunk(history, **settings)
+    x = numpy(model.generate(**inputs, **settings))
+    if low is None:
+        return x
+    return low + (np.clip(x, -1, 1) + 1) / 2 * (high - low)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_saved_model(case, served):
+    """serve, from_seed and velocity, of batches of 7 and 1, to 1e-5."""
+    model, settings, folder = served(case)
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder / "1"))
+    serve, velocity, from_seed = (
+        loaded.signatures[name] for name in ("serve", "velocity", "from_seed")
+    )
+
+    def run(signature, inputs):
+        inputs = {k: tf.constant(v) for k, v in inputs.items()}
+        (output,) = signature(**inputs).values()
+        return output.numpy()
+
+    inputs = given(model, 7)
+    samples = expected(model, settings, inputs)
+    atol = 1e-5 * max(1.0, np.abs(samples).max())
+    assert np.abs(samples - samples[:1]).max() > 100 * atol
+    np.testing.assert_allclose(run(serve, inputs), samples, atol=atol)
+    one = {k: v[:1] for k, v in inputs.items()}
+    np.testing.assert_allclose(run(serve, one), samples[:1], atol=atol)
+
+    others = {k: v for k, v in inputs.items() if k != "noise"}
+    size = {} if others else {"batch_size": np.int32(7)}
+    drawn = [
+        run(from_seed, {"seed": np.int64(seed), **others, **size})
+        for seed in (5, 5, 6)
+    ]
+    assert drawn[0].shape == samples.shape
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    if case is not mip_policy:
+        assert np.abs(drawn[0] - drawn[2]).max() > 100 * atol
+
+    times = np.linspace(0.1, 0.9, 7, dtype="float32")
+    rates = {"x": inputs["noise"], "t": times, **others}
+    if "r" in model.network.input:
+        rates["r"] = times[::-1].copy()
+    r = rates.get("r")
+    condition = others.get("condition")
+    network = model.inference_network()
+    if case is mip_policy:
+        condition = model.encode(others)
+    u = numpy(
+        kf.ops.compiled(
+            lambda x, t, *r: model.pred(
+                x, t, *r, condition=condition, network=network
+            ),
+            network.variables,
+        )(rates["x"], rates["t"], *([] if r is None else [r]))
+    )
+    np.testing.assert_allclose(run(velocity, rates), u, atol=1e-5)
+
+
+PLAIN = """
+import json, sys
+sys.path.insert(0, 'tools')
+from check_saved_model import NoKeras
+sys.meta_path.insert(0, NoKeras())
+import numpy as np
+folder, kind = sys.argv[1:]
+inputs = dict(np.load(f'{folder}/inputs.npz'))
+if kind == 'onnx':
+    import onnxruntime
+    session = onnxruntime.InferenceSession(f'{folder}/1/model.onnx')
+    run = lambda inputs: session.run(['samples'], inputs)[0]
+else:
+    import tensorflow as tf
+    loaded = tf.saved_model.load(f'{folder}/1')
+    serve = loaded.signatures['serving_default']
+    run = lambda inputs: serve(
+        **{k: tf.constant(v) for k, v in inputs.items()}
+    )['samples'].numpy()
+for size in (7, 1):
+    np.save(
+        f'{folder}/{size}.npy', run({k: v[:size] for k, v in inputs.items()})
+    )
+assert not [m for m in sys.modules if m.split('.')[0] == 'keras']
+assert kind != 'onnx' or 'tensorflow' not in sys.modules
+"""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["tf_saved_model", "onnx"])
+def test_runs_without_keras(kind, served, tmp_path):
+    """A version of a served model in a process that cannot import Keras."""
+    model, settings, folder = served(guided_sit)
+    if kind == "onnx":
+        pytest.importorskip("tf2onnx")
+        pytest.importorskip("onnxruntime")
+        folder = tmp_path / "served"
+        model.export(folder, kind, version=1, verbose=False, **settings)
+    inputs = given(model, 7)
+    np.savez(folder / "inputs.npz", **inputs)
+    subprocess.run(
+        [sys.executable, "-c", PLAIN, str(folder), kind],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    samples = expected(model, settings, inputs)
+    for size in (7, 1):
+        found = np.load(folder / f"{size}.npy")
+        np.testing.assert_allclose(found, samples[:size], atol=1e-5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("case", [mip_policy, digits])
+def test_onnx(case, tmp_path):
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, settings = case()
+    model.export(tmp_path / "served", "onnx", verbose=False, **settings)
+    session = onnxruntime.InferenceSession(str(tmp_path / "served/model.onnx"))
+    for size in (7, 1):
+        inputs = given(model, size)
+        asked = {i.name for i in session.get_inputs()}
+        (found,) = session.run(
+            None, {k: v for k, v in inputs.items() if k in asked}
+        )
+        samples = expected(model, settings, inputs)
+        atol = 1e-5 * max(1.0, np.abs(samples).max())
+        np.testing.assert_allclose(found, samples, atol=atol)
+
+
+def latent_model():
+    """A model of 4 x 4 latents, and the decoder of their 8 x 8 images."""
+    vae = kf.networks.AutoencoderKL(
+        (8, 8, 3), 2, (4, 4), 1, norm_groups=2, scaling_factor=0.5
+    )
+    randomised(None, vae.decoder)
+    network = MLP(vae.latent_shape, 8, 1)
+    return randomised(kf.SiTInterface(network, ema=None)), vae
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["tf_saved_model", "onnx"])
+def test_decoder(kind, tmp_path):
+    """Images come out of a model of latents with the VAE's decoder inside."""
+    model, vae = latent_model()
+    folder = tmp_path / "served"
+    inputs = given(model, 7)
+    if kind == "onnx":
+        pytest.importorskip("tf2onnx")
+        onnxruntime = pytest.importorskip("onnxruntime")
+    else:
+        tf = pytest.importorskip("tensorflow")
+    model.export(
+        folder,
+        kind,
+        num_steps=1,
+        decoder=vae.decoder,
+        output_range=(0, 1),
+        verbose=False,
+    )
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+        (found,) = session.run(None, inputs)
+    else:
+        loaded = tf.saved_model.load(str(folder))
+        serve = loaded.signatures["serve"]
+        found = serve(noise=tf.constant(inputs["noise"]))["samples"].numpy()
+    images = numpy(vae.decode(model.generate(num_steps=1, **inputs)))
+    assert found.shape == (7, 8, 8, 3)
+    assert np.abs(images).max() > 0.1
+    np.testing.assert_allclose(
+        found, np.clip(images, -1, 1) / 2 + 0.5, atol=1e-5
+    )
+
+
+@pytest.mark.once
+def test_versions_and_signature(served, tmp_path):
+    """path/<version>/saved_model.pb, and what signature.json tells."""
+    tf = pytest.importorskip("tensorflow")
+    model, _ = mean_flow()
+    folder = tmp_path / "served"
+    for version, steps in ((1, 1), (2, 1), (2, 2)):
+        model.export(folder, version=version, num_steps=steps, verbose=False)
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+    record = json.loads((folder / "2" / "signature.json").read_text())
+    files = {
+        p.relative_to(folder / "2").as_posix()
+        for p in (folder / "2").rglob("*")
+        if p.is_file()
+    }
+    assert files == {*record["files"], "signature.json"}
+    assert {"saved_model.pb", "variables/variables.index"} <= files
+    for name, digest in record["files"].items():
+        content = (folder / "2" / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest
+    assert record["settings"]["num_steps"] == 2
+    assert record["settings"]["time_grid"] == [1.0, 0.5, 0.0]
+    assert record["settings"]["sampler"].startswith("FlowMapJump")
+    assert record["settings"]["guidance_scale"] == 1.0
+    assert record["weights"] == "trained"
+    assert record["versions"]["keras_flows"] == kf.__version__
+    assert set(record["parity"]) == {"serve", "velocity", "from_seed"}
+    assert max(record["parity"].values()) < record["tolerance"] == 1e-4
+    # The file's own signatures are those of the record.
+    loaded = tf.saved_model.load(str(folder / "2"))
+    assert set(record["endpoints"]) == {"serve", "velocity", "from_seed"}
+    for name, endpoint in record["endpoints"].items():
+        _, specs = loaded.signatures[name].structured_input_signature
+        found = {
+            k: {"shape": s.shape.as_list(), "dtype": s.dtype.name}
+            for k, s in specs.items()
+        }
+        assert found == endpoint["inputs"]
+        found = {
+            k: {"shape": s.shape.as_list(), "dtype": s.dtype.name}
+            for k, s in loaded.signatures[name].structured_outputs.items()
+        }
+        assert set(found) == set(endpoint["outputs"])
+    _, _, folder = served(guided_sit)
+    record = json.loads((folder / "1" / "signature.json").read_text())
+    assert record["settings"]["guidance_scale"] == 2.0
+    assert record["settings"]["guidance_interval"] == [0.3, 0.8]
+    assert record["weights"] == {"ema": {"decay": 0.9, "std": None}}
+    assert record["null_label"] == 4
+
+
+def rows_of_request(body, signature):
+    """Tensors of a TensorFlow Serving request, by its REST documentation.
+
+    {"instances": [{name: row}, ...]} or, of a signature with one input,
+    [row, ...]; {"inputs": {name: tensor}} or the one tensor.
+    """
+    import tensorflow as tf
+
+    _, specs = signature.structured_input_signature
+    if "instances" in body:
+        rows = body["instances"]
+        if not isinstance(rows[0], dict):
+            (name,) = specs
+            rows = [{name: row} for row in rows]
+        columns = {k: [row[k] for row in rows] for k in rows[0]}
+    else:
+        columns = body["inputs"]
+        if not isinstance(columns, dict):
+            (name,) = specs
+            columns = {name: columns}
+    assert set(columns) == set(specs)
+    return {k: tf.constant(v, specs[k].dtype) for k, v in columns.items()}
+
+
+@pytest.mark.once
+def test_requests_of_tensorflow_serving(served):
+    """The bodies that docs/serving.md shows fit the signatures."""
+    model, settings, folder = served(guided_sit)
+    import tensorflow as tf
+
+    inputs = given(model, 3)
+    samples = expected(model, settings, inputs)
+    loaded = tf.saved_model.load(str(folder / "1"))
+    bodies = (
+        {
+            "signature_name": "serve",
+            "instances": [
+                {"noise": noise.tolist(), "condition": int(label)}
+                for noise, label in zip(inputs["noise"], inputs["condition"])
+            ],
+        },
+        {"inputs": {k: v.tolist() for k, v in inputs.items()}},
+    )
+    for body in bodies:
+        body = json.loads(json.dumps(body))
+        name = body.get("signature_name", "serving_default")
+        serve = loaded.signatures[name]
+        found = serve(**rows_of_request(body, serve))["samples"]
+        np.testing.assert_allclose(found.numpy(), samples, atol=1e-5)
+    body = {
+        "signature_name": "from_seed",
+        "inputs": {"seed": 7, "condition": [0, 3]},
+    }
+    from_seed = loaded.signatures["from_seed"]
+    drawn = from_seed(**rows_of_request(body, from_seed))["samples"]
+    assert drawn.shape == (2, 2)
+    plain, _, folder = served(lsd)
+    loaded = tf.saved_model.load(str(folder / "1"))
+    noise = given(plain, 3)["noise"]
+    for key in ("instances", "inputs"):
+        serve = loaded.signatures["serve"]
+        tensors = rows_of_request({key: noise.tolist()}, serve)
+        np.testing.assert_array_equal(tensors["noise"].numpy(), noise)
+
+
+@pytest.mark.once
+def test_guidance_outside_its_interval_costs_nothing():
+    """One network call a step there, both predictions inside."""
+    model, settings = guided_sit()
+    sampler = kf.samplers.get("euler")
+    rows = []
+    raw = model.raw
+
+    def counting(x, *args, **kwargs):
+        rows.append(x.shape[0])
+        return raw(x, *args, **kwargs)
+
+    model.raw = counting
+    sample = model._sampling_function(settings | {"sampler": sampler}, True)
+    inputs = given(model, 3)
+    sample({k: ops.convert_to_tensor(v) for k, v in inputs.items()})
+    # Times 1, 7/8, ..., 1/8; 0.75 to 0.375 lie inside (0.3, 0.8).
+    assert rows == [3, 3, 6, 6, 6, 6, 3, 3]
+
+
+@pytest.mark.once
+def test_a_difference_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow")
+    model, _ = mean_flow()
+    generate = model.generate
+    monkeypatch.setattr(
+        model, "generate", lambda **kwargs: generate(**kwargs) + 1e-3
+    )
+    with pytest.raises(RuntimeError, match="'serve' differs .* 1.00e-03"):
+        model.export(tmp_path / "served")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_refuses_what_it_cannot_hold(tmp_path):
+    model, _ = guided_sit()
+    latent, vae = latent_model()
+    target = tmp_path / "x"
+    for match, arguments in (
+        ("draws noise in every step", {"sampler": "euler_maruyama"}),
+        ("num_steps", {"num_steps": 0}),
+        ("`format`.*onnx", {"format": "pickle"}),
+        ("`version`", {"version": -1}),
+        ("`version`", {"version": True}),
+        ("`guidance_interval`", {"guidance_interval": (0.8, 0.2)}),
+        ("`output_range`", {"output_range": (1, 1)}),
+        ("`decoder` must be a keras.Model", {"decoder": vae.decode}),
+        ("`decoder` must take samples", {"decoder": vae.decoder}),
+    ):
+        with pytest.raises(ValueError, match=match):
+            model.export(target, **arguments)
+    with pytest.raises(ValueError, match="attribute `decoder`"):
+        latent.export(target, decoder=vae)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("version", [None, 3])
+def test_export_leaves_other_folders_alone(version, tmp_path):
+    mine = tmp_path if version is None else tmp_path / str(version)
+    mine.mkdir(exist_ok=True)
+    (mine / "thesis.txt").write_text("keep")
+    with pytest.raises(ValueError, match="is not an export"):
+        mean_flow()[0].export(tmp_path, version=version)
+    assert (mine / "thesis.txt").read_text() == "keep"
