@@ -20,6 +20,7 @@ import zlib
 from keras_flows.presets.files import CONFIG
 from keras_flows.presets.files import check_preset
 
+_CHUNK = 1 << 20
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -95,6 +96,13 @@ def _members(archive):
             if not (info.isreg() or info.isdir()):
                 raise _refused(info.name, "a link or a device")
             yield info.name, info.isdir(), _opener(file.extractfile, info)
+        # tarfile takes a missing end, or half a header, for the end.
+        file.fileobj.seek(file.offset)
+        if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("its end is missing")
+        while file.fileobj.read(_CHUNK):
+            # To the end of a compressed stream, where its checksum is.
+            pass
 
 
 def _opener(open_member, info):

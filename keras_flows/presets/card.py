@@ -92,7 +92,7 @@ def _parts(config):
 
 def _table(head, rows):
     cells = [head, ("---", "---"), *rows.items()]
-    return [*(f"| {key} | {_cell(value)} |" for key, value in cells), ""]
+    return [*(f"| {_cell(key)} | {_cell(value)} |" for key, value in cells), ""]
 
 
 def _cell(value):

@@ -3,6 +3,8 @@
 import json
 import re
 
+import h5py
+
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 # Sharded weights, as Keras writes them: an index and model_00000.weights.h5 ...
@@ -98,6 +100,27 @@ def weights_files(folder):
 def weights_size(folder):
     """Bytes of the weights."""
     return sum(path.stat().st_size for path in weights_files(folder)[1])
+
+
+def saved_shapes(files):
+    """{layer's name: list of the shapes of its variables, for each}."""
+    found = {}
+
+    def visit(_, group):
+        name = group.attrs.get("name")
+        if name is not None:
+            shapes = [group[k].shape for k in sorted(group, key=_number)]
+            found.setdefault(name, []).append(shapes)
+
+    for path in files:
+        if path.suffix == ".h5":
+            with h5py.File(path) as file:
+                file.visititems(visit)
+    return found
+
+
+def _number(key):
+    return (0, int(key), "") if key.isdigit() else (1, 0, key)
 
 
 def check_preset(folder):

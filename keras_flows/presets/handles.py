@@ -8,6 +8,7 @@ import importlib
 import os
 import pathlib
 import re
+import warnings
 
 from keras_flows.presets import download
 from keras_flows.presets.files import CONFIG
@@ -145,16 +146,21 @@ def _kaggle(handle):
         full = name if version is None else f"{name}/{version}"
         return pathlib.Path(hub.model_download(full))
     except OSError as error:
-        # kagglehub asks for the newest version even where one is cached.
-        response = getattr(error, "response", None)
-        cached = _newest_cached(name) if response is None else None
-        if cached is not None:
-            return cached
-        if getattr(response, "status_code", None) in (401, 403, 404):
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403, 404):
             raise ValueError(
                 f"No preset at {handle!r}: no such model or version, or it is "
                 "private and you are not logged in (`kagglehub.login()`)."
             ) from error
+        # kagglehub asks for the newest version even where one is cached.
+        cached = _newest_cached(name)
+        if status is None and version is None and cached is not None:
+            warnings.warn(
+                f"Kaggle cannot be reached: {handle!r} is version "
+                f"{cached.name}, the newest in the cache.",
+                stacklevel=2,
+            )
+            return cached
         raise _failed(handle, error, "KAGGLEHUB_CACHE") from error
 
 

@@ -5,6 +5,7 @@ model.weights.json and its shards) and metadata.json, as KerasHub writes them,
 and README.md, the model card.
 """
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -22,6 +23,7 @@ from keras_flows.presets.files import INDEX
 from keras_flows.presets.files import METADATA
 from keras_flows.presets.files import WEIGHTS
 from keras_flows.presets.files import read_config
+from keras_flows.presets.files import saved_shapes
 from keras_flows.presets.files import weights_files
 from keras_flows.presets.files import write_json
 from keras_flows.presets.handles import preset_folder
@@ -146,8 +148,9 @@ def _load(preset, load_weights, dtype, cls):
     folder = preset_folder(preset)
     config = read_config(folder)
     _check_registered(config, preset)
-    # Before anything is built: missing weights are told at once.
-    weights = weights_files(folder)[0] if load_weights else None
+    if load_weights:
+        # Before anything is built: missing weights are told at once.
+        weights_files(folder)
     if dtype is not None:
         config = _with_dtype(config, dtype)
     if load_weights:
@@ -161,11 +164,12 @@ def _load(preset, load_weights, dtype, cls):
             f"no {cls.__name__}. kf.from_preset loads any class."
         )
     if load_weights:
-        _load_weights(model, weights, preset)
+        _load_weights(model, folder, preset)
     return model
 
 
-def _load_weights(model, path, preset):
+def _load_weights(model, folder, preset):
+    path, files = weights_files(folder)
     try:
         model.load_weights(str(path))
     except OSError as error:
@@ -175,8 +179,33 @@ def _load_weights(model, path, preset):
     except ValueError as error:
         raise ValueError(
             f"The weights of preset {str(preset)!r} do not fit its "
-            f"{type(model).__name__}. {error}"
+            f"{type(model).__name__}: {_first_misfit(model, files) or error}"
         ) from error
+
+
+def _first_misfit(model, files):
+    """The first variable of another shape than in the file, or None.
+
+    Keras tells the layer, and of a layer that it reaches in two ways only
+    that the second led nowhere.
+    """
+    saved = saved_shapes(files)
+    seen = collections.Counter()
+    for variable in model.variables:
+        layer = variable.path.rpartition("/")[0]
+        index, seen[layer] = seen[layer], seen[layer] + 1
+        # Layers of one name in two networks: any of them may be meant.
+        shapes = [
+            each[index]
+            for each in saved.get(layer.rpartition("/")[2], ())
+            if index < len(each)
+        ]
+        if shapes and tuple(variable.shape) not in shapes:
+            return (
+                f"{variable.path} has the shape {tuple(variable.shape)}, and "
+                f"the file holds {shapes[0]}."
+            )
+    return None
 
 
 def _serialized(config):
