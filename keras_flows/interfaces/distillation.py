@@ -1,5 +1,7 @@
 """Distillation of a whole sampler: progressive, and by distributions."""
 
+import itertools
+
 import keras
 import numpy as np
 from keras import ops
@@ -101,7 +103,7 @@ class ProgressiveInterface(Scheduled, Student):
         if (
             not num_steps
             or num_steps[-1] < 1
-            or any(a != 2 * b for a, b in zip(num_steps, num_steps[1:]))
+            or any(a != 2 * b for a, b in itertools.pairwise(num_steps))
         ):
             raise ValueError(
                 "`num_steps` must halve from stage to stage, as in (8, 4, 2, "

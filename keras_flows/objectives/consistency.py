@@ -77,7 +77,7 @@ def trig_consistency(model, x, condition, training, *, tangent_norm=0.1,
         cos * sin * x_t + slope
     )
     size = ops.sqrt(mean_flat(ops.square(g)))
-    # `pred` is sigma_d F; no dropout, whose mask the derivative would not share.
+    # `pred` is sigma_d F, without dropout: the derivative has another mask.
     output = scaled / model.interpolant.sigma_d
     error = output - ops.stop_gradient(
         output + normalized_tangent(g, tangent_norm)

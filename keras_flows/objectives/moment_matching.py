@@ -12,7 +12,7 @@ from keras_flows.ops import bcast_right
 
 def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
         alpha_power=1, max_ratio=160.0):  # fmt: skip
-    """weight(t) MMD^2(X_{t->r}(x_t), sg X_{w->r}(x_w)), x_t and x_w of one pair.
+    """weight(t) MMD^2(X_{t->r}(x_t), sg X_{w->r}(x_w)), x_t, x_w of one pair.
 
     w is where the ratio sigma / alpha is max_ratio / 2^power less than at t,
     and x_w the DDIM interpolant of x_t and x. Kernel: exp(-|a - b| / (D
