@@ -36,10 +36,10 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list("methods", None, "Methods to train; by default all.")
 flags.DEFINE_integer("steps", 6_000, "Steps of each method.", lower_bound=6)
 flags.DEFINE_integer(
-    "teacher_steps", 12_000, "Steps of the teacher.", lower_bound=1
+    "teacher_steps", 9_000, "Steps of the teacher.", lower_bound=1
 )
 flags.DEFINE_integer("batch_size", 512, "Batch size.", lower_bound=4)
-flags.DEFINE_integer("width", 256, "Units of a hidden layer.")
+flags.DEFINE_integer("width", 128, "Units of a hidden layer.")
 flags.DEFINE_integer("depth", 4, "Number of hidden layers.")
 flags.DEFINE_float("ema", 0.998, "Decay of the moving averages.")
 flags.DEFINE_integer("num_samples", 100_000, "Samples of each KL.")

@@ -206,7 +206,9 @@ def run_backend(results):
         wanted = name in chosen
         if wanted or (name == "flow" and set(DISTILLED) & set(chosen)):
             model, result = generative(name, teacher, metric)
-            teacher = teacher or model
+            if teacher is None:
+                teacher = model
+                teacher.trainable = False
             if wanted:
                 results[name] = result
                 print(name, result, flush=True)

@@ -83,7 +83,7 @@ CONSTRUCTORS = {
     ),
     "teacher of another path": (
         lambda: flow_map("lmd", teacher=kf.SiTInterface(mlp(), ema=None)),
-        "same interpolant",
+        "student's interpolant.*ReparametrizedInterface",
     ),
     "portion": (
         lambda: flow_map(diagonal_portion=1.5),

@@ -44,6 +44,8 @@ CONDITIONS = [
     ("lmd", {}),
     ("emd", {}),
     ("emd", {"stop_gradient": "full"}),
+    ("ayf", {}),
+    ("shortcut", {}),
 ]
 
 
@@ -54,11 +56,12 @@ def build(path, objective, delta=0.0, cls="FlowMapInterface",
     name, arguments, ours, *_ = CASES[path]
     interpolant = getattr(kf.interpolants, name)(**arguments)
     oracle = Oracle(ours, m=m)
-    if objective in ("lmd", "emd"):
+    if objective in ("lmd", "emd", "ayf"):
         teacher = ExactNetwork(oracle)
         kwargs["teacher"] = kf.FlowMapInterface(
             teacher, "flow", interpolant=interpolant, ema=None
         )
+        kwargs["teacher"].trainable = False
     network = ExactNetwork(oracle, predict, delta=delta, rows=rows)
     if cls == "FlowMapInterface":
         kwargs["objective"] = objective
@@ -109,6 +112,7 @@ def test_ctm_with_a_teacher(with_teacher):
     kwargs = {}
     if with_teacher:
         kwargs["teacher"] = build(path, "flow")[0]
+        kwargs["teacher"].trainable = False
     found = [
         residual_square(
             *build(path, "ctm", objective_args={"dt": dt}, **kwargs)

@@ -190,6 +190,7 @@ def test_every_network_trains_by_every_objective(kind, objective):
             small(kind, two_times=False, name="teacher"), "flow", ema=None
         )
         randomize(teacher.network, seed=1)
+        teacher.trainable = False
     model = kf.FlowMapInterface(
         network, objective, teacher=teacher, ema=None, seed=0
     )

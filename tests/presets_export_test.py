@@ -18,6 +18,7 @@ def interfaces():
     """Every registered interface with arguments that are not the defaults."""
     mlp = kf.networks.MLP
     teacher = kf.FlowMapInterface(mlp(2, 8, 1), "flow", ema=None)
+    teacher.trainable = False
     return {
         "sit": kf.SiTInterface(
             mlp(2, 8, 1, num_classes=4),

@@ -372,7 +372,7 @@ class DMDInterface(Student):
 
     def _turn(self, generator, fake, zeros, training):
         """The terms of the side whose turn it is, of both outside training."""
-        optimizer = self.optimizer
+        optimizer = getattr(self, "optimizer", None)
         if not training or optimizer is None or not optimizer.built:
             g, f = generator(), fake()
             return {"loss": g + f, "generator_loss": g, "fake_loss": f}
