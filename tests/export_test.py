@@ -71,8 +71,13 @@ def guided_sit():
 
 
 def mean_flow():
+    """MeanFlow in one step, with a decoder of one dense layer."""
     network = MLP(2, 8, 1, two_times=True)
-    return randomised(kf.MeanFlowInterface(network, ema=None)), {}
+    model = randomised(kf.MeanFlowInterface(network, ema=None))
+    latent = keras.Input((2,), name="latent")
+    decoder = keras.Model(latent, keras.layers.Dense(5)(latent))
+    decoder.set_weights([np.linspace(-2, 1, 10).reshape(2, 5), np.arange(5)])
+    return model, {"decoder": decoder}
 
 
 def lsd():
@@ -134,10 +139,14 @@ def expected(model, settings, inputs):
     """What `generate` or `predict_chunk` gives, scaled by hand."""
     settings = dict(settings)
     low, high = settings.pop("output_range", None) or (None, None)
+    decoder = settings.pop("decoder", None)
     if isinstance(model, kf.policies.Policy):
         history = {k: v for k, v in inputs.items() if k != "noise"}
         return model.predict_chunk(history, **settings)
     x = numpy(model.generate(**inputs, **settings))
+    if decoder is not None:
+        kernel, bias = decoder.get_weights()
+        x = x @ kernel + bias
     if low is None:
         return x
     return low + (np.clip(x, -1, 1) + 1) / 2 * (high - low)
@@ -182,19 +191,23 @@ def test_saved_model(case, served):
     rates = {"x": inputs["noise"], "t": times, **others}
     if "r" in model.network.input:
         rates["r"] = times[::-1].copy()
-    r = rates.get("r")
-    condition = others.get("condition")
     network = model.inference_network()
-    if case is mip_policy:
-        condition = model.encode(others)
-    u = numpy(
-        kf.ops.compiled(
-            lambda x, t, *r: model.pred(
-                x, t, *r, condition=condition, network=network
-            ),
-            network.variables,
-        )(rates["x"], rates["t"], *([] if r is None else [r]))
-    )
+
+    def rate(inputs):
+        condition = inputs.get("condition")
+        if case is mip_policy:
+            history = {k: inputs[k] for k in model.observation_spec}
+            condition = model.encode(history)
+        return model.pred(
+            inputs["x"],
+            inputs["t"],
+            inputs.get("r"),
+            condition=condition,
+            network=network,
+        )
+
+    variables = [v for part in (model, network) for v in part.variables]
+    u = numpy(kf.ops.compiled(rate, variables)(rates))
     np.testing.assert_allclose(run(velocity, rates), u, atol=1e-5)
 
 
@@ -280,32 +293,22 @@ def latent_model():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("kind", ["tf_saved_model", "onnx"])
-def test_decoder(kind, tmp_path):
-    """Images come out of a model of latents with the VAE's decoder inside."""
+def test_onnx_with_the_decoder_of_latents(tmp_path):
+    """Images come out of a model of latents."""
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
     model, vae = latent_model()
-    folder = tmp_path / "served"
-    inputs = given(model, 7)
-    if kind == "onnx":
-        pytest.importorskip("tf2onnx")
-        onnxruntime = pytest.importorskip("onnxruntime")
-    else:
-        tf = pytest.importorskip("tensorflow")
     model.export(
-        folder,
-        kind,
+        tmp_path / "served",
+        "onnx",
         num_steps=1,
         decoder=vae.decoder,
         output_range=(0, 1),
         verbose=False,
     )
-    if kind == "onnx":
-        session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-        (found,) = session.run(None, inputs)
-    else:
-        loaded = tf.saved_model.load(str(folder))
-        serve = loaded.signatures["serve"]
-        found = serve(noise=tf.constant(inputs["noise"]))["samples"].numpy()
+    session = onnxruntime.InferenceSession(str(tmp_path / "served/model.onnx"))
+    inputs = given(model, 7)
+    (found,) = session.run(None, inputs)
     images = numpy(vae.decode(model.generate(num_steps=1, **inputs)))
     assert found.shape == (7, 8, 8, 3)
     assert np.abs(images).max() > 0.1
@@ -431,6 +434,22 @@ def test_requests_of_tensorflow_serving(served):
 
 
 @pytest.mark.once
+def test_service_takes_the_newest_version(served):
+    """tools/serve.py runs an export as it is, and tells what it takes."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    from serving import sources
+
+    model, settings, folder = served(guided_sit)
+    source = sources.from_export(folder)
+    assert (source.noise, source.num_steps) == ((2,), 8)
+    assert source.inputs == {"condition": ((), "int32")}
+    assert source.fixed and source.null_label == 4
+    inputs = given(model, 4)
+    samples = expected(model, settings, inputs)
+    np.testing.assert_allclose(source.run(inputs, 8, 2.0), samples, atol=1e-5)
+
+
+@pytest.mark.once
 def test_guidance_outside_its_interval_costs_nothing():
     """One network call a step there, both predictions inside."""
     model, settings = guided_sit()
@@ -463,6 +482,7 @@ def test_a_difference_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.once
 def test_export_refuses_what_it_cannot_hold(tmp_path):
     model, _ = guided_sit()
     latent, vae = latent_model()

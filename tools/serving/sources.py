@@ -1,0 +1,166 @@
+"""What the service samples from: an exported folder, or a preset.
+
+An exported folder needs TensorFlow or ONNX Runtime alone, a preset Keras.
+"""
+
+import dataclasses
+import json
+import pathlib
+import typing
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A sampler with all that a request is checked against.
+
+    Attributes:
+        name: what is served.
+        noise: shape of the noise of one sample.
+        inputs: {name: (shape of one row, dtype)} of what else goes in.
+        run: function of ({"noise", ...}, num_steps, guidance_scale) to an
+            array; a request may choose the last two where the source is not
+            `fixed`.
+        num_steps: the default.
+        guidance_scale: the default.
+        fixed: whether steps and guidance are part of the file.
+        null_label: the label that stands for none, or None. Labels go from 0
+            to it.
+        value_range: what black and white are, of images.
+    """
+
+    name: str
+    noise: tuple
+    inputs: dict
+    run: typing.Callable
+    num_steps: int
+    guidance_scale: float = 1.0
+    fixed: bool = True
+    null_label: int | None = None
+    value_range: tuple = (-1.0, 1.0)
+
+
+def from_export(folder):
+    """The source of a folder written by `model.export`, or its last version.
+
+    Raises:
+        ValueError: if there is no export.
+    """
+    folder = pathlib.Path(folder)
+    versions = [p for p in folder.glob("*/signature.json")]
+    versions = [p.parent for p in versions if p.parent.name.isdigit()]
+    if versions:
+        folder = max(versions, key=lambda p: int(p.name))
+    if not (folder / "signature.json").is_file():
+        raise ValueError(
+            f"No export at {str(folder)!r}: it has no signature.json. Write "
+            "one by tools/export.py or model.export."
+        )
+    record = json.loads((folder / "signature.json").read_text())
+    serve = record["endpoints"]["serve"]
+    inputs = {
+        name: (tuple(spec["shape"][1:]), spec["dtype"])
+        for name, spec in serve["inputs"].items()
+    }
+    noise, _ = inputs.pop("noise")
+    load = {"onnx": _onnx, "tf_saved_model": _saved_model}[record["format"]]
+    run = load(folder)
+    settings = record["settings"]
+    return Source(
+        name=f"{record['model']}, {folder}",
+        noise=noise,
+        inputs=inputs,
+        run=lambda given, num_steps, guidance_scale: run(given),
+        num_steps=settings["num_steps"],
+        guidance_scale=settings.get("guidance_scale", 1.0),
+        null_label=record["null_label"],
+        value_range=tuple(settings["output_range"] or (-1.0, 1.0)),
+    )
+
+
+def _saved_model(folder):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+    serve = loaded.signatures["serve"]
+
+    # The signature dies with the object it came from.
+    def run(inputs, keep=loaded):
+        (output,) = serve(
+            **{k: tf.constant(v) for k, v in inputs.items()}
+        ).values()
+        return output.numpy()
+
+    return run
+
+
+def _onnx(folder):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    names = [i.name for i in session.get_inputs()]
+    return lambda inputs: session.run(None, {n: inputs[n] for n in names})[0]
+
+
+def from_preset(handle, num_steps=None, guidance_scale=1.0):
+    """The source of a preset, in Keras.
+
+    Args:
+        handle: see `Interface.from_preset`.
+        num_steps: the default of requests; by default the objective's.
+        guidance_scale: the default of requests.
+    """
+    import keras
+
+    import keras_flows as kf
+
+    model = kf.Interface.from_preset(handle)
+    policy = isinstance(model, kf.policies.Policy)
+    if policy:
+        spec = model.observation_spec
+        spec = spec if isinstance(spec, dict) else {"observation": spec}
+        inputs = {name: (shape, "float32") for name, shape in spec.items()}
+    else:
+        condition = model.network.input.get("condition")
+        inputs = {}
+        if condition is not None:
+            inputs["condition"] = (tuple(condition.shape[1:]), condition.dtype)
+
+    def run(given, num_steps, guidance_scale):
+        given = dict(given)
+        noise = given.pop("noise")
+        if policy:
+            observation = given if len(given) > 1 else given["observation"]
+            return model.predict_chunk(
+                observation, noise=noise, num_steps=num_steps
+            )
+        return keras.ops.convert_to_numpy(
+            model.generate(
+                noise=noise,
+                condition=given.get("condition"),
+                num_steps=num_steps,
+                guidance_scale=guidance_scale,
+            )
+        )
+
+    return Source(
+        name=f"{type(model).__name__}, preset {handle}",
+        noise=tuple(model.sample_shape),
+        inputs=inputs,
+        run=run,
+        num_steps=model.default_num_steps if num_steps is None else num_steps,
+        guidance_scale=guidance_scale,
+        fixed=False,
+        null_label=model.null_label,
+    )
+
+
+def rows_for_warming(source, size):
+    """Inputs of `size` rows of zeros."""
+    given = {"noise": np.zeros((size, *source.noise), dtype="float32")}
+    for name, (shape, dtype) in source.inputs.items():
+        given[name] = np.zeros((size, *shape), dtype=dtype)
+    return given
