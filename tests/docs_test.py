@@ -21,8 +21,8 @@ PAGES = [
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     if page.is_file()
 ]
-# Pages of data, metrics and robots, which are NumPy's for the most part.
-ONCE = {"data.md", "images.md", "robots.md"}
+# Pages that are NumPy's for the most part, or hardly the backend's.
+ONCE = {"data.md", "images.md", "presets.md", "robots.md"}
 # Pages that may have no block that runs, and why.
 WITHOUT_CODE = {"distribution.md": "a distribution is global"}
 

@@ -659,13 +659,19 @@ def figures():
 
 
 def test_registry_tells_what_the_results_tell():
+    # What other tests register has a handle.
+    shipped = {
+        name: entry
+        for name, entry in kf.presets.BUILTIN.items()
+        if entry.handle is None
+    }
     told = {
         (name, metric): value
-        for name, entry in kf.presets.BUILTIN.items()
+        for name, entry in shipped.items()
         for metric, value in entry.metrics.items()
     }
     assert told == figures()
-    for name in kf.presets.names():
+    for name in shipped:
         entry = kf.presets.BUILTIN[name]
         assert (ROOT / entry.recipe).is_file()
         text = kf.presets.describe(name)
