@@ -673,6 +673,9 @@ def test_registry_tells_what_the_results_tell():
     assert told == figures()
     for name in shipped:
         entry = kf.presets.BUILTIN[name]
+        card = kf.presets.preset_folder(name) / "README.md"
+        for metric, value in entry.metrics.items():
+            assert f"| {metric} | {value} |" in card.read_text()
         assert (ROOT / entry.recipe).is_file()
         text = kf.presets.describe(name)
         assert text.startswith(f"{name}: {entry.description}\n")
