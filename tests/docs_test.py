@@ -22,7 +22,7 @@ PAGES = [
     if page.is_file()
 ]
 # Pages that are NumPy's for the most part, or hardly the backend's.
-ONCE = {"data.md", "images.md", "presets.md", "robots.md"}
+ONCE = {"data.md", "images.md", "presets.md", "robots.md", "serving.md"}
 # Pages that may have no block that runs, and why.
 WITHOUT_CODE = {"distribution.md": "a distribution is global"}
 

@@ -299,7 +299,7 @@ class Browser:
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
         "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync",
-        "--window-size=620,900",
+        "--window-size=600,860",
     )  # fmt: skip
 
     def __init__(self, folder):
