@@ -119,6 +119,15 @@ def digits():
     return model, {"num_steps": 1, "output_range": (0, 255)}
 
 
+def bridge():
+    """A stochastic interpolant, whose velocity takes a second network."""
+    model = kf.StochasticInterpolantInterface(
+        MLP(2, 8, 1), MLP(2, 8, 1, name="noise"), ema=0.9
+    )
+    randomised(model, model.noise_network)
+    return randomised(model), {"num_steps": 2}
+
+
 CASES = (guided_sit, mean_flow, lsd, mip_policy, digits)
 
 
@@ -152,7 +161,9 @@ def expected(model, settings, inputs):
     return low + (np.clip(x, -1, 1) + 1) / 2 * (high - low)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [*CASES, pytest.param(bridge, marks=pytest.mark.once)]
+)
 def test_saved_model(case, served):
     """serve, from_seed and velocity, of batches of 7 and 1, to 1e-5."""
     model, settings, folder = served(case)
@@ -264,11 +275,10 @@ def test_runs_without_keras(kind, served, tmp_path):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("case", [mip_policy, digits])
-def test_onnx(case, tmp_path):
+def test_onnx_of_attention(tmp_path):
     pytest.importorskip("tf2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    model, settings = case()
+    model, settings = digits()
     model.export(tmp_path / "served", "onnx", verbose=False, **settings)
     session = onnxruntime.InferenceSession(str(tmp_path / "served/model.onnx"))
     for size in (7, 1):
@@ -467,6 +477,41 @@ def test_guidance_outside_its_interval_costs_nothing():
     sample({k: ops.convert_to_tensor(v) for k, v in inputs.items()})
     # Times 1, 7/8, ..., 1/8; 0.75 to 0.375 lie inside (0.3, 0.8).
     assert rows == [3, 3, 6, 6, 6, 6, 3, 3]
+
+
+@pytest.mark.once
+def test_tool(tmp_path):
+    """tools/export.py writes and measures a shipped policy, GELU and all."""
+    pytest.importorskip("tf2onnx")
+    pytest.importorskip("onnxruntime")
+    subprocess.run(
+        [
+            sys.executable,
+            "tools/export.py",
+            "--preset=mip_shelf_place",
+            f"--out={tmp_path}/served",
+            "--format=onnx",
+            "--version=4",
+            f"--measure={tmp_path}/figures.json",
+            "--rounds=1",
+        ],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+    )
+    folder = tmp_path / "served" / "4"
+    assert {p.name for p in folder.iterdir()} == {
+        "model.onnx",
+        "signature.json",
+    }
+    (figures,) = json.loads((tmp_path / "figures.json").read_text()).values()
+    assert set(figures["latency"]) == {"batch 1", "batch 64"}
+    for latency in figures["latency"].values():
+        assert set(latency) == {"predict_chunk", "tf_saved_model", "onnx"}
+    for found in figures["formats"].values():
+        assert max(found["parity"].values()) < 1e-5
+        # Half of the parameters are the averages, of 4 bytes each.
+        assert 1 < found["bytes"] / (2 * figures["parameters"]) < 2
 
 
 @pytest.mark.once

@@ -157,7 +157,7 @@ def served(model, history):
         return kf.policies.latency(
             lambda o: serve(
                 observation=tf.constant(o), noise=noise
-            )["output_0"].numpy(),
+            )["actions"].numpy(),
             history,
         )  # fmt: skip
 

@@ -152,6 +152,12 @@ class StochasticInterpolantInterface(Interface):
                 return noise_ema.averaged()
         return self.noise_network
 
+    def _export_layers(self, use_ema):
+        network = self.inference_network(use_ema)
+        if self.noise_network is None:
+            return [network]
+        return [network, self._noise_net(network)]
+
     def _check_fit(self, x, y):
         if isinstance(x, tuple):
             x, y = x[0], None

@@ -36,7 +36,9 @@ def compiled(fn, variables):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        graph = tf.function(fn, reduce_retracing=True)
+        # No Python branch here depends on a tensor, and to look for one takes
+        # longer than the trace.
+        graph = tf.function(fn, reduce_retracing=True, autograph=False)
 
         def call(*args):
             return graph(*tree.map_structure(keras.ops.convert_to_tensor, args))
