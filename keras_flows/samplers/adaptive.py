@@ -80,8 +80,7 @@ class DormandPrince(Sampler):
             from scipy.integrate import solve_ivp
         except ImportError as error:
             raise ImportError(
-                "Adaptive solves and likelihoods need SciPy: "
-                "pip install scipy."
+                "Adaptive solves and likelihoods need SciPy: pip install scipy."
             ) from error
         found = solve_ivp(
             velocity, times, y, method="RK45", rtol=self.rtol, atol=self.atol

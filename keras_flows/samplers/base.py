@@ -103,6 +103,7 @@ class Sampler(Config):
 
 def batch_of(time, x):
     """A scalar time as a (B,) tensor in the dtype of x."""
-    return ops.full(ops.shape(x)[:1], 1.0, dtype=x.dtype) * ops.cast(
-        time, x.dtype
+    # `ops.cast` would round a Python number to float32 on its way.
+    return ops.full(ops.shape(x)[:1], 1.0, dtype=x.dtype) * (
+        ops.convert_to_tensor(time, dtype=x.dtype)
     )

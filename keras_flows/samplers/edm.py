@@ -9,6 +9,7 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.exponential import NO_SIGNAL
+from keras_flows.samplers.exponential import at_least
 from keras_flows.samplers.exponential import check_order
 
 
@@ -82,16 +83,17 @@ class EDM(Sampler):
         path = model.interpolant
         alpha, sigma = path.alpha(t), path.sigma(t)
         signal = alpha >= NO_SIGNAL
-        alpha = ops.maximum(alpha, NO_SIGNAL)
+        alpha = at_least(alpha, NO_SIGNAL)
         ratio = sigma / alpha
         inside = ops.logical_and(signal, ratio >= self.s_min)
         if self.s_max is not None:
             inside = ops.logical_and(inside, ratio <= self.s_max)
-        later = path.time_from_ratio(ratio * (1.0 + ops.cast(gamma, t.dtype)))
+        gamma = ops.convert_to_tensor(gamma, dtype=t.dtype)
+        later = path.time_from_ratio(ratio * (1.0 + gamma))
         later = ops.where(inside, later, t)
         kept = ops.where(inside, path.alpha(later) / alpha, 1.0)
         sigma, after = kept * sigma, path.sigma(later)
-        std = ops.sqrt(ops.maximum((after - sigma) * (after + sigma), 0.0))
+        std = ops.sqrt(at_least((after - sigma) * (after + sigma), 0.0))
         # Noise n ~ N(n_mu, n_sigma^2): its mean grows beside its spread.
         x = bcast_right(kept, x) * x
         x = x + bcast_right((after - sigma) * model.n_mu, x)

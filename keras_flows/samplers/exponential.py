@@ -29,9 +29,14 @@ NO_SIGNAL = 1e-3
 def log_snr(path, t):
     """lambda(t) = log(alpha / sigma), finite at both ends; shape of t."""
     alpha, sigma = (
-        ops.log(ops.maximum(c, _LEAST)) for c in (path.alpha(t), path.sigma(t))
+        ops.log(at_least(c, _LEAST)) for c in (path.alpha(t), path.sigma(t))
     )
     return alpha - sigma
+
+
+def at_least(x, bound):
+    """max(x, bound); `ops.maximum` with a number makes float32 of float64."""
+    return ops.where(x > bound, x, bound)
 
 
 def starts_without_signal(path):
@@ -58,7 +63,7 @@ class Span:
         self.h = log_snr(path, r) - log_snr(path, t)
         self.k = 1.0 + tau**2
         # e^-h. Rounding leaves some paths an alpha(t_noise) below 0.
-        self.kept = ops.maximum(
+        self.kept = at_least(
             path.alpha(t) * self.sigma / (self.sigma_t * self.alpha), 0.0
         )
 

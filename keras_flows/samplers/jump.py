@@ -7,6 +7,7 @@ from keras import ops
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.exponential import at_least
 
 
 @register
@@ -48,7 +49,7 @@ class FlowMapJump(Sampler):
         x_s = model.jump(x, t, s)
         ratio = path.alpha(r) / path.alpha(s)
         added = ops.square(path.sigma(r)) - ops.square(ratio * path.sigma(s))
-        added = ops.sqrt(ops.maximum(added, 0.0))
+        added = ops.sqrt(at_least(added, 0.0))
         # Noise n ~ N(n_mu, n_sigma^2): its mean grows beside its spread.
         mean = (path.sigma(r) - ratio * path.sigma(s)) * model.n_mu
         return (

@@ -25,7 +25,8 @@ class SASolver(Sampler):
     arXiv 2309.05019.
 
     Args:
-        predictor_order: how many predictions predict, 1 to 4.
+        predictor_order: how many predictions predict, 1 to 4; the published
+            3 and 4, or 2 and 2 under strong guidance.
         corrector_order: how many correct, that at r counted: 1 to 4, or 0
             for no corrector.
         tau: strength of the noise inside `interval`; 0 is the flow.
@@ -41,8 +42,8 @@ class SASolver(Sampler):
         order: that of the flow, or 1 with noise (in the strong sense).
     """
 
-    predictor_order: int = 2
-    corrector_order: int = 2
+    predictor_order: int = 3
+    corrector_order: int = 4
     tau: float = 1.0
     interval: tuple | None = (0.2, 0.8)
     by: str = "fraction"

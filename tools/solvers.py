@@ -1,0 +1,208 @@
+"""Errors of the solvers against network calls, on a known Gaussian mixture.
+
+    python tools/solvers.py --out=docs/results/solvers.json
+
+The denoiser is exact (tests/published/solver_toy.py), so that every error is
+the solver's. Solvers of the flow: root mean square distance from where the
+exact flow takes the same noise. Solvers with noise: energy distance between
+their samples and draws of the data. About two minutes on one CPU core.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import sys
+
+import numpy as np
+from keras import ops
+from scipy.integrate import solve_ivp
+from scipy.spatial.distance import cdist
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "published")]
+
+import solver_toy as toy  # noqa: E402
+
+import keras_flows as kf  # noqa: E402
+
+samplers = kf.samplers
+PATHS = {
+    "linear": kf.interpolants.Linear(1.0),
+    "vp": kf.interpolants.VariancePreserving(),
+    "edm": kf.interpolants.VarianceExploding(),
+}
+GRIDS = ("uniform", "cosine", "karras", "log_snr")
+CALLS = (5, 10, 20, 40)
+# Name -> (sampler on a grid, number of steps for that many calls).
+ODE = {
+    "euler": (lambda grid: samplers.Euler(grid), lambda n: n),
+    "heun": (lambda grid: samplers.Heun(grid), lambda n: (n + 1) // 2),
+    "ddim": (lambda grid: samplers.DDIM(grid=grid), lambda n: n),
+    "dpm_solver 2": (
+        lambda grid: samplers.DPMSolver(2, grid), lambda n: (n + 1) // 2,
+    ),
+    "dpm_solver 3": (
+        lambda grid: samplers.DPMSolver(3, grid), lambda n: (n + 2) // 3,
+    ),
+    "dpm_solver++ 2": (
+        lambda grid: samplers.DPMSolverPP(2, grid=grid), lambda n: n,
+    ),
+    "dpm_solver++ 3": (
+        lambda grid: samplers.DPMSolverPP(3, grid=grid), lambda n: n,
+    ),
+    "unipc 2": (lambda grid: samplers.UniPC(2, grid=grid), lambda n: n),
+    "unipc 3": (lambda grid: samplers.UniPC(3, grid=grid), lambda n: n),
+}  # fmt: skip
+SDE_CALLS = (10, 20, 40, 80)
+SDE = {
+    "euler_maruyama": lambda grid: samplers.EulerMaruyama(grid=grid),
+    "ddpm": lambda grid: samplers.DDPM("small", grid),
+    "dpm_solver++ sde": lambda grid: samplers.DPMSolverPP(
+        2, tau=1.0, grid=grid
+    ),
+    "sa_solver": lambda grid: samplers.SASolver(grid=grid),
+    "edm": lambda grid: samplers.EDM(10.0, grid=grid),
+}
+
+
+class Exact:
+    """The mixture as samplers see a model."""
+
+    n_mu, n_sigma, learn_sigma = 0.0, 1.0, False
+
+    def __init__(self, path, mixture):
+        self.interpolant, self.mixture = path, mixture
+        self.calls = 0
+
+    def denoise(self, x, t):
+        self.calls += 1
+        path = self.interpolant
+        alpha, sigma = (
+            kf.ops.bcast_right(f(t), x) for f in (path.alpha, path.sigma)
+        )
+        return self.mixture.denoise(ops, x, alpha, sigma)
+
+    def pred(self, x, t):
+        return self.interpolant.velocity_from_data(x, self.denoise(x, t), t)
+
+    def pred_and_score(self, x, t):
+        v = self.pred(x, t)
+        return v, self.interpolant.score_from_velocity(x, v, t)
+
+
+def samples(sampler, model, z, num_steps, seed=0):
+    """(samples, network calls) from the noise z, as `generate` makes them."""
+    noises = None
+    if sampler.stochastic:
+        rng = np.random.default_rng(seed)
+        noises = [
+            ops.convert_to_tensor(rng.standard_normal(z.shape).astype(z.dtype))
+            for _ in range(num_steps)
+        ]
+    path, before = model.interpolant, model.calls
+
+    def advance(x, t, r, noise, state, left):
+        t, r = (samplers.base.batch_of(float(v), x) for v in (t, r))
+        return sampler.advance(model, x, t, r, noise, state, left)
+
+    x = sampler.walk(
+        advance, path, path.initial(ops.convert_to_tensor(z)), noises, num_steps
+    )
+    return ops.convert_to_numpy(x), model.calls - before
+
+
+def exact_flow(path, mixture, z):
+    """Where the flow ends, by SciPy in s = sigma / alpha.
+
+    With y = x / alpha it is dy/ds = (y - x_hat) / s on every path.
+    """
+    with kf.ops.eager_float64() as number:
+        alpha, sigma = (
+            float(number(f, path.t_noise)) for f in (path.alpha, path.sigma)
+        )
+    # From pure noise the state is exact at any level that drowns the data.
+    alpha = max(alpha, 1e-5)
+    top, low = math.log(sigma / alpha), math.log(1e-6)
+
+    def velocity(log_s, y):
+        y, s = y.reshape(z.shape), math.exp(log_s)
+        return (y - mixture.denoise(np, y, 1.0, s)).ravel()
+
+    start = (sigma / alpha * z.astype("float64")).ravel()
+    found = solve_ivp(
+        velocity, (top, low), start, method="DOP853", rtol=1e-9, atol=1e-10
+    )
+    return found.y[:, -1].reshape(z.shape)
+
+
+def energy_distance(x, y):
+    """2 E|x - y| - E|x - x'| - E|y - y'|, without bias."""
+
+    def within(a):
+        return cdist(a, a).sum() / (len(a) * (len(a) - 1))
+
+    return float(2.0 * cdist(x, y).mean() - within(x) - within(y))
+
+
+def flow_errors(path, mixture, rows, calls):
+    z = np.random.default_rng(0).standard_normal((rows, mixture.dim))
+    z = z.astype("float32")
+    expected, table = exact_flow(path, mixture, z), {}
+    for name, (make, steps_of) in ODE.items():
+        for grid in GRIDS:
+            for n in calls:
+                model = Exact(path, mixture)
+                x, used = samples(make(grid), model, z, steps_of(n))
+                error = float(np.sqrt(np.mean((x - expected) ** 2)))
+                table.setdefault(name, {}).setdefault(grid, {})[n] = {
+                    "calls": used, "error": error,
+                }  # fmt: skip
+    return table
+
+
+def noise_errors(path, mixture, rows, calls):
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((rows, mixture.dim)).astype("float32")
+    data, other = mixture.sample(rng, rows), mixture.sample(rng, rows)
+    table = {"draws of the data": energy_distance(other, data)}
+    for name, make in SDE.items():
+        for grid in GRIDS:
+            for n in calls:
+                model = Exact(path, mixture)
+                steps = n if name != "edm" else (n + 1) // 2
+                x, used = samples(make(grid), model, z, steps)
+                table.setdefault(name, {}).setdefault(grid, {})[n] = {
+                    "calls": used, "energy": energy_distance(x, data),
+                }  # fmt: skip
+    return table
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", help="JSON file to write")
+    parser.add_argument("--rows", type=int, default=4000)
+    arguments = parser.parse_args()
+    mixture, results = toy.Mixture(), {}
+    for name, path in PATHS.items():
+        results[name] = {
+            "flow": flow_errors(path, mixture, 512, CALLS),
+            "noise": noise_errors(path, mixture, arguments.rows, SDE_CALLS),
+        }
+        print(name)
+        for kind, value in (("flow", "error"), ("noise", "energy")):
+            for solver, grids in results[name][kind].items():
+                if not isinstance(grids, dict):
+                    print(f"  {solver:18s} {grids:.2e}")
+                    continue
+                for grid, row in grids.items():
+                    row = " ".join(f"{v[value]:9.2e}" for v in row.values())
+                    print(f"  {solver:18s} {grid:8s} {row}", flush=True)
+    if arguments.out:
+        pathlib.Path(arguments.out).write_text(
+            json.dumps(results, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
