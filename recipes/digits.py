@@ -3,8 +3,9 @@
     KERAS_BACKEND=jax python recipes/digits.py --out=out/digits
 
 Hardware: 2 CPU cores, at most 10 minutes an objective. Objectives by
---objective: sit, edm, mean_flow, repa (around sit), lsd; all by default. The
-data are 1,197 images of 8 x 8 pixels to train, 200 to validate, 400 to test.
+--objective: sit, edm, mean_flow, repa (around sit), lsd, and lmd and dmd2,
+which distil the sit in --out; all by default. The data are 1,197 images of
+8 x 8 pixels to train, 200 to validate, 400 to test.
 
 The measure is the Frechet distance (FD) to the test images, in the features of
 a small classifier trained on the same training images, of as many samples as
@@ -36,7 +37,7 @@ from keras import layers
 
 import keras_flows as kf
 
-OBJECTIVES = ("sit", "edm", "mean_flow", "repa", "lsd")
+OBJECTIVES = ("sit", "edm", "mean_flow", "repa", "lsd", "lmd", "dmd2")
 FLAGS = flags.FLAGS
 flags.DEFINE_list("objective", list(OBJECTIVES), "Objectives to train.")
 flags.register_validator(
@@ -60,11 +61,19 @@ flags.DEFINE_string("out", "out/digits", "Folder for what it makes.")
 
 SHAPE, CLASSES = (8, 8, 1), 10
 # One step is harder to learn than a velocity; all stay under 10 minutes.
-TRAINING_STEPS = {name: 3_000 for name in OBJECTIVES} | {"mean_flow": 4_500}
+TRAINING_STEPS = {name: 3_000 for name in OBJECTIVES} | {
+    "mean_flow": 4_500,
+    # Of which one in six moves the generator.
+    "dmd2": 6_000,
+}
 STEPS = (1, 2, 4, 32)
-# Guidance scales to choose from. MeanFlow's would be inside its training.
+# Guidance scales to choose from. MeanFlow's would be inside its training, and
+# DMD's its teacher's.
 SCALES = (1.0, 1.25, 1.5, 2.0)
-ONE_STEP = ("mean_flow", "lsd")
+ONE_STEP = ("mean_flow", "lsd", "lmd")
+DISTILLED = ("lmd", "dmd2")
+# A generator that starts as the teacher's copy, beside an unsteady rival.
+RATES = {"dmd2": 5e-4}
 
 
 def write(path, text):
@@ -125,8 +134,23 @@ class Digits:
             yield self.x[rows], self.labels[rows]
 
 
+def trained_teacher():
+    """The sit of --out, frozen."""
+    path = pathlib.Path(FLAGS.out) / "sit" / "preset"
+    if not path.exists():
+        raise ValueError(
+            f"--objective={','.join(DISTILLED)} distils the sit of --out, and "
+            f"{path} is not there: train --objective=sit first."
+        )
+    teacher = kf.Interface.from_preset(path)
+    teacher.trainable = False
+    return teacher
+
+
 def build(objective, encoder):
     """The interface of one objective."""
+    if objective == "dmd2":
+        return kf.DMDInterface(trained_teacher())
     keras.utils.set_random_seed(FLAGS.seed)
     network = kf.networks.DiT(
         SHAPE,
@@ -144,6 +168,15 @@ def build(objective, encoder):
         return kf.MeanFlowInterface(network, **common)
     if objective == "lsd":
         return kf.FlowMapInterface(network, "lsd", **common)
+    if objective == "lmd":
+        teacher = trained_teacher()
+        return kf.FlowMapInterface(
+            network,
+            "lmd",
+            teacher=teacher,
+            interpolant=teacher.interpolant,
+            **common,
+        )
     sit = kf.SiTInterface(network, **common)
     if objective == "sit":
         return sit
@@ -164,19 +197,31 @@ def token_encoder(model):
     return keras.Model(model.input, tokens, name="digits_encoder")
 
 
-def train(model, objective, out):
-    """Fit; returns the seconds."""
-    steps = FLAGS.steps or TRAINING_STEPS[objective]
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, steps, warmup_target=FLAGS.learning_rate, warmup_steps=200
-    )
-    model.compile(
+def optimizers(model, objective, steps):
+    """The optimizer, and of two networks that take turns the second's."""
+    counts = [steps]
+    if isinstance(model, kf.DMDInterface):
+        turns = steps // (1 + model.fake_updates)
+        counts = [turns, steps - turns]
+    rate = RATES.get(objective, FLAGS.learning_rate)
+    return [
         keras.optimizers.Muon(
-            schedule,
+            keras.optimizers.schedules.CosineDecay(
+                0.0, count, warmup_target=rate, warmup_steps=min(200, count)
+            ),
             weight_decay=0.0,
             adam_weight_decay=0.0,
             global_clipnorm=1.0,
-        ),
+        )
+        for count in counts
+    ]
+
+
+def train(model, objective, out):
+    """Fit; returns the seconds."""
+    steps = FLAGS.steps or TRAINING_STEPS[objective]
+    model.compile(
+        *optimizers(model, objective, steps),
         jit_compile=keras.backend.backend() != "torch",
     )
     epochs = min(10, steps)
@@ -192,14 +237,21 @@ def train(model, objective, out):
             columns=10,
             scale=4,
             condition=np.arange(40, dtype="int32") % 10,
-            num_steps=1 if objective in ONE_STEP else 16,
+            num_steps=1 if objective in (*ONE_STEP, *DISTILLED) else 16,
         ),
     )
     return time.time() - start
 
 
 def sampler_of(objective):
-    return "flow_map_jump" if objective in ONE_STEP else "heun"
+    if objective in (*ONE_STEP, *DISTILLED):
+        return "flow_map_jump"
+    return "heun"
+
+
+def steps_of(objective):
+    """The numbers of steps to measure; dmd2's generator knows one."""
+    return (1,) if objective == "dmd2" else STEPS
 
 
 def draw(model, objective, labels, steps, scale, seed):
@@ -216,7 +268,7 @@ def draw(model, objective, labels, steps, scale, seed):
 
 def choose_scale(model, objective, extractor):
     """The guidance scale of least FD to the validation images."""
-    if objective == "mean_flow":
+    if objective in ("mean_flow", "dmd2"):
         return 1.0, {}
     x, labels = kf.datasets.digits("validation")
     distance = kf.metrics.FrechetDistance(extractor, x)
@@ -273,7 +325,7 @@ def evaluate(model, objective, extractor):
     distance = kf.metrics.FrechetDistance(extractor, x)
     scale, scales = choose_scale(model, objective, extractor)
     results, pictures = {"guidance_scales": scales, "steps": {}}, {}
-    for steps in STEPS:
+    for steps in steps_of(objective):
         draws = [
             draw(model, objective, labels, steps, scale, seed)
             for seed in range(2, 2 + FLAGS.draws)
@@ -318,8 +370,8 @@ def table(results, base):
     ]
     for name, result in results.items():
         cells = [
-            f"{s['fd']:.2f} / {s['accuracy']:.1%}"
-            for s in result["steps"].values()
+            f"{s['fd']:.2f} / {s['accuracy']:.1%}" if s else ""
+            for s in (result["steps"].get(str(n)) for n in STEPS)
         ]
         last = list(result["steps"].values())[-1]
         lines.append(
@@ -360,6 +412,8 @@ def picture(path, rows):
         axes[0, column].set_title("test images", fontsize=8)
     for i, (name, pictures) in enumerate(rows.items(), 1):
         for column, steps in enumerate(STEPS):
+            if str(steps) not in pictures:
+                continue
             show(axes[i, column], pictures[str(steps)])
             axes[i, column].set_title(
                 f"{name}, {steps} step{'s' * (steps > 1)}", fontsize=8
@@ -393,7 +447,8 @@ def main(argv):
         if FLAGS.train:
             interface = build(objective, token_encoder(model))
             seconds = train(interface, objective, folder)
-            interface = getattr(interface, "interface", interface)
+            if objective == "repa":
+                interface = interface.interface
             trained = {
                 "seconds": round(seconds, 1),
                 "training_steps": FLAGS.steps or TRAINING_STEPS[objective],

@@ -22,6 +22,22 @@ def test_samples_follow_the_density(rng):
     np.testing.assert_allclose(board.density(grid).mean() * 36, 1.0, atol=0.02)
 
 
+@pytest.mark.once
+def test_rings_follow_their_density():
+    """Shares of the mass in cells, by quadrature of the exact density."""
+    rings = kf.datasets.Rings((0.8, 1.6), width=0.1)
+    x = rings.sample(200_000, 0)
+    edges = np.linspace(-2.2, 2.2, 12)
+    found = np.histogram2d(*x.T, bins=[edges, edges])[0] / len(x)
+    fine = (np.arange(220) + 0.5) / 220 * 4.4 - 2.2
+    grid = np.stack(np.meshgrid(fine, fine, indexing="ij"), axis=-1)
+    mass = rings.density(grid) * (4.4 / 220) ** 2
+    expected = mass.reshape(11, 20, 11, 20).sum(axis=(1, 3))
+    assert abs(expected.sum() - 1) < 1e-3
+    # Sampling error of a cell of mass 0.05: 0.0005.
+    np.testing.assert_allclose(found, expected, atol=0.003)
+
+
 def test_endless_batches_are_a_function_of_seed_and_index():
     data = kf.datasets.Endless(kf.datasets.Checkerboard(), 16, seed=1)
     np.testing.assert_array_equal(data[5][0], data[5][0])

@@ -69,3 +69,39 @@ def test_imagenet_recipe_names_what_is_missing(tmp_path):
     assert result.returncode != 0 and "--synthetic" in result.stderr
     result = run("imagenet.py", "--config=dit", f"--out={tmp_path}")
     assert result.returncode != 0 and "sit_xl_2" in result.stderr
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_few_steps_recipe_resumes(tmp_path):
+    arguments = ("--steps=12", "--teacher_steps=6", "--num_samples=500",
+                 "--width=16", "--depth=1", "--batch_size=8",
+                 f"--out={tmp_path}")  # fmt: skip
+    chosen = "--methods=lsd,progressive,cd eta=0.5"
+    text = check(run("few_steps.py", chosen, *arguments))
+    assert "| cd eta=0.5 | teacher |" in text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["progressive"]["kl"]) == ["1", "2", "4", "8"]
+    # Untrained models are far off, and one that was trained stays as it was.
+    assert results["lsd"]["kl"]["1"] > 1.0
+    assert (tmp_path / "few_steps.png").stat().st_size > 1000
+    check(run("few_steps.py", "--methods=lsd,dmd2", *arguments))
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert again["lsd"] == results["lsd"] and list(again["dmd2"]["kl"]) == ["1"]
+    other = run("few_steps.py", "--seed=1", "--methods=lsd", *arguments)
+    assert other.returncode and "another configuration" in other.stderr
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_bridge_recipe_measures_from_board_to_rings(tmp_path):
+    arguments = ("--steps=2", "--batch_size=8", "--width=8", "--depth=1",
+                 "--num_samples=2000", f"--out={tmp_path}")  # fmt: skip
+    check(run("bridge.py", *arguments))
+    results = json.loads((tmp_path / "results.json").read_text())
+    # Untrained drifts leave the board where it is.
+    assert abs(
+        results["kl"]["ODE, 16 steps"] / results["untransported"] - 1
+    ) < (0.2)
+    assert results["floor"] < 0.5 * results["untransported"]
+    assert (tmp_path / "bridge.png").stat().st_size > 1000

@@ -67,7 +67,8 @@ class Endless(keras.utils.PyDataset):
     it was. Train with `fit(dataset, steps_per_epoch=...)`.
 
     Args:
-        data: an object with `sample(num, seed)`.
+        data: an object with `sample(num, seed)`, of x or of a batch's
+            parts, such as (x, condition); the seed is a NumPy generator.
         batch_size: rows of a batch.
         seed: int.
     """
@@ -88,4 +89,5 @@ class Endless(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         stream = np.random.Philox(key=self.seed, counter=[0, 0, index, 0])
-        return (self.data.sample(self.batch_size, np.random.Generator(stream)),)
+        batch = self.data.sample(self.batch_size, np.random.Generator(stream))
+        return batch if isinstance(batch, tuple) else (batch,)

@@ -5,6 +5,7 @@
 Everything random comes from NumPy, so three backends must agree.
 """
 
+import functools
 import os
 import sys
 
@@ -85,15 +86,17 @@ class Given:
         def tensor(x):
             return ops.convert_to_tensor(x, dtype=PRECISION)
 
-        model.sample_n = lambda shape: tensor(
-            rng.standard_normal([int(s) for s in shape])
-        )
-        model.sample_uniform = lambda shape: tensor(
-            rng.random([int(s) for s in shape])
-        )
-        model.sample_t = lambda shape: tensor(
-            rng.uniform(0.05, 0.95, [int(s) for s in shape])
-        )
+        # A wrapped interface draws for the one around it.
+        for drawing in (model, getattr(model, "interface", model)):
+            drawing.sample_n = lambda shape: tensor(
+                rng.standard_normal([int(s) for s in shape])
+            )
+            drawing.sample_uniform = lambda shape: tensor(
+                rng.random([int(s) for s in shape])
+            )
+            drawing.sample_t = lambda shape: tensor(
+                rng.uniform(0.05, 0.95, [int(s) for s in shape])
+            )
 
 
 def models(build):
@@ -116,6 +119,67 @@ def models(build):
         yield cls.__name__, cls(network, ema=None)
 
 
+def few_step_models(build):
+    """(name, interface) of the methods for few steps."""
+
+    def network(two_times=False):
+        network = build(two_times)
+        set_weights(network, 1)
+        return network
+
+    def teacher(path=None):
+        base = build(False)
+        set_weights(base, 2)
+        model = kf.FlowMapInterface(base, "flow", ema=None)
+        if path is not None:
+            model = kf.ReparametrizedInterface(model, path)
+        model.trainable = False
+        return model
+
+    flow_map = functools.partial(kf.FlowMapInterface, ema=None)
+    linear = kf.interpolants.Linear(0.0)
+    yield "shortcut", flow_map(network(True), "shortcut")
+    yield "imm", flow_map(network(True), "imm")
+    yield "ayf", flow_map(network(True), "ayf", teacher=teacher())
+    for schedule in ("cm", "ict", "ect"):
+        yield (
+            schedule,
+            kf.ConsistencyInterface(
+                network(), linear, schedule=schedule, total_steps=9, ema=None
+            ),
+        )
+    yield (
+        "scott",
+        kf.ConsistencyInterface(
+            network(),
+            linear,
+            schedule="constant",
+            max_levels=9,
+            teacher=teacher(),
+            teacher_sampler=kf.samplers.DDIM(eta=0.5),
+            ema=None,
+        ),
+    )
+    yield "sct", kf.SCTInterface(network(), warmup_steps=0, ema=None)
+    yield (
+        "scd",
+        kf.SCDInterface(
+            network(),
+            teacher(kf.interpolants.TrigFlow(0.5)),
+            warmup_steps=0,
+            ema=None,
+        ),
+    )
+    # The student is not the teacher's copy, or DMD's loss would be zero.
+    student = flow_map(network(), "flow")
+    yield "progressive", kf.ProgressiveInterface(teacher(), student)
+    for method in ("dmd", "sid"):
+        student = flow_map(network(), "flow")
+        model = kf.DMDInterface(teacher(), student, method=method, num_steps=2)
+        set_weights(model.fake_network, 3)
+        yield method, model
+
+
 def main():
     x = ops.convert_to_tensor(
         np.random.default_rng(0).standard_normal((BATCH, TOKENS, CHANNELS)),
@@ -127,8 +191,11 @@ def main():
         # In float64 the transformer, which has all an MLP has, shows enough.
         kinds["mlp"] = mlp
     for kind, build in kinds.items():
-        for name, model in models(build):
-            variables = model.network.trainable_variables
+        every = [*models(build)]
+        if PRECISION == "float32" and kind == "transformer":
+            every += few_step_models(build)
+        for name, model in every:
+            variables = model.trainable_variables
 
             def loss(model=model):
                 Given(model, 3)
