@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import tempfile
 import time
+import warnings
 
 import keras
 
@@ -171,12 +172,15 @@ def _load(preset, load_weights, dtype, cls):
 def _load_weights(model, folder, preset):
     path, files = weights_files(folder)
     try:
-        model.load_weights(str(path))
+        with warnings.catch_warnings():
+            # Keras would go on, and leave a part of the model as it was.
+            warnings.filterwarnings("error", "Skipping nested container")
+            model.load_weights(str(path))
     except OSError as error:
         raise OSError(
             f"{path} cannot be read: truncated, or not HDF5 ({error})."
         ) from error
-    except ValueError as error:
+    except (ValueError, UserWarning) as error:
         raise ValueError(
             f"The weights of preset {str(preset)!r} do not fit its "
             f"{type(model).__name__}: {_first_misfit(model, files) or error}"
