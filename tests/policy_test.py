@@ -847,7 +847,9 @@ print('WORST', worst)
 """
 
 
-@pytest.mark.parametrize("kind", ["mip", "flow"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("mip", marks=pytest.mark.once), "flow"]
+)
 def test_saved_model_equals_the_policy(kind, tmp_path):
     """On its observations, in a process without Keras; dict and array."""
     data = dict_episodes() if kind == "flow" else None

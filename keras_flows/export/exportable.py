@@ -360,10 +360,12 @@ class Exportable:
             runs = saved_model.load_saved_model(folder)
         endpoints = self._endpoints(settings, decoder, use_ema)
         rng = np.random.Generator(np.random.Philox(0))
-        finish = compiled(
-            lambda x: _finished(x, decoder, settings["output_range"]),
-            [] if decoder is None else decoder.variables,
-        )
+
+        def finish(x):
+            return _finished(x, decoder, settings["output_range"])
+
+        if decoder is not None:
+            finish = compiled(finish, decoder.variables)
 
         def sampled(inputs):
             return finish(self._sampled(inputs, settings, use_ema))
