@@ -222,8 +222,19 @@ def test_saved_model(case, served):
     np.testing.assert_allclose(run(velocity, rates), u, atol=1e-5)
 
 
+def test_jax_lowers_for_every_platform(served):
+    """One file for CPU, CUDA and TPU."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("TensorFlow's graphs know no platform")
+    _, _, folder = served(mean_flow)
+    graph = (folder / "1" / "saved_model.pb").read_bytes()
+    assert graph.count(b"XlaCallModule") > 1
+    for platform in (b"CPU", b"CUDA", b"TPU"):
+        assert graph.count(platform) >= 2
+
+
 PLAIN = """
-import json, sys
+import sys
 sys.path.insert(0, 'tools')
 from check_saved_model import NoKeras
 sys.meta_path.insert(0, NoKeras())
