@@ -818,6 +818,13 @@ def test_shipped_policies_act(name):
 # Saving and export.
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_tensorflow_process():
+    """PyTorch's exports share a process: the start takes the most time."""
+    with kf.export.tensorflow_process():
+        yield
+
+
 @pytest.mark.parametrize("objective", ["mip", "flow"])
 def test_preset_round_trip(objective, tmp_path):
     policy = trained(objective, action_high=7.0, encoder=None)
