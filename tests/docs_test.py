@@ -22,7 +22,15 @@ PAGES = [
     if page.is_file()
 ]
 # Pages that are NumPy's for the most part, or hardly the backend's.
-ONCE = {"data.md", "images.md", "presets.md", "robots.md", "serving.md"}
+ONCE = {
+    "data.md",
+    "few_steps.md",
+    "images.md",
+    "presets.md",
+    "robots.md",
+    "serving.md",
+    "solvers.md",
+}
 # Pages that may have no block that runs, and why.
 WITHOUT_CODE = {"distribution.md": "a distribution is global"}
 

@@ -128,6 +128,13 @@ def bridge():
     return randomised(model), {"num_steps": 2}
 
 
+def dmd():
+    """A generator beside its teacher; one step, of a sampler that renoises."""
+    teacher = kf.FlowMapInterface(MLP(2, 8, 1), "flow", ema=0.9)
+    teacher.trainable = False
+    return randomised(kf.DMDInterface(teacher)), {"num_steps": 1}
+
+
 CASES = (guided_sit, mean_flow, lsd, mip_policy, digits)
 
 
@@ -162,7 +169,8 @@ def expected(model, settings, inputs):
 
 
 @pytest.mark.parametrize(
-    "case", [*CASES, pytest.param(bridge, marks=pytest.mark.once)]
+    "case",
+    [*CASES, *(pytest.param(c, marks=pytest.mark.once) for c in (bridge, dmd))],
 )
 def test_saved_model(case, served):
     """serve, from_seed and velocity, of batches of 7 and 1, to 1e-5."""

@@ -1,5 +1,6 @@
 """`model.export`: noise (and condition) in, sample out, weights inside."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -151,6 +152,10 @@ class Exportable:
         sampler = (
             self.default_sampler if sampler is None else samplers.get(sampler)
         )
+        num_steps = self.default_num_steps if num_steps is None else num_steps
+        if num_steps == 1 and isinstance(sampler, samplers.FlowMapJump):
+            # Its one step is the last, which adds no noise.
+            sampler = dataclasses.replace(sampler, renoise=0.0)
         if sampler.stochastic:
             raise ValueError(
                 "`sampler` draws noise in every step, which the exported "
@@ -162,7 +167,6 @@ class Exportable:
                 "`sampler` chooses its steps by the data, which a graph "
                 f"cannot. Received: {sampler}; use one with fixed steps."
             )
-        num_steps = self.default_num_steps if num_steps is None else num_steps
         sampler.times(self.interpolant, num_steps)
         if self.sample_shape is None:
             raise ValueError(

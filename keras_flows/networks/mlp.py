@@ -28,6 +28,9 @@ class MLP(DescribedModel):
         fourier_features: number of random Fourier features of x, 0 for none.
         fourier_scale: their standard deviation, in radians per unit of x.
         time_features: number of frequencies for each time.
+        max_frequency: the largest of them, in radians per unit of time. A
+            derivative by time multiplies by it: continuous-time consistency
+            wants slow features, 4 say.
         num_classes: where given, `condition` is an integer label of shape
             (B,); label `num_classes` is the null label, `null_label`.
         condition_dim: where given, `condition` is a float vector of shape
@@ -52,6 +55,7 @@ class MLP(DescribedModel):
         fourier_features=16,
         fourier_scale=2.0,
         time_features=4,
+        max_frequency=100.0,
         num_classes=None,
         condition_dim=None,
         dtype=None,
@@ -92,9 +96,9 @@ class MLP(DescribedModel):
             ]
         for time in ("t", "r") if two_times else ("t",):
             features.append(
-                TimeFeatures(time_features, name=f"{time}_features")(
-                    inputs[time]
-                )
+                TimeFeatures(
+                    time_features, max_frequency, name=f"{time}_features"
+                )(inputs[time])
             )
         if num_classes is not None:
             inputs["condition"] = keras.Input(
@@ -137,6 +141,7 @@ class MLP(DescribedModel):
             "fourier_features": fourier_features,
             "fourier_scale": fourier_scale,
             "time_features": time_features,
+            "max_frequency": max_frequency,
             "num_classes": num_classes,
             "condition_dim": condition_dim,
             "dtype": dtype,
