@@ -551,6 +551,7 @@ def test_the_teacher_has_no_slots():
         *model.network.trainable_variables,
         *model.fake_network.trainable_variables,
     ]
+    # Neither the teacher's nor the averages'.
     assert {id(v) for v in model.trainable_variables} == {
         id(v) for v in trained
     }

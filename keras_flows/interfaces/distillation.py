@@ -28,7 +28,8 @@ from keras_flows.training import AlternatingOptimizer
 def student_of(teacher):
     """A trainable copy of a teacher, with the weights that it teaches by."""
     student = type(teacher).from_config(teacher.get_config())
-    student.trainable = True
+    # Not the averages beside it, which no optimizer may move.
+    student.network.trainable = True
     student.network.set_weights(teacher.inference_network().get_weights())
     return student
 
