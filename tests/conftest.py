@@ -1,6 +1,9 @@
 """Shared set-up: one backend per process, seeds fixed."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,6 +14,15 @@ os.environ["XLA_FLAGS"] = (
     "--xla_llvm_disable_expensive_passes=true "
     + os.environ.get("XLA_FLAGS", "")
 )
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Workers and the processes that tests start compile much of the same:
+    # they share it, as long as this process lives.
+    _cache = tempfile.mkdtemp(prefix="keras-flows-jax-")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import keras
 import numpy as np

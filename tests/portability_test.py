@@ -4,6 +4,9 @@ Every network and every interface, from each backend to each. This file is
 the test and, run as a script, the process of one backend:
 
     KERAS_BACKEND=torch python tests/portability_test.py folder
+
+For time the test takes every interface and a few networks, one of each way to
+hold weights; PORTABILITY=all takes every network (2 minutes of CPU).
 """
 
 import io
@@ -138,7 +141,11 @@ INTERFACES = {
         act_steps=2, action_low=-1.0, action_high=[1.0, 2.0, 3.0],
     ),
 }  # fmt: skip
-CASES = NETWORKS | INTERFACES
+EVERY = NETWORKS | INTERFACES
+FEW = ("MLP", "DiT", "AutoencoderKL", "TemporalUNet", "PolicyRNN")
+CASES = INTERFACES | {name: NETWORKS[name] for name in FEW}
+if os.environ.get("PORTABILITY") == "all":
+    CASES = EVERY
 # No models of their own.
 BASES = {"Interface", "InterfaceWrapper"}
 
@@ -152,7 +159,7 @@ def test_every_class_has_a_case():
         for name, cls in vars(module).items()
         if isinstance(cls, type) and issubclass(cls, keras.Model)
     }
-    assert public - BASES == set(CASES)
+    assert public - BASES == set(EVERY)
 
 
 # The process of one backend.

@@ -237,7 +237,7 @@ class AutoencoderKL(DescribedModel):
     image (B, H, W, C). Images are in [-1, 1].
 
     The defaults are Stable Diffusion 1's (`stabilityai/sd-vae-ft-ema`, in
-    diffusers' `AutoencoderKL`); tools/converters/vae.py reads their weights.
+    diffusers' `AutoencoderKL`); `kf.presets.convert` reads their weights.
 
     Args:
         image_shape: (H, W, C) of one image; H and W must be multiples of

@@ -57,7 +57,7 @@ def from_flax(network):
     import jax
 
     sys.path.insert(0, str(HERE.parents[1]))
-    from tools.converters.dit import flax_state
+    from keras_flows.converters.dit import flax_state
 
     x, t, r, labels = weights.inputs(SHAPE, CLASSES)
     tree = network.init(jax.random.PRNGKey(0), x, t, t - r, labels)["params"]

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from tools.converters.assign import assign
+from keras_flows.converters.assign import assign
 
 LAYERS = {
     "encoder.conv_in": "encoder_in",

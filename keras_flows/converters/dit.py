@@ -7,7 +7,7 @@ them (facebookresearch/DiT, willisma/SiT, sihyun-yu/REPA, hustvl/LightningDiT);
 
 import numpy as np
 
-from tools.converters.assign import assign
+from keras_flows.converters.assign import assign
 
 PREFIXES = {
     "x_embedder.proj": "patch_embedding",

@@ -6,7 +6,7 @@ the architecture "ddt") or bytetriper/RAE ("rae") name them.
 
 import numpy as np
 
-from tools.converters.assign import assign
+from keras_flows.converters.assign import assign
 
 LAYERS = {
     "s_embedder.proj": "encoder_patch_embedding",

@@ -6,7 +6,7 @@ network inside EDM's preconditioning names them (without its "model.").
 
 import numpy as np
 
-from tools.converters.assign import assign
+from keras_flows.converters.assign import assign
 
 
 def _path(name):

@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from tools.converters.assign import assign
+from keras_flows.converters.assign import assign
 
 # Heads of a scalar that ours lack, and fixed tables that ours compute.
 UNUSED = re.compile(
