@@ -4,6 +4,7 @@ One objective, three backends: JAX, TensorFlow and PyTorch.
 """
 
 from keras_flows import callbacks
+from keras_flows import converters
 from keras_flows import datasets
 from keras_flows import interpolants
 from keras_flows import metrics

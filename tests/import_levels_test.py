@@ -22,6 +22,7 @@ LEVELS = {
     "interfaces": 3,
     "policies": 4,
     "callbacks": 4,
+    "converters": 4,
 }
 # Folders whose modules may import a backend.
 EDGE = {"ops", "training", "export", "datasets"}

@@ -1,5 +1,24 @@
 """What every converter ends with: all weights match, then all are assigned."""
 
+import keras
+
+
+def variables_of(network):
+    """{path without the network's name: variable}, seeds left out."""
+    return {
+        v.path.removeprefix(f"{network.name}/"): v
+        for v in network.variables
+        if "seed" not in v.path
+    }
+
+
+def values_of(network):
+    """{path: array}, the inverse of `assign`."""
+    return {
+        path: keras.ops.convert_to_numpy(variable)
+        for path, variable in variables_of(network).items()
+    }
+
 
 def assign(values, network):
     """Assign {path: array} to the variables of a network.
@@ -13,11 +32,7 @@ def assign(values, network):
         ValueError: if a weight of either has no counterpart of its shape;
             nothing is assigned then.
     """
-    variables = {
-        v.path.removeprefix(f"{network.name}/"): v
-        for v in network.variables
-        if "seed" not in v.path
-    }
+    variables = variables_of(network)
     wrong = sorted(set(values) ^ set(variables)) or sorted(
         f"{path}: {values[path].shape} for {tuple(v.shape)}"
         for path, v in variables.items()

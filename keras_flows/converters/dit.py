@@ -5,9 +5,12 @@ them (facebookresearch/DiT, willisma/SiT, sihyun-yu/REPA, hustvl/LightningDiT);
 `flax_state` brings the parameter tree of Gsunshine/meanflow to the same names.
 """
 
+import re
+
 import numpy as np
 
 from keras_flows.converters.assign import assign
+from keras_flows.networks.embeddings import sincos_positions
 
 PREFIXES = {
     "x_embedder.proj": "patch_embedding",
@@ -35,6 +38,30 @@ BLOCK = {
 }
 # Fixed tables that ours computes, and heads that only training uses.
 UNUSED = ("pos_embed", "projectors.", "feat_rope.")
+
+
+_FIRST = "transformer_blocks.0.norm1.emb."
+DIFFUSERS = {
+    "pos_embed.proj": "x_embedder.proj",
+    f"{_FIRST}timestep_embedder.linear_1": "t_embedder.mlp.0",
+    f"{_FIRST}timestep_embedder.linear_2": "t_embedder.mlp.2",
+    f"{_FIRST}class_embedder.embedding_table": "y_embedder.embedding_table",
+    "proj_out_1": "final_layer.adaLN_modulation.1",
+    "proj_out_2": "final_layer.linear",
+}
+DIFFUSERS_PARTS = {
+    "norm1.linear": "adaLN_modulation.1",
+    "attn1.to_q": "attn.to_q",
+    "attn1.to_k": "attn.to_k",
+    "attn1.to_v": "attn.to_v",
+    "attn1.to_out.0": "attn.proj",
+    "ff.net.0.proj": "mlp.fc1",
+    "ff.net.2": "mlp.fc2",
+}
+DIFFUSERS_BLOCK = re.compile(
+    r"transformer_blocks\.(\d+)\."
+    rf"(norm1\.emb|{'|'.join(map(re.escape, DIFFUSERS_PARTS))})(\..+)"
+)
 
 
 def _path(name):
@@ -84,14 +111,80 @@ def convert(state, network):
     assign(values, network)
 
 
+def torch_state(network, values):
+    """The inverse of `convert`: {name: array} of a `DiT`, as PyTorch has it.
+
+    The fixed positions, which the repositories save, are among them.
+
+    Args:
+        network: a `DiT`, for what is no weight.
+        values: dict of path to array, as `assign` takes it.
+    """
+    patch = network.get_layer("patchify").patch_size
+    prefixes = {ours: theirs for theirs, ours in PREFIXES.items()}
+    parts = {ours: theirs for theirs, ours in BLOCK.items()}
+    positions = network.get_layer("positions")
+    table = sincos_positions(
+        positions.rows,
+        positions.columns,
+        network.get_layer("patch_embedding").units,
+    )
+    state = {"pos_embed": table[None].astype("float32")}
+    for path, value in values.items():
+        layer, _, kind = path.rpartition("/")
+        if layer.startswith("block_"):
+            block, _, part = layer.partition("/")
+            index = block.removeprefix("block_")
+            name = f"blocks.{index}.{parts[part]}"
+        else:
+            name = prefixes[layer]
+        if layer == "patch_embedding" and kind == "kernel":
+            value = value.reshape(patch, patch, -1, value.shape[-1])
+            value = value.transpose(3, 2, 0, 1)
+        elif kind == "kernel":
+            value = value.T
+        kind = "bias" if kind == "bias" else "weight"
+        state[f"{name}.{kind}"] = np.ascontiguousarray(value)
+    return state
+
+
+def diffusers_state(state):
+    """{name: array} as facebookresearch/DiT has it, from diffusers' names.
+
+    Every block there has a copy of the embeddings of time and label; the
+    first block's is taken.
+    """
+    values = {}
+    for name, value in state.items():
+        for theirs, ours in DIFFUSERS.items():
+            if name.startswith(theirs):
+                name = ours + name.removeprefix(theirs)
+                break
+        else:
+            found = DIFFUSERS_BLOCK.fullmatch(name)
+            if found and found[2] == "norm1.emb":
+                continue
+            if found:
+                part = DIFFUSERS_PARTS[found[2]]
+                name = f"blocks.{found[1]}.{part}{found[3]}"
+        values[name] = value
+    for name in [n for n in values if ".attn.to_q." in n]:
+        parts = [values.pop(name.replace("to_q", f"to_{k}")) for k in "qkv"]
+        values[name.replace("to_q", "qkv")] = np.concatenate(parts)
+    return values
+
+
 def flax_state(params):
-    """{name: array} as PyTorch names them, from MeanFlow's flax tree."""
+    """{name: array} as PyTorch names them, from MeanFlow's flax tree.
+
+    The tree may be nested or flat, with dots in its names.
+    """
     state = {}
 
     def visit(tree, path):
         if hasattr(tree, "items"):
             for key, child in tree.items():
-                visit(child, [*path, key])
+                visit(child, [*path, *key.split(".")])
             return
         *layers, kind = [
             p for p in path if p not in ("_flax_linear", "_flax_embedding")

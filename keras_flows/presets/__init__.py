@@ -1,6 +1,12 @@
 """Presets: trained models by handle, in KerasHub's file layout."""
 
 from keras_flows.presets.card import Card
+from keras_flows.presets.convert import CONVERTERS
+from keras_flows.presets.convert import Conversion
+from keras_flows.presets.convert import Converter
+from keras_flows.presets.convert import convert
+from keras_flows.presets.convert import register_converter
+from keras_flows.presets.convert import torch_state
 from keras_flows.presets.handles import preset_folder
 from keras_flows.presets.preset import Preset
 from keras_flows.presets.preset import from_preset

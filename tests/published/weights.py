@@ -2,8 +2,7 @@
 
 import ast
 import importlib
-import pathlib
-import sys
+import re
 import zlib
 
 import keras
@@ -34,6 +33,11 @@ def draw_policy(name, shape):
     if len(shape) == 1 and name.endswith("weight"):
         return 1.0 + value
     return value
+
+
+def draw_diffusers(name, shape):
+    """Each block's copy of the embeddings is the first block's."""
+    return draw(re.sub(r"\.\d+\.norm1\.emb", ".0.norm1.emb", name), shape)
 
 
 def chunks(horizon, action_dim, observation, seed=0):
@@ -80,11 +84,8 @@ def state(file, draw=draw):
 
 
 def converter(name):
-    """The module tools/converters/<name>.py."""
-    root = str(pathlib.Path(__file__).parents[2])
-    if root not in sys.path:
-        sys.path.append(root)
-    return importlib.import_module(f"tools.converters.{name}")
+    """The module keras_flows/converters/<name>.py."""
+    return importlib.import_module(f"keras_flows.converters.{name}")
 
 
 def output(network, **inputs):

@@ -1,0 +1,3 @@
+"""Converters of published checkpoints, for `kf.presets.convert`."""
+
+from keras_flows.converters import kinds
