@@ -43,14 +43,12 @@ HEADS = {
 ENCODERS = {(12, 768): 8, (24, 1024): 20, (28, 1152): 22}
 
 
-class _Unknown(ValueError):
-    """An argument of the network that neither shapes nor options tell."""
-
-    def __init__(self, argument):
-        super().__init__(
-            f"`options` must have {argument!r}: the file does not tell it, "
-            f"as in options={{{argument!r}: ...}}."
-        )
+def _unknown(argument):
+    """Raise for what neither shapes nor options tell."""
+    raise ValueError(
+        f"`options` must have {argument!r}: the file does not tell it, as in "
+        f"options={{{argument!r}: ...}}."
+    )
 
 
 def _shape(state, name):
@@ -78,10 +76,6 @@ def _merged(inferred, options):
         key: tuple(value) if isinstance(value, list) else value
         for key, value in merged.items()
     }
-
-
-def _unknown(argument):
-    raise _Unknown(argument)
 
 
 def _heads(width, state, norm):
@@ -201,7 +195,7 @@ def _ddt(architecture, state, config, options):
         "encoder_depth", encoder or ENCODERS.get((depth, width))
     )
     if encoder is None:
-        raise _Unknown("encoder_depth")
+        _unknown("encoder_depth")
     inferred = {
         "image_shape": _image_shape(state, config, patch, channels),
         "patch_size": patch,

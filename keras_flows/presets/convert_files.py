@@ -119,7 +119,7 @@ def _local(source):
             f"https://. Received: {text!r}."
         )
     repository, folder, revision = parse_hf(text)
-    _check_suffix(pathlib.Path(folder), named=bool(folder))
+    _check_pickle(folder)
     hub = optional("huggingface_hub", text)
     if folder.endswith(READABLE):
         return pathlib.Path(
@@ -141,7 +141,7 @@ def _downloaded(handle):
     """The file of an https handle, downloaded once and checked."""
     url, checksum = download._parsed(handle)
     name = pathlib.PurePosixPath(urllib.parse.urlsplit(url).path).name
-    _check_suffix(pathlib.Path(name))
+    _check_pickle(name)
     folder = download.cache_folder() / "checkpoints" / checksum
     folder.mkdir(parents=True, exist_ok=True)
     path, part = folder / name, folder / "part"
@@ -163,7 +163,7 @@ def _weights_files(folder):
     # Beside the weights there may be copies in half precision (.fp16).
     files = shards or [f for f in files if len(f.suffixes) == 1]
     files = files or sorted(
-        f for f in folder.iterdir() if f.name.endswith(READABLE)
+        f for f in folder.glob("*") if f.name.endswith(READABLE)
     )
     if len(files) == 1 or shards:
         return files
@@ -178,19 +178,20 @@ def _weights_files(folder):
     )
 
 
-def _check_suffix(path, named=True):
-    if path.suffix in PICKLES:
-        raise ValueError(f"`source`: {path.name!r} is refused. {EXPORT_PICKLE}")
-    if named and path.suffix not in ("", *READABLE):
-        raise ValueError(
-            f"`source`: {path.name!r} has none of the known endings "
-            f"{', '.join(READABLE)}."
-        )
+def _check_pickle(name):
+    if name.endswith(PICKLES):
+        raise ValueError(f"`source`: {name!r} is refused. {EXPORT_PICKLE}")
 
 
 def _read(path):
     """The nested dict that a file holds."""
-    _check_suffix(path, named=not path.name.startswith("checkpoint_"))
+    _check_pickle(path.name)
+    # flax's files have no ending: checkpoint_40000.
+    if path.suffix not in ("", *READABLE):
+        raise ValueError(
+            f"`source`: {path.name!r} has none of the known endings "
+            f"{', '.join(READABLE)}."
+        )
     try:
         if path.suffix == ".safetensors":
             return read_safetensors(path)
