@@ -51,6 +51,9 @@ STAGES = (32, 16, 8, 4, 2, 1)
 DATA_STD = 4.0 / 12**0.5
 PATH = kf.interpolants.Linear(noise_at=0.0)
 TRIG = kf.interpolants.TrigFlow(DATA_STD)
+# Time features for objectives with the derivative of a network by its own
+# time: fast ones would rule it.
+SLOW = {"max_frequency": 4.0}
 # Peak of the cosine schedule, Muon's, where it is not the default.
 RATE = 4e-3
 RATES = {
@@ -79,12 +82,12 @@ def common():
     return {"ema": FLAGS.ema, "seed": FLAGS.seed}
 
 
-def flow_map(objective, **options):
+def flow_map(objective, slow=False, **options):
     def build(teacher):
         if kf.objectives.get(objective).teacher == "required":
             options["teacher"] = teacher
         return kf.FlowMapInterface(
-            network(True),
+            network(True, **(SLOW if slow else {})),
             objective,
             x_sigma=DATA_STD,
             **{**common(), **options},
@@ -115,8 +118,7 @@ def trig(distilled):
         options = dict(
             common(), x_sigma=DATA_STD, warmup_steps=FLAGS.steps // 2
         )
-        # A fast feature of time would rule its derivative.
-        slow = network(False, max_frequency=4.0)
+        slow = network(False, **SLOW)
         if not distilled:
             return kf.SCTInterface(slow, **options)
         teacher = kf.ReparametrizedInterface(teacher, TRIG)
@@ -152,14 +154,13 @@ METHODS = {
     "lsd": ("scratch", flow_map("lsd")),
     "psd": ("scratch", flow_map("psd")),
     "shortcut": ("scratch", flow_map("shortcut")),
-    # The published step from t to w, 2^-12, is for long training.
-    "imm": ("scratch", flow_map("imm", objective_args={"power": 8})),
+    "imm": ("scratch", flow_map("imm", objective_args={"particles": 16})),
     "cm (ict)": ("scratch", discrete(schedule="ict", max_levels=160)),
     "ect": ("scratch", discrete(schedule="ect")),
     "sct": ("scratch", trig(False)),
     "lmd": ("teacher", flow_map("lmd")),
-    "emd": ("teacher", flow_map("emd")),
-    "ayf": ("teacher", flow_map("ayf")),
+    "emd": ("teacher", flow_map("emd", slow=True)),
+    "ayf": ("teacher", flow_map("ayf", slow=True)),
     "scd": ("teacher", trig(True)),
     "progressive": ("teacher", progressive),
     "dmd2": ("teacher", matching()),

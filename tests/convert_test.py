@@ -2,10 +2,13 @@
 
 import argparse
 import functools
+import hashlib
+import http.server
 import json
 import pathlib
 import pickle
 import runpy
+import threading
 
 import keras
 import numpy as np
@@ -482,6 +485,56 @@ def test_safetensors_of_all_dtypes_and_shards(tmp_path):
             state[name].astype("float32"), half.numpy()
         )
     assert state["d"].shape == () and state["d"] == 1
+
+
+def test_a_file_by_https_is_checked_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    path = tmp_path / "a.npz"
+    np.savez(path, weight=np.ones(3))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    handler = functools.partial(QuietHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.npz#sha256="
+        with pytest.raises(ValueError, match="its sha256 is"):
+            read_checkpoint(url + 64 * "0")
+        state = read_checkpoint(url + digest).state
+        server.shutdown()
+    np.testing.assert_array_equal(state["weight"], np.ones(3))
+    # Once downloaded, no server is needed.
+    assert set(read_checkpoint(url + digest).state) == {"weight"}
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_of_a_repository_only_plain_data_is_downloaded(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def snapshot(repository, revision, allow_patterns):
+        asked.append((repository, revision, allow_patterns))
+        return tmp_path
+
+    def one(repository, name, revision):
+        asked.append((repository, revision, name))
+        return tmp_path / name
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "hf_hub_download", one)
+    (tmp_path / "part").mkdir()
+    save_safetensors(tmp_path / "part" / "a.safetensors", {"a": np.ones(2)})
+    save_torch(tmp_path / "b.pt", {"b": np.ones(2)})
+    assert set(read_checkpoint("hf://org/repo/part@main").state) == {"a"}
+    assert set(read_checkpoint("hf://org/repo/b.pt").state) == {"b"}
+    assert asked == [
+        ("org/repo", "main", ["part/config.json", "part/*.safetensors"]),
+        ("org/repo", None, "b.pt"),
+    ]
+    with pytest.raises(ValueError, match="one file of weights. It has none"):
+        read_checkpoint("hf://org/repo/nothing")
 
 
 @pytest.fixture

@@ -592,7 +592,7 @@ def test_back_simulation_starts_where_sampling_does(rng):
         return denoise(x, t, condition=condition, network=network)
 
     model.denoise = record
-    model.produce(tensor(rng.standard_normal((256, 2))))
+    model.produce(model.draw(tensor(rng.standard_normal((256, 2)))))
     assert [set(t) for t in seen[:3]] == [{0.0}, {0.25}, {0.5}]
     counts = np.unique(seen[3], return_counts=True)
     np.testing.assert_allclose(counts[0], [0.0, 0.25, 0.5, 0.75])

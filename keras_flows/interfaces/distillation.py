@@ -312,25 +312,33 @@ class DMDInterface(Student):
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    def produce(self, noise, condition=None):
-        """G's samples from standard normal noise, (B, ...), differentiable.
+    def draw(self, x):
+        """What `produce` needs for a batch like x: noises, starting steps."""
+        shape = ops.shape(x)
+        noise = (self.sample_n(shape) - self.n_mu) / self.n_sigma
+        if self.num_steps == 1:
+            return noise, None, ()
+        which = ops.floor(self.sample_uniform(shape[:1]) * self.num_steps)
+        anew = tuple(self.sample_n(shape) for _ in range(self.num_steps - 1))
+        return noise, which, anew
+
+    def produce(self, draws, condition=None):
+        """G's samples from the draws of `draw`, (B, ...), differentiable.
 
         For several steps each example starts at one of G's times, reached by
         its own steps without gradient.
         """
+        noise, which, anew = draws
         x = self.start(noise)
         batch = ops.shape(x)[:1]
         times = [
             ops.full(batch, float(t), dtype=x.dtype) for t in self._times[:-1]
         ]
         chosen, time = x, times[0]
-        if self.num_steps > 1:
-            which = ops.floor(self.sample_uniform(batch) * self.num_steps)
-        for k in range(1, self.num_steps):
+        for k, n in enumerate(anew, 1):
             clean = ops.stop_gradient(
                 self.denoise(x, times[k - 1], condition=condition)
             )
-            n = self.sample_n(ops.shape(x))
             x = self.sample_x_t(clean, n, times[k])
             here = ops.equal(which, float(k))
             chosen = ops.where(bcast_right(here, x), x, chosen)
@@ -349,10 +357,10 @@ class DMDInterface(Student):
         t = self.interpolant.time_from_fraction(fraction)
         fake_t = self.draw_t(x)
         n = self.sample_n(shape)
-        noise = (self.sample_n(shape) - self.n_mu) / self.n_sigma
-        made = self.produce(noise, condition)
+        draws = self.draw(x)
 
         def generator():
+            made = self.produce(draws, condition)
             loss = self._generator_loss(made, n, t, condition)
             if pairs is not None:
                 again = self.denoise(
@@ -365,9 +373,9 @@ class DMDInterface(Student):
             return loss
 
         def fake():
-            return self._fake_loss(
-                ops.stop_gradient(made), n, fake_t, condition
-            )
+            # Inside the turn, so that nothing is differentiated in vain.
+            made = ops.stop_gradient(self.produce(draws, condition))
+            return self._fake_loss(made, n, fake_t, condition)
 
         return self._turn(generator, fake, ops.zeros_like(t), training)
 
