@@ -87,15 +87,13 @@ def read_checkpoint(source, ema=None):
         ValueError: if there is no such file, it cannot be read without
             running code, or it lacks the weights asked for.
         ImportError: if torch or huggingface_hub is needed and missing.
+        OSError: if it cannot be downloaded.
     """
     path = _local(source)
     config = {}
-    if path.is_dir():
-        if (path / "config.json").is_file():
-            config = json.loads((path / "config.json").read_text())
-        files = _weights_files(path)
-    else:
-        files = [path]
+    if (path / "config.json").is_file():
+        config = json.loads((path / "config.json").read_text())
+    files = [path] if path.is_file() else _weights_files(path)
     tree = {}
     for file in files:
         tree |= _read(file)
