@@ -109,6 +109,7 @@ def models(build):
             base = build(False)
             set_weights(base, 2)
             teacher = kf.FlowMapInterface(base, "flow", ema=None)
+            teacher.trainable = False
         yield (
             objective,
             kf.FlowMapInterface(network, objective, teacher=teacher, ema=None),
@@ -154,6 +155,7 @@ def few_step_models(build):
             network(),
             linear,
             schedule="constant",
+            min_levels=3,
             max_levels=9,
             teacher=teacher(),
             teacher_sampler=kf.samplers.DDIM(eta=0.5),
@@ -192,7 +194,7 @@ def main():
         kinds["mlp"] = mlp
     for kind, build in kinds.items():
         every = [*models(build)]
-        if PRECISION == "float32" and kind == "transformer":
+        if kind == "mlp":
             every += few_step_models(build)
         for name, model in every:
             variables = model.trainable_variables
