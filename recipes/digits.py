@@ -204,16 +204,25 @@ def optimizers(model, objective, steps):
         turns = steps // (1 + model.fake_updates)
         counts = [turns, steps - turns]
     rate = RATES.get(objective, FLAGS.learning_rate)
+    schedules = [
+        keras.optimizers.schedules.CosineDecay(
+            0.0, count, warmup_target=rate, warmup_steps=min(200, count)
+        )
+        for count in counts
+    ]
+    if len(schedules) == 2:
+        # As published; Muon is the worse for two rivals, and the slower.
+        return [
+            keras.optimizers.Adam(s, beta_2=0.99, global_clipnorm=1.0)
+            for s in schedules
+        ]
     return [
         keras.optimizers.Muon(
-            keras.optimizers.schedules.CosineDecay(
-                0.0, count, warmup_target=rate, warmup_steps=min(200, count)
-            ),
+            schedules[0],
             weight_decay=0.0,
             adam_weight_decay=0.0,
             global_clipnorm=1.0,
         )
-        for count in counts
     ]
 
 
