@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=jax python recipes/bridge.py --out=out/bridge
 
-Hardware: 2 CPU cores, about 5 minutes. Two networks learn the drift of
-x_t = (1 - t) x_0 + t x_1 + sqrt(t (1 - t)) z between the checkerboard (x_0)
+Hardware: 2 CPU cores, about 5 minutes (11 beside other jobs). Two networks
+learn the drift of x_t = (1 - t) x_0 + t x_1 + sqrt(t (1 - t)) z between the checkerboard (x_0)
 and two rings (x_1), neither of them noise (arXiv 2303.08797). The samples
 that start on the board follow the probability flow (Heun) or an SDE with the
 same marginals (Euler-Maruyama, several diffusion coefficients); the KL of
@@ -113,7 +113,7 @@ def picture(path, columns):
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(columns), figsize=(2.4 * len(columns), 2.7), layout="constrained"
+        1, len(columns), figsize=(2.4 * len(columns), 3.1), layout="constrained"
     )
     for axis, (title, x) in zip(axes, columns.items(), strict=True):
         axis.hist2d(
