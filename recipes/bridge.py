@@ -3,8 +3,9 @@
     KERAS_BACKEND=jax python recipes/bridge.py --out=out/bridge
 
 Hardware: 2 CPU cores, about 5 minutes (11 beside other jobs). Two networks
-learn the drift of x_t = (1 - t) x_0 + t x_1 + sqrt(t (1 - t)) z between the checkerboard (x_0)
-and two rings (x_1), neither of them noise (arXiv 2303.08797). The samples
+learn the drift of x_t = (1 - t) x_0 + t x_1 + sqrt(t (1 - t)) z between the
+checkerboard (x_0) and two rings (x_1), neither of them noise
+(arXiv 2303.08797). The samples
 that start on the board follow the probability flow (Heun) or an SDE with the
 same marginals (Euler-Maruyama, several diffusion coefficients); the KL of
 histograms to the rings (60 bins on [-2.5, 2.5]^2) stands beside that of as
