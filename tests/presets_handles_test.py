@@ -415,11 +415,11 @@ def test_truncated_archive_is_refused(server, saved, kind, share):
 
 
 def hostile_tar(name, kind=tarfile.REGTYPE, link=""):
-    def add(folder):
+    def add(folder, outside):
         content = packed(folder, "tar")
         file = io.BytesIO(content)
         with tarfile.open(fileobj=file, mode="a:") as archive:
-            info = tarfile.TarInfo(name)
+            info = tarfile.TarInfo(name.replace("OUTSIDE", str(outside)))
             info.type, info.linkname = kind, link
             if kind == tarfile.REGTYPE:
                 info.size = 4
@@ -430,10 +430,10 @@ def hostile_tar(name, kind=tarfile.REGTYPE, link=""):
 
 
 def hostile_zip(name, mode=stat.S_IFREG):
-    def add(folder):
+    def add(folder, outside):
         file = io.BytesIO(packed(folder, "zip"))
         with zipfile.ZipFile(file, "a") as archive:
-            info = zipfile.ZipInfo(name)
+            info = zipfile.ZipInfo(name.replace("OUTSIDE", str(outside)))
             info.external_attr = (mode | 0o644) << 16
             archive.writestr(info, "/etc/passwd")
         return file.getvalue()
@@ -443,7 +443,7 @@ def hostile_zip(name, mode=stat.S_IFREG):
 
 HOSTILE = {
     "parent": (hostile_tar("small/../../../evil"), "upwards"),
-    "absolute": (hostile_tar("/tmp/evil_preset"), "absolute"),
+    "absolute": (hostile_tar("OUTSIDE/evil"), "absolute"),
     "drive": (hostile_tar("C:\\evil"), "absolute"),
     "symlink": (hostile_tar("small/x", tarfile.SYMTYPE, "/etc"), "a link"),
     "inner link": (hostile_tar("x", tarfile.SYMTYPE, "small"), "a link"),
@@ -455,7 +455,7 @@ HOSTILE = {
     "file as folder": (hostile_tar("small/config.json/x"), "twice"),
     "zip parent": (hostile_zip("../evil"), "upwards"),
     "zip backslash": (hostile_zip("..\\evil"), "upwards"),
-    "zip absolute": (hostile_zip("/tmp/evil_preset"), "absolute"),
+    "zip absolute": (hostile_zip("OUTSIDE/evil"), "absolute"),
     "zip symlink": (hostile_zip("small/x", stat.S_IFLNK), "a link"),
 }  # fmt: skip
 
@@ -463,14 +463,13 @@ HOSTILE = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_archive_is_refused(server, saved, tmp_path, case):
     make, message = HOSTILE[case]
-    content = make(saved[0])
+    content = make(saved[0], tmp_path)
     server.files["a"] = content
     before = set(tmp_path.rglob("evil*"))
     with pytest.raises(ValueError, match=message):
         kf.from_preset(f"{server.url}/files/a#{sha256(content)}")
     assert left_in_cache() == []
     assert set(tmp_path.rglob("evil*")) == before
-    assert not pathlib.Path("/tmp/evil_preset").exists()
 
 
 def test_archive_without_weights_or_with_a_pickle_is_refused(tmp_path, saved):
