@@ -22,6 +22,7 @@ from keras_flows.ops import mean_flat
 from keras_flows.ops import register
 from keras_flows.samplers import DDIM
 from keras_flows.samplers import FlowMapJump
+from keras_flows.samplers import Predictor
 from keras_flows.training import AlternatingOptimizer
 
 
@@ -111,6 +112,7 @@ class ProgressiveInterface(Scheduled, Student):
                 f"1). Received: {num_steps}."
             )
         self._set_student(teacher, teacher_guidance_scale)
+        self.teacher_sampler, self.teacher_steps = DDIM(), 2
         self.num_steps = num_steps
         self.steps_per_stage = steps_per_stage
         self.snapshot = clone_network(self.interface.network, "snapshot")
@@ -145,28 +147,18 @@ class ProgressiveInterface(Scheduled, Student):
             condition = self.drop_condition(condition)
         steps, first = self._stage()
         index = ops.floor(self.sample_uniform(ops.shape(x)[:1]) * steps) + 1.0
-        t, w, r = (
+        t, r = (
             path.time_from_fraction((index - back) / steps)
-            for back in (0.0, 0.5, 1.0)
+            for back in (0.0, 1.0)
         )
         n = self.sample_n(ops.shape(x))
         x_t = self.sample_x_t(x, n, t)
 
-        def walk(denoise):
-            x_w = self._ddim(x_t, denoise(x_t, t), t, w)
-            return self._ddim(x_w, denoise(x_w, w), w, r)
-
-        def by(network):
-            return lambda x, t: self.interface.denoise(
-                x, t, condition=condition, network=network
-            )
-
-        x_r = ops.stop_gradient(
-            ops.cond(
-                first,
-                lambda: walk(self.instructor(condition).denoise),
-                lambda: walk(by(self.snapshot)),
-            )
+        last = Predictor(self.interface, self.snapshot, condition)
+        x_r = ops.cond(
+            first,
+            lambda: self.teacher_walk(x_t, t, r, condition),
+            lambda: self.walk(last, x_t, t, r),
         )
         kept = bcast_right(path.sigma(r) / path.sigma(t), x)
         alpha_t, alpha_r = (bcast_right(path.alpha(s), x) for s in (t, r))
@@ -176,15 +168,6 @@ class ProgressiveInterface(Scheduled, Student):
         weight = ops.maximum(ops.square(path.alpha(t) / path.sigma(t)), 1.0)
         check_same_shape(distance=distance, weight=weight)
         return {"loss": weight * distance, "distance": distance}
-
-    def _ddim(self, x_t, x_hat, t, r):
-        path = self.interpolant
-        a_t, s_t, a_r, s_r = (
-            bcast_right(c, x_t)
-            for c in (path.alpha(t), path.sigma(t), path.alpha(r),
-                      path.sigma(r))
-        )  # fmt: skip
-        return a_r * x_hat + s_r * (x_t - a_t * x_hat) / s_t
 
     @property
     def default_sampler(self):

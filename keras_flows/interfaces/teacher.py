@@ -67,7 +67,10 @@ class Taught:
             t: (B,), the times of x_t.
             s: (B,), times nearer to the data.
         """
-        teacher = self.instructor(condition)
+        return self.walk(self.instructor(condition), x_t, t, s)
+
+    def walk(self, model, x_t, t, s):
+        """As `teacher_walk`, by what any `Predictor` says."""
         sampler = self.teacher_sampler
         for i in range(self.teacher_steps):
             start, end = (
@@ -78,7 +81,7 @@ class Taught:
                 noise = (self.sample_n(ops.shape(x_t)) - self.n_mu) / (
                     self.n_sigma
                 )
-            x_t = sampler.step(teacher, x_t, start, end, noise, False)
+            x_t = sampler.step(model, x_t, start, end, noise, False)
         return ops.stop_gradient(x_t)
 
     def _start_emas(self):
