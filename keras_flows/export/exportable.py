@@ -258,21 +258,28 @@ class Exportable:
 
         return sample
 
-    def _velocity_function(self, settings, use_ema):
-        """The function of an endpoint's inputs to velocities."""
-        network = self.inference_network(use_ema)
+    def _conditioning(self, settings, use_ema):
+        """(the network, its condition as a function of inputs)."""
 
-        def velocity(inputs):
-            condition, _ = self.absorb_guidance(
+        def condition(inputs):
+            return self.absorb_guidance(
                 self._condition_of(inputs),
                 settings["guidance_scale"],
                 ops.shape(inputs["x"])[0],
-            )
+            )[0]
+
+        return self.inference_network(use_ema), condition
+
+    def _velocity_function(self, settings, use_ema):
+        """The function of an endpoint's inputs to velocities."""
+        network, condition = self._conditioning(settings, use_ema)
+
+        def velocity(inputs):
             return self.pred(
                 inputs["x"],
                 inputs["t"],
                 inputs.get("r"),
-                condition=condition,
+                condition=condition(inputs),
                 network=network,
             )
 

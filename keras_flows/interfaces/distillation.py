@@ -8,11 +8,9 @@ from keras import ops
 
 from keras_flows.interfaces.consistency import DataJump
 from keras_flows.interfaces.consistency import Scheduled
-from keras_flows.interfaces.generation import Generation
-from keras_flows.interfaces.interface import Interface
 from keras_flows.interfaces.teacher import Taught
 from keras_flows.interfaces.teacher import serialize_teacher
-from keras_flows.interfaces.wrapper import InterfaceWrapper
+from keras_flows.interfaces.wrapper import SamplingWrapper
 from keras_flows.networks import clone_network
 from keras_flows.objectives import distribution_matching
 from keras_flows.ops import bcast_right
@@ -35,22 +33,12 @@ def student_of(teacher):
     return student
 
 
-class Student(DataJump, Taught, InterfaceWrapper):
-    """A student interface beside its frozen teacher; a base class.
-
-    Its samples go through its own `jump`, not the wrapped interface's.
-    """
+class Student(DataJump, Taught, SamplingWrapper):
+    """A student interface beside its frozen teacher; a base class."""
 
     def _set_student(self, teacher, guidance_scale):
         self._set_teacher(teacher, guidance_scale)
         self._init_generation()
-
-    generate = Generation.generate
-    predictor = Generation.predictor
-
-    def export(self, *args, **kwargs):
-        """Export the student's sampler; see `Interface.export`."""
-        return Interface.export(self, *args, **kwargs)
 
     def get_config(self):
         return {

@@ -3,16 +3,15 @@
 import keras
 from keras import ops
 
-from keras_flows.interfaces.generation import Generation
 from keras_flows.interfaces.interface import Interface
-from keras_flows.interfaces.wrapper import InterfaceWrapper
+from keras_flows.interfaces.wrapper import SamplingWrapper
 from keras_flows.interpolants import get as get_interpolant
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 
 
 @register
-class ReparametrizedInterface(InterfaceWrapper):
+class ReparametrizedInterface(SamplingWrapper):
     """The same model on another interpolant, exactly.
 
     Two paths that mix data and noise in the same ratio sigma / alpha differ
@@ -114,13 +113,6 @@ class ReparametrizedInterface(InterfaceWrapper):
     # Through the predictions here, not the wrapped model's.
     pred_and_score = Interface.pred_and_score
     score = Interface.score
-    predictor = Generation.predictor
-    generate = Generation.generate
-    start = Generation.start
-
-    def export(self, *args, **kwargs):
-        """Export the sampler on the new path; see `Interface.export`."""
-        return Interface.export(self, *args, **kwargs)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

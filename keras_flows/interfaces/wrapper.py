@@ -4,6 +4,7 @@ import functools
 
 import keras
 
+from keras_flows.interfaces.generation import Generation
 from keras_flows.interfaces.interface import Interface
 
 
@@ -85,3 +86,19 @@ for _name in (
     "skipped_in_a_row", "_seeds", "_rng", "_averaged",
 ):  # fmt: skip
     setattr(InterfaceWrapper, _name, _inner_attribute(_name))
+
+
+class SamplingWrapper(InterfaceWrapper):
+    """A wrapper whose samples go through its own predictions.
+
+    A subclass gives what it predicts otherwise, such as `jump`, and calls
+    `_init_generation` in its constructor.
+    """
+
+    generate = Generation.generate
+    predictor = Generation.predictor
+    start = Generation.start
+
+    def export(self, *args, **kwargs):
+        """Export the sampler of these predictions; see `Interface.export`."""
+        return Interface.export(self, *args, **kwargs)

@@ -597,20 +597,11 @@ class Policy(InterfaceWrapper):
 
         return serve
 
-    def _velocity_function(self, settings, use_ema):
+    def _conditioning(self, settings, use_ema):
         encoder, network = self.acting_layers(use_ema)[:2]
-
-        def velocity(inputs):
-            condition = self.encode(self._observation_of(inputs), encoder)
-            return self.pred(
-                inputs["x"],
-                inputs["t"],
-                inputs.get("r"),
-                condition=condition,
-                network=network,
-            )
-
-        return velocity
+        return network, lambda inputs: self.encode(
+            self._observation_of(inputs), encoder
+        )
 
     def _endpoints(self, settings, decoder, use_ema):
         endpoints = super()._endpoints(settings, decoder, use_ema)
