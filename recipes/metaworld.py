@@ -164,20 +164,6 @@ def train(policy, windows):
     return time.time() - start
 
 
-def slim(policy):
-    """A policy with the averaged weights alone, half as large."""
-    config = policy.get_config()
-    config["interface"]["config"]["ema"] = []
-    copy = kf.policies.Policy.from_config(config)
-    for new, old in zip(
-        copy.acting_layers(False), policy.acting_layers(True), strict=True
-    ):
-        for target, source in zip(new.variables, old.variables, strict=True):
-            target.assign(source)
-    copy.adapted.assign(1)
-    return copy
-
-
 def sweeps(objective):
     """{steps: options of `predict_chunk`} to measure an objective at."""
     name = objective.partition(":")[0]
@@ -222,7 +208,7 @@ def run(task, objective, seed, envs, out):
     training_seconds = train(policy, windows)
     success, evaluation_seconds = measure(policy, envs, objective)
     folder = out / "presets" / f"{task}_{objective.replace(':', '_')}_{seed}"
-    slim(policy).save_to_preset(
+    kf.presets.slim(policy).save_to_preset(
         folder,
         metadata={
             "task": task,

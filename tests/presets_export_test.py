@@ -131,6 +131,63 @@ def test_weights_without_ema_restart_it(tmp_path):
     np.testing.assert_allclose(sample(averaged), sample(plain), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sit", "mean_flow", "flow_map", "stochastic"])
+def test_slim_samples_alike_without_averages(name):
+    model = interfaces()[name]
+    rng = np.random.default_rng(1)
+    for v in model.network.trainable_variables:
+        v.assign(rng.standard_normal(v.shape) * 0.3)
+    model._start_emas()
+    model.emas[0].updates.assign(1)
+    for v in model.network.trainable_variables:
+        v.assign(2.0 * v)
+    slim = kf.presets.slim(model)
+    assert not slim.emas
+    assert slim.count_params() <= 0.67 * model.count_params()
+    np.testing.assert_allclose(sample(slim), sample(model), rtol=1e-6)
+    with pytest.raises(ValueError, match="keeps no averages"):
+        kf.presets.slim(slim)
+
+
+@pytest.mark.parametrize("max_shard_size", [None, 2e-5])
+def test_half_weights_are_half_as_large_and_near(max_shard_size, tmp_path):
+    network = kf.networks.MLP(2, 64, 2)
+    model = kf.SiTInterface(network, ema=None)
+    rng = np.random.default_rng(1)
+    for v in network.trainable_variables:
+        v.assign(rng.standard_normal(v.shape) * 0.1)
+    sizes = {}
+    for dtype in (None, "float16"):
+        folder = tmp_path / str(dtype)
+        model.save_to_preset(
+            folder, weights_dtype=dtype, max_shard_size=max_shard_size
+        )
+        sizes[dtype] = sum(p.stat().st_size for p in folder.glob("*.h5"))
+        loaded = kf.from_preset(folder)
+        assert loaded.network.trainable_variables[0].dtype == "float32"
+        # Ten bits of mantissa.
+        tolerance = 1e-6 if dtype is None else 5e-3
+        np.testing.assert_allclose(
+            sample(loaded), sample(model), atol=tolerance, rtol=tolerance
+        )
+    assert np.abs(sample(loaded) - sample(model)).max() > 0.0
+    # HDF5 pads its chunks and keeps its headers.
+    saved = 2 * sum(np.prod(v.shape) for v in network.trainable_variables)
+    assert sizes[None] - sizes["float16"] >= 0.9 * saved
+
+
+def test_half_weights_refuse_what_they_cannot_hold(tmp_path):
+    model = kf.SiTInterface(kf.networks.MLP(2, 8, 1), ema=None)
+    model.network.trainable_variables[0].assign(
+        1e5 * ops.ones(model.network.trainable_variables[0].shape)
+    )
+    with pytest.raises(ValueError, match="holds numbers up to 65504"):
+        model.save_to_preset(tmp_path / "large", weights_dtype="float16")
+    with pytest.raises(ValueError, match="`weights_dtype` must be None"):
+        model.save_to_preset(tmp_path / "large", weights_dtype="int8")
+    assert not any(tmp_path.iterdir())
+
+
 def test_save_refuses_a_folder_that_is_no_preset(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep")

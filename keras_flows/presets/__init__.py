@@ -16,4 +16,5 @@ from keras_flows.presets.registry import Entry
 from keras_flows.presets.registry import describe
 from keras_flows.presets.registry import names
 from keras_flows.presets.registry import register
+from keras_flows.presets.slim import slim
 from keras_flows.presets.upload import upload_preset

@@ -1,9 +1,11 @@
 """What is in a preset's folder, and whether all of it is there."""
 
 import json
+import os
 import re
 
 import h5py
+import numpy as np
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
@@ -13,6 +15,7 @@ METADATA = "metadata.json"
 CARD = "README.md"
 FILES = (CONFIG, METADATA, CARD, WEIGHTS, INDEX, "model_*.weights.h5")
 
+_LARGEST_HALF = float(np.finfo("float16").max)
 _SHARD = re.compile(r"model_\d+\.weights\.h5")
 # Formats that others keep weights in; most of them are pickles.
 _FOREIGN = (
@@ -117,6 +120,36 @@ def saved_shapes(files):
             with h5py.File(path) as file:
                 file.visititems(visit)
     return found
+
+
+def halve(path):
+    """Rewrite a file of weights with float16 in the place of float32.
+
+    Raises:
+        ValueError: if a weight is beyond what float16 holds.
+    """
+    temporary = path.with_name(f".{path.name}")
+
+    def copy(name, item):
+        if isinstance(item, h5py.Group):
+            made = new.require_group(name)
+        else:
+            value = item[()]
+            if value.dtype == "float32":
+                if np.max(np.abs(value), initial=0.0) > _LARGEST_HALF:
+                    raise ValueError(
+                        f"`weights_dtype='float16'` holds numbers up to "
+                        f"{_LARGEST_HALF:.0f}, and {name} has larger ones: "
+                        "save without it."
+                    )
+                value = value.astype("float16")
+            made = new.create_dataset(name, data=value)
+        made.attrs.update(item.attrs)
+
+    with h5py.File(path) as old, h5py.File(temporary, "w") as new:
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
+    os.replace(temporary, path)
 
 
 def _number(key):

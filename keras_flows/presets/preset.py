@@ -23,6 +23,7 @@ from keras_flows.presets.files import CONFIG
 from keras_flows.presets.files import INDEX
 from keras_flows.presets.files import METADATA
 from keras_flows.presets.files import WEIGHTS
+from keras_flows.presets.files import halve
 from keras_flows.presets.files import read_config
 from keras_flows.presets.files import saved_shapes
 from keras_flows.presets.files import weights_files
@@ -35,7 +36,13 @@ _KERAS = ("keras", "keras_hub", "keras_cv", "keras_nlp", "builtins")
 
 
 def save_to_preset(
-    model, preset_dir, metadata=None, *, card=None, max_shard_size=None
+    model,
+    preset_dir,
+    metadata=None,
+    *,
+    card=None,
+    max_shard_size=None,
+    weights_dtype=None,
 ):
     """Save a model to a folder that `from_preset` reads.
 
@@ -50,11 +57,19 @@ def save_to_preset(
             command for the model card, README.md.
         max_shard_size: None for one file of weights; else the most GB of one
             of several.
+        weights_dtype: None, or "float16": the dtype on disk of what is
+            float32 in the model. Half as large, good to three digits.
 
     Raises:
-        ValueError: if the folder exists and is no preset.
+        ValueError: if the folder exists and is no preset, `weights_dtype`
+            is unknown, or a weight is too large for it.
         OSError: if the folder cannot be written.
     """
+    if weights_dtype not in (None, "float16"):
+        raise ValueError(
+            "`weights_dtype` must be None, for the model's own, or 'float16'. "
+            f"Received: {weights_dtype!r}."
+        )
     target = pathlib.Path(preset_dir)
     if target.exists() and (target.is_file() or any(target.iterdir())):
         if not (target / CONFIG).is_file():
@@ -89,6 +104,9 @@ def save_to_preset(
             model.save_weights(
                 str(temporary / INDEX), max_shard_size=max_shard_size
             )
+        if weights_dtype is not None:
+            for path in sorted(temporary.glob("*.h5")):
+                halve(path)
         _replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -123,17 +141,9 @@ def from_preset(preset, load_weights=True, dtype=None):
 class Preset:
     """Mixin over `keras.Model` with presets."""
 
-    def save_to_preset(
-        self, preset_dir, metadata=None, *, card=None, max_shard_size=None
-    ):
+    def save_to_preset(self, preset_dir, metadata=None, **kwargs):
         """Save the model to a folder: see `presets.save_to_preset`."""
-        save_to_preset(
-            self,
-            preset_dir,
-            metadata,
-            card=card,
-            max_shard_size=max_shard_size,
-        )
+        save_to_preset(self, preset_dir, metadata, **kwargs)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, dtype=None):
@@ -212,21 +222,21 @@ def _first_misfit(model, files):
     return None
 
 
-def _serialized(config):
+def serialized(config):
     """Every serialised object in a config, outer ones first."""
     if isinstance(config, dict):
         if "class_name" in config and "config" in config:
             yield config
         for value in config.values():
-            yield from _serialized(value)
+            yield from serialized(value)
     elif isinstance(config, (list, tuple)):
         for value in config:
-            yield from _serialized(value)
+            yield from serialized(value)
 
 
 def _check_registered(config, preset):
     """Raise where Keras would not find a class or function."""
-    for each in _serialized(config):
+    for each in serialized(config):
         module, name = each.get("module"), each.get("registered_name")
         if each["class_name"] == "function":
             name = each["config"]
@@ -248,7 +258,7 @@ def _check_registered(config, preset):
 def _with_dtype(config, dtype):
     """The config with every model in it at another dtype."""
     dtype = keras.dtype_policies.get(dtype).name
-    for each in _serialized(config):
+    for each in serialized(config):
         arguments = each["config"]
         if not isinstance(arguments, dict):
             continue

@@ -1,0 +1,57 @@
+"""A model for use alone: its averages in the place of its weights."""
+
+import keras
+from keras import ops
+
+from keras_flows.presets.preset import serialized
+
+
+def slim(model):
+    """A copy whose weights are the first averages, and which has no others.
+
+    It samples as the model does, and is half as large; training it further
+    starts from the averages.
+
+    Args:
+        model: an interface or policy with `ema`, as `save_to_preset` takes.
+
+    Returns:
+        A new model of the same class, with `ema=[]`.
+
+    Raises:
+        ValueError: if the model keeps no averages.
+    """
+    config = keras.saving.serialize_keras_object(model)
+    for each in serialized(config):
+        if isinstance(each["config"], dict) and "ema" in each["config"]:
+            each["config"]["ema"] = []
+    hidden, averages = set(), {}
+    for interface in _interfaces(model):
+        interface._start_emas()
+        for ema, network in interface._averaged["pairs"]:
+            hidden.update(id(v) for v in ema.variables)
+            for live, average in zip(
+                network.variables, ema.averages, strict=True
+            ):
+                averages.setdefault(id(live), average)
+    if not averages:
+        raise ValueError(
+            "`model` keeps no averages (`ema`), so there is nothing to leave "
+            "out: save it as it is."
+        )
+    copy = keras.saving.deserialize_keras_object(config)
+    kept = [v for v in model.variables if id(v) not in hidden]
+    for new, old in zip(copy.variables, kept, strict=True):
+        # A copy: JAX would donate a buffer that two variables share.
+        new.assign(ops.copy(averages.get(id(old), old).value))
+    return copy
+
+
+def _interfaces(model):
+    """The model, what it wraps and its teacher, where they keep averages."""
+    if model is None:
+        return
+    if hasattr(model, "_averaged"):
+        yield model
+    for name in ("interface", "teacher"):
+        yield from _interfaces(getattr(model, name, None))
