@@ -30,7 +30,7 @@ import keras_flows as kf
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("objective", ["lsd"], "Objectives to train, in turn.")
-flags.DEFINE_integer("steps", 8_000, "Training steps.", lower_bound=1)
+flags.DEFINE_integer("steps", 7_000, "Training steps.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1024, "Global batch size.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 4e-3, "Peak of the cosine schedule.")
 flags.DEFINE_float("ema", 0.999, "Decay of the moving average.")
@@ -38,6 +38,8 @@ flags.DEFINE_integer("width", 256, "Units of a hidden layer.")
 flags.DEFINE_integer("depth", 4, "Number of hidden layers.")
 flags.DEFINE_integer("fourier_features", 16, "Fourier features of x.")
 flags.DEFINE_float("fourier_scale", 4.0, "Their spread, radians per unit.")
+flags.DEFINE_integer("time_features", 5, "Frequencies of each time.")
+flags.DEFINE_float("max_frequency", 20.0, "Their largest, radians per unit.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, data and noise.")
 flags.DEFINE_string("out", "out/checkerboard", "Folder for what it makes.")
 flags.DEFINE_integer("num_samples", 100_000, "Samples of each KL.")
@@ -68,6 +70,8 @@ def build(objective, seed):
         two_times=True,
         fourier_features=FLAGS.fourier_features,
         fourier_scale=FLAGS.fourier_scale,
+        time_features=FLAGS.time_features,
+        max_frequency=FLAGS.max_frequency,
         activation="gelu",
     )
     return kf.FlowMapInterface(
@@ -264,8 +268,8 @@ def main(argv):
         flag: FLAGS[flag].value
         for flag in (
             "objective", "steps", "batch_size", "learning_rate", "ema",
-            "width", "depth", "fourier_features", "fourier_scale", "seed",
-            "num_samples",
+            "width", "depth", "fourier_features", "fourier_scale",
+            "time_features", "max_frequency", "seed", "num_samples",
         )
     }  # fmt: skip
     config |= {

@@ -250,18 +250,17 @@ def dataset(config, batch_size):
     if FLAGS.synthetic:
         data = SyntheticLatents(config, num_tokens(config))
         return SyntheticBatches(data, batch_size, FLAGS.seed)
-    if config.interface == "repa":
-        raise app.UsageError(
-            "--config=repa_xl_2 needs the encoder's features beside each "
-            "latent, which prepared latents do not hold yet: use --synthetic, "
-            "or fit kf.REPAInterface on batches of your own."
-        )
     if FLAGS.data is None:
         raise app.UsageError(
             "Give --data, a folder of latents, or --synthetic."
         )
     return kf.datasets.Latents(
-        FLAGS.data, batch_size, repeat=True, seed=FLAGS.seed
+        FLAGS.data,
+        batch_size,
+        repeat=True,
+        seed=FLAGS.seed,
+        # Made with --features=dinov2_base --feature_grid=16.
+        extras="features" if config.interface == "repa" else None,
     )
 
 

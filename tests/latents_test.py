@@ -318,6 +318,103 @@ def test_the_real_autoencoder_scales_once(images, tmp_path):
     assert np.abs(error).max() < 5
 
 
+def tiny_encoder(seed=0, feature_dim=6):
+    """Images (8, 8, 3) to a grid of 4 x 4 tokens."""
+    init = keras.initializers.RandomNormal(0.3, seed=seed)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(
+        feature_dim, 2, 2, kernel_initializer=init, data_format="channels_last"
+    )(inputs)
+    return keras.Model(inputs, keras.layers.Reshape((16, feature_dim))(x))
+
+
+def test_extras_belong_to_the_view_that_z_is_of(images, tmp_path):
+    encoder = tiny_encoder()
+    manifest = prepare(
+        images, tmp_path, features=encoder, features_name="e", keep_images=True
+    )
+    assert manifest["features"]["name"] == "e"
+    assert manifest["features_shape"] == [16, 6]
+    assert manifest["image_shape"] == [8, 8, 3]
+    pixels = {}
+    for extras in ("features", "image"):
+        data = kf.datasets.Latents(tmp_path, 11, extras=extras, repeat=True)
+        z, labels, kept = data[2]
+        assert z.shape == (11, 4, 4, 2) and labels.shape == (11,)
+        assert list(kept) == [extras] and kept[extras].dtype == np.float32
+        pixels[extras] = kept[extras]
+    # The same seed draws the same mirrors for both: features are the
+    # encoder's of the very image.
+    again = ops.convert_to_numpy(encoder(pixels["image"]))
+    np.testing.assert_allclose(pixels["features"], again, atol=1e-5)
+    # And z is the posterior's of that view: near its mean, for small noise.
+    raw = Raw()
+    mean, logvar = raw.encode(ops.convert_to_tensor(pixels["image"]))
+    error = (z - ops.convert_to_numpy(mean)) / np.exp(
+        0.5 * ops.convert_to_numpy(logvar)
+    )
+    assert abs(error.mean()) < 0.3 and 0.7 < error.std() < 1.3
+    originals = {
+        kf.datasets.images.ImageTransform(8).image(r["image"]).tobytes()
+        for r in records_of(source_of(images))
+    }
+    plain = [x.tobytes() in originals for x in pixels["image"]]
+    mirrored = [x[:, ::-1].tobytes() in originals for x in pixels["image"]]
+    assert any(plain) and any(mirrored)
+    assert all(a != b for a, b in zip(plain, mirrored))
+    # What was there before is as it was: plain batches of the same latents.
+    z_plain, _ = kf.datasets.Latents(tmp_path, 11, repeat=True)[2]
+    np.testing.assert_array_equal(z_plain, z)
+
+
+@pytest.mark.parametrize("extras", ["features", "image"])
+def test_repa_trains_on_prepared_extras(extras, images, tmp_path):
+    encoder = tiny_encoder()
+    prepare(images, tmp_path, features=encoder, keep_images=True)
+    network = kf.networks.DiT(
+        (4, 4, 2), patch_size=1, width=8, depth=1, num_heads=2, num_classes=2
+    )
+    model = kf.REPAInterface(
+        kf.SiTInterface(network, ema=None, seed=0),
+        feature_dim=6,
+        repa_depth=1,
+        proj_dim=8,
+        encoder=encoder if extras == "image" else None,
+    )
+    model.compile(keras.optimizers.Adam(1e-2))
+    data = kf.datasets.Latents(tmp_path, 4, extras=extras)
+    history = model.fit(data, epochs=6, verbose=0).history["repa_loss"]
+    assert np.isfinite(history).all() and history[-1] < history[0] - 0.05
+
+
+def test_extras_that_are_not_there(images, tmp_path):
+    prepare(images, tmp_path / "bare")
+    with pytest.raises(ValueError, match="Prepare the latents with --features"):
+        kf.datasets.Latents(tmp_path / "bare", 4, extras="features")
+    with pytest.raises(ValueError, match="with --keep_images"):
+        kf.datasets.Latents(tmp_path / "bare", 4, extras="image")
+    with pytest.raises(ValueError, match="`extras` must be.*'pixels'"):
+        kf.datasets.Latents(tmp_path / "bare", 4, extras="pixels")
+    with pytest.raises(ValueError, match="another way: features was None"):
+        prepare(images, tmp_path / "bare", features=tiny_encoder())
+    prepare(images, tmp_path / "one", features=tiny_encoder())
+    with pytest.raises(ValueError, match="another way: features was"):
+        prepare(images, tmp_path / "one", features=tiny_encoder(seed=1))
+    # Another depth's width is told by the model, before the first step.
+    network = kf.networks.DiT(
+        (4, 4, 2), patch_size=1, width=8, depth=1, num_heads=2, num_classes=2
+    )
+    model = kf.REPAInterface(
+        kf.SiTInterface(network, ema=None), feature_dim=5, repa_depth=1
+    )
+    model.compile("adam")
+    with pytest.raises(ValueError, match=r"\(batch, 16, 5\).*\(4, 16, 6\)"):
+        model.fit(
+            kf.datasets.Latents(tmp_path / "one", 4, extras="features"),
+            verbose=0,
+        )
+
+
 @pytest.fixture
 def tool(monkeypatch):
     """tools/prepare_latents.py, called with flags."""
@@ -359,6 +456,15 @@ def test_command_line(images, tmp_path, tool, capsys):
     given = kf.datasets.describe_autoencoder(vae)
     found = data.manifest["autoencoder"]
     assert {**found, "name": given["name"]} == given
+    tiny_encoder().save(tmp_path / "encoder.keras")
+    tool(
+        *flags[:-1], f"--out={tmp_path / 'repa'}",
+        f"--vae={tmp_path / 'vae.keras'}",
+        f"--features={tmp_path / 'encoder.keras'}", "--keep_images",
+    )  # fmt: skip
+    for extras, shape in (("features", (16, 6)), ("image", (8, 8, 3))):
+        data = kf.datasets.Latents(tmp_path / "repa", 4, extras=extras)
+        assert data[0][2][extras].shape == (4, *shape)
     # The preset is the same autoencoder under another name.
     with pytest.raises(ValueError, match="autoencoder was.*preset") as error:
         tool(*flags, f"--vae={tmp_path / 'preset'}")

@@ -8,9 +8,13 @@
 the last whole shard when called again with the same flags. --vae is a Keras
 file or a preset folder (config.json and model.weights.h5) of a model with
 `encode`, such as `kf.networks.AutoencoderKL`.
+
+For REPA --features=dinov2_base --feature_grid=16 keeps an encoder's tokens
+beside each latent (16 x 16 of them), and --keep_images the images, for an
+encoder that runs at every step; `Latents(..., extras="features")` or "image"
+reads them.
 """
 
-import json
 import os
 import pathlib
 import sys
@@ -41,6 +45,14 @@ flags.DEFINE_integer("shards", 1, "Number of files.", lower_bound=1)
 flags.DEFINE_bool("flip", True, "Also the mirrored images' latents.")
 flags.DEFINE_bool("rgb", False, "Three equal channels for grey images.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the files.")
+flags.DEFINE_string(
+    "features",
+    None,
+    "Encoder for REPA: a Keras file or preset, images in [-1, 1] to tokens, or "
+    "with --feature_grid a KerasHub DINOv2 or DINOv3 preset.",
+)
+flags.DEFINE_integer("feature_grid", None, "DINO's tokens a side.")
+flags.DEFINE_bool("keep_images", False, "Keep the cropped images as PNG.")
 flags.DEFINE_integer("seed", 0, "Seed of the records' order.")
 flags.DEFINE_string("out", None, "Folder to write.", required=True)
 
@@ -57,21 +69,35 @@ def open_source():
     return kf.datasets.FolderSource(name)
 
 
-def load_autoencoder(path):
-    """A model with `encode`, from a Keras file or a preset folder."""
+def load(path):
+    """A model from a Keras file or a preset."""
     if pathlib.Path(path).suffix == ".keras":
-        model = keras.saving.load_model(path, compile=False)
-    else:
-        folder = kf.presets.preset_folder(path)
-        config = json.loads((folder / "config.json").read_text())
-        model = keras.saving.deserialize_keras_object(config)
-        model.load_weights(str(folder / "model.weights.h5"))
+        return keras.saving.load_model(path, compile=False)
+    return kf.from_preset(path)
+
+
+def load_autoencoder(path):
+    """A model with `encode`."""
+    model = load(path)
     if not hasattr(model, "encode"):
         raise ValueError(
             f"`--vae` {path!r} holds a {type(model).__name__} without "
             "`encode`. Name an autoencoder, e.g. kf.networks.AutoencoderKL."
         )
     return model
+
+
+def load_encoder(path):
+    """A model of images to tokens, or None."""
+    if path is None:
+        return None
+    if FLAGS.feature_grid is None:
+        return load(path)
+    if FLAGS.image_size is None:
+        raise app.UsageError("--feature_grid needs --image_size.")
+    return kf.networks.dino_encoder(
+        path, (FLAGS.image_size,) * 2 + (3,), (FLAGS.feature_grid,) * 2
+    )
 
 
 class Progress:
@@ -104,6 +130,9 @@ def main(argv):
         scaling_factor=FLAGS.scaling_factor,
         shift_factor=FLAGS.shift_factor,
         name=FLAGS.vae,
+        features=load_encoder(FLAGS.features),
+        features_name=FLAGS.features,
+        keep_images=FLAGS.keep_images,
         command=" ".join(sys.argv),
         progress=Progress(),
     )

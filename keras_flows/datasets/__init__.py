@@ -10,8 +10,8 @@ from keras_flows.datasets.images import from_edm_zip
 from keras_flows.datasets.images import from_image_folder
 from keras_flows.datasets.images import from_tfds
 from keras_flows.datasets.latents import Latents
-from keras_flows.datasets.latents import describe_autoencoder
-from keras_flows.datasets.latents import prepare_latents
+from keras_flows.datasets.prepare import describe_autoencoder
+from keras_flows.datasets.prepare import prepare_latents
 from keras_flows.datasets.rings import Rings
 from keras_flows.datasets.sources import EdmSource
 from keras_flows.datasets.sources import FolderSource

@@ -199,7 +199,9 @@ class Batches(keras.utils.PyDataset):
 
 
 def stack(column):
-    """A batch of rows, which must have one shape."""
+    """A batch of rows, or of dicts of them, which must have one shape."""
+    if isinstance(column[0], dict):
+        return {key: stack([row[key] for row in column]) for key in column[0]}
     shapes = sorted({np.shape(value) for value in column})
     if len(shapes) > 1:
         raise ValueError(
