@@ -351,6 +351,19 @@ def test_two_step_acts_as_written(rng):
 # Grids.
 
 
+@pytest.mark.parametrize(
+    "sampler", ["euler", "heun", "ddim", "dpm_solver++", "unipc"]
+)
+def test_samplers_by_name_suit_the_path(sampler, rng):
+    """On EDM's path too, where steps of equal length would leave noise."""
+    for case in (EXPLODING, "linear, noise at 1"):
+        model, oracle = build(case)
+        z = noise(rng, oracle)
+        x = model.generate(noise=z, num_steps=48, sampler=sampler)
+        error = array(x) - exact(model, oracle, z)
+        assert np.sqrt(np.mean(error**2)) < 0.15, case
+
+
 def test_uniform_grid():
     for noise_at in (0.0, 1.0):
         path = kf.interpolants.Linear(noise_at=noise_at)

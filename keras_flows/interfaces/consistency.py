@@ -43,8 +43,7 @@ class DataJump:
 
     @property
     def default_sampler(self):
-        explodes = isinstance(self.interpolant, VarianceExploding)
-        return FlowMapJump("karras" if explodes else "uniform", renoise=1.0)
+        return FlowMapJump(renoise=1.0)
 
 
 class Scheduled:

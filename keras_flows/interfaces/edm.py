@@ -94,4 +94,4 @@ class EDMInterface(Interface):
 
     @property
     def default_sampler(self):
-        return Heun(grid="karras")
+        return Heun()

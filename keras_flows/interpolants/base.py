@@ -25,12 +25,14 @@ class Interpolant(Config):
         t_data: the time at which x_t is data; sampling ends there.
         t_last: the time nearest to `t_data` at which the coefficients are
             regular: networks are neither trained nor called beyond it.
+        default_grid: the grid of samplers that name none, see `time_grid`.
 
     Methods take t of shape (B,) and x, n, v, x_t of shape (B, ...).
     """
 
     t_noise: float
     t_data: float
+    default_grid = "uniform"
 
     @property
     def t_last(self):

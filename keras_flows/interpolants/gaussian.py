@@ -133,6 +133,8 @@ class VarianceExploding(Interpolant):
         return self.sigma_min
 
     t_data = 0.0
+    # Of equal steps in sigma all but one would be spent on noise.
+    default_grid = "karras"
 
     def alpha(self, t):
         return ops.ones_like(t)

@@ -19,7 +19,8 @@ class Sampler(Config):
             an ODE; weak order for one of an SDE), None where it has none.
         stochastic: whether `step` takes noise.
         adaptive: whether the steps depend on the data.
-        grid: name of the time grid, or a sequence of times.
+        grid: name of the time grid, or a sequence of times; None for the
+            interpolant's own, `default_grid`.
         shift: time shift of the grid, 1.0 for none.
         calls: at which times `step` calls the model: "start" (t), "ends" (t
             and r), "between" (anywhere from t to r) or "anywhere". Steps
@@ -31,7 +32,7 @@ class Sampler(Config):
     order = None
     stochastic = False
     adaptive = False
-    grid = "uniform"
+    grid = None
     shift = 1.0
     calls = "between"
     history = 0

@@ -64,7 +64,7 @@ class DDIM(Sampler):
     """
 
     eta: float = 0.0
-    grid: object = "uniform"
+    grid: object = None
     shift: float = 1.0
     clip: float | None = None
     order = 1
@@ -109,7 +109,7 @@ class DDPM(Sampler):
     """
 
     variance: str | None = None
-    grid: object = "uniform"
+    grid: object = None
     shift: float = 1.0
     clip: float | None = None
     order = 1

@@ -44,7 +44,7 @@ class DPMSolverPP(Sampler):
     order: int = 2
     tau: float = 0.0
     curvature: float = 1.0
-    grid: object = "uniform"
+    grid: object = None
     shift: float = 1.0
     clip: float | None = None
     calls = "start"

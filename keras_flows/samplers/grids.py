@@ -12,7 +12,7 @@ GRIDS = ("uniform", "karras", "log_snr", "cosine")
 _EDGE = 1e-3
 
 
-def time_grid(interpolant, num_steps, grid="uniform", shift=1.0, rho=7.0):
+def time_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
     """num_steps + 1 decreasing noise levels, as times.
 
     - "uniform": uniform in t, on `DiscreteVariancePreserving` rounded to
@@ -35,7 +35,9 @@ def time_grid(interpolant, num_steps, grid="uniform", shift=1.0, rho=7.0):
         interpolant: an `Interpolant`.
         num_steps: int, at least 1.
         grid: one of the above, or the times themselves: from `t_noise` to
-            `t_data`, or to a time from `t_last` on.
+            `t_data`, or to a time from `t_last` on. None for
+            `interpolant.default_grid`: "karras" on `VarianceExploding`,
+            whose time is the noise level, "uniform" on the others.
         shift: time shift f -> shift f / (1 + (shift - 1) f).
         rho: exponent of the "karras" grid.
 
@@ -52,6 +54,8 @@ def time_grid(interpolant, num_steps, grid="uniform", shift=1.0, rho=7.0):
             "`num_steps` must be an int of at least 1. "
             f"Received: {num_steps!r}."
         )
+    if grid is None:
+        grid = interpolant.default_grid
     if not isinstance(grid, str):
         return _given(interpolant, num_steps, grid)
     if grid not in GRIDS:

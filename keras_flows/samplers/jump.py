@@ -25,7 +25,7 @@ class FlowMapJump(Sampler):
         shift: time shift of the grid.
     """
 
-    grid: object = "uniform"
+    grid: object = None
     renoise: float = 0.0
     shift: float = 1.0
     calls = "start"

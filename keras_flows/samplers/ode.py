@@ -17,7 +17,7 @@ class Euler(Sampler):
         shift: time shift of the grid.
     """
 
-    grid: object = "uniform"
+    grid: object = None
     shift: float = 1.0
     order = 1
     calls = "start"
@@ -41,7 +41,7 @@ class Heun(Sampler):
         shift: time shift of the grid.
     """
 
-    grid: object = "uniform"
+    grid: object = None
     shift: float = 1.0
     order = 2
     calls = "ends"

@@ -47,7 +47,7 @@ class SASolver(Sampler):
     tau: float = 1.0
     interval: tuple | None = (0.2, 0.8)
     by: str = "fraction"
-    grid: object = "uniform"
+    grid: object = None
     shift: float = 1.0
     calls = "start"
 

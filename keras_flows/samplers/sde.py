@@ -27,7 +27,7 @@ class EulerMaruyama(Sampler):
 
     diffusion: str = "sigma"
     scale: float = 1.0
-    grid: object = "uniform"
+    grid: object = None
     shift: float = 1.0
     order = 1
     calls = "start"

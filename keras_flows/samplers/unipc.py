@@ -33,7 +33,7 @@ class UniPC(Sampler):
     order: int = 2
     variant: str = "bh2"
     corrector: bool = True
-    grid: object = "uniform"
+    grid: object = None
     shift: float = 1.0
     calls = "start"
 
