@@ -31,7 +31,7 @@ TRAIN = {"sit": "train.py", "dit": "train.py", "repa": "train.py",
 
 
 def saving_lines(path):
-    """The `checkpoint = {...}` and `torch.save(checkpoint, ...)` of a script."""
+    """A script's `checkpoint = {...}` and `torch.save(checkpoint, ...)`."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         text = ast.unparse(node) if isinstance(node, ast.stmt) else ""
