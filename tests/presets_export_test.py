@@ -212,6 +212,28 @@ def test_shipped_presets_sample_the_checkerboard(name, limits):
         assert 0.0117 * 0.9 < metric(x) < limit * 1.1
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name, steps",
+    [("sit", 16), ("edm", 16), ("mean_flow", 1), ("repa", 16)],
+)
+def test_shipped_presets_draw_the_digits_asked_for(name, steps):
+    """By their nearest neighbour among the training images."""
+    pytest.importorskip("sklearn")
+    model = kf.from_preset(f"{name}_digits")
+    labels = np.arange(100, dtype="int32") % 10
+    x = numpy(model.generate(condition=labels, num_steps=steps, seed=0))
+    training, classes = kf.datasets.digits("train")
+    difference = x[:, None] - training[None]
+    nearest = np.argmin(np.mean(difference**2, axis=(2, 3, 4)), axis=1)
+    assert np.mean(classes[nearest] == labels) >= 0.95
+    # Not ten pictures: as various as digits of one class are.
+    ratio = np.mean(x[labels == 3].std(0)) / np.mean(
+        training[classes == 3].std(0)
+    )
+    assert 0.7 < ratio < 1.3
+
+
 def test_unknown_preset_lists_the_known():
     with pytest.raises(ValueError, match="lsd_checkerboard"):
         kf.Interface.from_preset("lsd_chekerboard")

@@ -654,6 +654,15 @@ def figures():
         for n, result in run["success"].items():
             plural = "s" if n != "1" else ""
             found[name, f"success, {n} step{plural}"] = result["success"]
+    digits = json.loads((results / "digits.json").read_text())["objectives"]
+    for objective in ("sit", "edm", "mean_flow", "repa"):
+        name, steps = f"{objective}_digits", digits[objective]["steps"]
+        one_step = objective == "mean_flow"
+        for n in ("1", "2", "4", "32") if one_step else ("4", "32"):
+            plural = "s" if n != "1" else ""
+            found[name, f"FD, {n} step{plural}"] = round(steps[n]["fd"], 2)
+        n, text = ("1", "1 step") if one_step else ("32", "32 steps")
+        found[name, f"accuracy, {text}"] = round(steps[n]["accuracy"], 4)
     return found
 
 
@@ -679,7 +688,7 @@ def test_registry_tells_what_the_results_tell():
         text = kf.presets.describe(name)
         assert text.startswith(f"{name}: {entry.description}\n")
         assert entry.recipe in text and entry.results in text
-        assert "1.7 MB" in text
+        assert ("2.7 MB" if "digits" in name else "1.7 MB") in text
         assert text in kf.presets.describe()
     assert "FlowMapInterface, 422,983 parameters" in kf.presets.describe(
         "lsd_checkerboard"
