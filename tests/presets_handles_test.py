@@ -688,7 +688,8 @@ def test_registry_tells_what_the_results_tell():
         text = kf.presets.describe(name)
         assert text.startswith(f"{name}: {entry.description}\n")
         assert entry.recipe in text and entry.results in text
-        assert ("2.7 MB" if "digits" in name else "1.7 MB") in text
+        weights = kf.presets.preset_folder(name) / "model.weights.h5"
+        assert f"{weights.stat().st_size / 1e6:.1f} MB" in text
         assert text in kf.presets.describe()
     assert "FlowMapInterface, 422,983 parameters" in kf.presets.describe(
         "lsd_checkerboard"
