@@ -138,7 +138,7 @@ def test_patches_of_an_oblong_image_come_back():
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(y), x)
 
 
-@pytest.mark.parametrize("objective", ["flow", "mf", "lsd"])
+@pytest.mark.parametrize("objective", ["flow", "lsd"])
 def test_remat_changes_no_gradient(objective):
     x, labels = batch()
     gradients = []

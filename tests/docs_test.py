@@ -14,8 +14,6 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-# On JAX and TensorFlow, where every block compiles.
-SLOW = {"extending.md"}
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -24,6 +22,7 @@ PAGES = [
 # Pages that are NumPy's for the most part, or hardly the backend's.
 ONCE = {
     "data.md",
+    "extending.md",
     "few_steps.md",
     "images.md",
     "presets.md",
@@ -66,8 +65,7 @@ def code_of(text):
     [
         pytest.param(
             page,
-            marks=[pytest.mark.slow] * (page.name in SLOW)
-            + [pytest.mark.once] * (page.name in ONCE),
+            marks=[pytest.mark.once] * (page.name in ONCE),
         )
         for page in PAGES
     ],

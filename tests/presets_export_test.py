@@ -200,7 +200,9 @@ def test_save_refuses_a_folder_that_is_no_preset(tmp_path):
     "name, limits",
     [
         ("lsd_checkerboard", (0.07, 0.052)),
-        ("psd_checkerboard", (0.212, 0.074)),
+        pytest.param(
+            "psd_checkerboard", (0.212, 0.074), marks=pytest.mark.once
+        ),
     ],
 )
 def test_shipped_presets_sample_the_checkerboard(name, limits):
