@@ -211,7 +211,8 @@ def prepare_latents(
             "name": features_name or features.name,
             "weights_sha256": _weights_sha256(features),
         },
-        "images": keep_images,
+        # None and not False: as in folders made before there were any.
+        "images": keep_images or None,
     }
     manifest = _earlier(out, MANIFEST, settings)
     if manifest is not None:
