@@ -138,6 +138,8 @@ SETTINGS = {
     "mf": {"diagonal_portion": 0.5, "ema": 0.999},
 }
 LEARNING_RATE = {"esd": 2e-3, "mf": 2e-3}
+# Its difference over a step dt follows slower time features better.
+TIME_FEATURES = {"ctm": {"time_features": 5, "max_frequency": 20.0}}
 
 
 def generative(name, teacher, metric):
@@ -149,6 +151,7 @@ def generative(name, teacher, metric):
         two_times=name != "flow",
         fourier_scale=4.0,
         activation="gelu",
+        **TIME_FEATURES.get(name, {}),
     )
     model = kf.FlowMapInterface(
         network,
