@@ -149,6 +149,22 @@ def test_slim_samples_alike_without_averages(name):
         kf.presets.slim(slim)
 
 
+def test_slim_keeps_what_the_loss_needs():
+    """A consistency model's targets are averages, and stay."""
+    network = kf.networks.MLP(2, 8, 1)
+    model = kf.ConsistencyInterface(
+        network, schedule="cm", target_decay=0.9, ema=0.9, total_steps=10
+    )
+    model.compile("adam")
+    model.train_on_batch(np.ones((8, 2), dtype="float32"))
+    slim = kf.presets.slim(model)
+    assert not slim.emas and len(slim.targets) == len(model.targets) > 0
+    for a, b in zip(slim.targets, model.targets, strict=True):
+        for new, old in zip(a.averages, b.averages, strict=True):
+            np.testing.assert_array_equal(numpy(new), numpy(old))
+    np.testing.assert_allclose(sample(slim), sample(model), rtol=1e-6)
+
+
 @pytest.mark.parametrize("max_shard_size", [None, 2e-5])
 def test_half_weights_are_half_as_large_and_near(max_shard_size, tmp_path):
     network = kf.networks.MLP(2, 64, 2)

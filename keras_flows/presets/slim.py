@@ -28,7 +28,11 @@ def slim(model):
     hidden, averages = set(), {}
     for interface in _interfaces(model):
         interface._start_emas()
+        # A consistency model's targets are averages that its loss needs.
+        targets = {id(target) for target in getattr(interface, "targets", ())}
         for ema, network in interface._averaged["pairs"]:
+            if id(ema) in targets:
+                continue
             hidden.update(id(v) for v in ema.variables)
             for live, average in zip(
                 network.variables, ema.averages, strict=True
