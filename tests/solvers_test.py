@@ -5,6 +5,7 @@ denoiser is known on every path. Most tests take float64 (PyTorch's own), so
 that high orders can be seen.
 """
 
+import dataclasses
 import functools
 import pathlib
 
@@ -289,6 +290,36 @@ def sliced_distance(x):
         at = (np.arange(len(x)) + 0.5) / len(x)
         found.append(np.abs(np.sort(x @ d) - np.interp(at, law, grid)).mean())
     return np.mean(found)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["dpm_solver", "dpm_solver++", "unipc"])
+def test_the_default_grid_fits_the_path(name):
+    """Where log-SNR has two ends, even steps of t are twice as far off."""
+    sampler = kf.samplers.get(name)
+    uniform = dataclasses.replace(sampler, grid="uniform")
+    for path in (paths.VariancePreserving(), paths.VarianceExploding()):
+        z = np.random.default_rng(0).standard_normal((64, 2))
+        z = z * array(path.sigma(tensor(path.t_noise)))
+
+        def end(sampler, steps, path=path, z=z):
+            times = sampler.times(path, steps)
+            return walk(sampler, Exact(path), z, times)[-1]
+
+        expected = end(kf.samplers.UniPC(3), 200)
+        default, even = (
+            np.sqrt(np.mean((end(each, 10) - expected) ** 2))
+            for each in (sampler, uniform)
+        )
+        assert default < 0.5 * even, (path, default, even)
+    for path in (
+        paths.Linear(1.0),
+        paths.Trigonometric(0.0),
+        paths.DiscreteVariancePreserving(),
+    ):
+        np.testing.assert_array_equal(
+            sampler.times(path, 10), uniform.times(path, 10)
+        )
 
 
 @pytest.mark.once

@@ -64,6 +64,7 @@ SDE = {
         2, tau=1.0, grid=grid
     ),
     "sa_solver": lambda grid: samplers.SASolver(grid=grid),
+    "sa_solver tau 0.5": lambda grid: samplers.SASolver(tau=0.5, grid=grid),
     "edm": lambda grid: samplers.EDM(10.0, grid=grid),
 }
 

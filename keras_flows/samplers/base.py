@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_flows.ops import Config
+from keras_flows.samplers.grids import log_snr_grid
 from keras_flows.samplers.grids import time_grid
 
 
@@ -21,6 +22,8 @@ class Sampler(Config):
         adaptive: whether the steps depend on the data.
         grid: name of the time grid, or a sequence of times; None for the
             interpolant's own, `default_grid`.
+        in_log_snr: whether it solves in log(alpha / sigma): its default grid
+            is then "log_snr" on `VariancePreserving` and `VarianceExploding`.
         shift: time shift of the grid, 1.0 for none.
         calls: at which times `step` calls the model: "start" (t), "ends" (t
             and r), "between" (anywhere from t to r) or "anywhere". Steps
@@ -33,13 +36,17 @@ class Sampler(Config):
     stochastic = False
     adaptive = False
     grid = None
+    in_log_snr = False
     shift = 1.0
     calls = "between"
     history = 0
 
     def times(self, interpolant, num_steps):
         """The float64 NumPy grid of num_steps + 1 times."""
-        return time_grid(interpolant, num_steps, self.grid, self.shift)
+        grid = self.grid
+        if grid is None and self.in_log_snr:
+            grid = log_snr_grid(interpolant)
+        return time_grid(interpolant, num_steps, grid, self.shift)
 
     def step(self, model, x, t, r, noise, last):
         """The state at r from the state x at t.

@@ -48,6 +48,7 @@ class DPMSolverPP(Sampler):
     shift: float = 1.0
     clip: float | None = None
     calls = "start"
+    in_log_snr = True
 
     def __post_init__(self):
         check_order("order", self.order, 3)
@@ -94,14 +95,15 @@ class DPMSolver(Sampler):
 
     Args:
         order: 1 (DDIM), 2 or 3.
-        grid: time grid, see `time_grid`; published with "log_snr".
+        grid: time grid, see `time_grid`.
         shift: time shift of the grid.
     """
 
     order: int = 2
-    grid: object = "log_snr"
+    grid: object = None
     shift: float = 1.0
     calls = "between"
+    in_log_snr = True
 
     def __post_init__(self):
         check_order("order", self.order, 3)

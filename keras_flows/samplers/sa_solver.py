@@ -50,6 +50,7 @@ class SASolver(Sampler):
     grid: object = None
     shift: float = 1.0
     calls = "start"
+    in_log_snr = True
 
     def __post_init__(self):
         check_order("predictor_order", self.predictor_order, 4)

@@ -36,6 +36,7 @@ class UniPC(Sampler):
     grid: object = None
     shift: float = 1.0
     calls = "start"
+    in_log_snr = True
 
     def __post_init__(self):
         check_order("order", self.order, 3)
