@@ -41,6 +41,13 @@ flags.DEFINE_integer("fourier_features", 16, "Fourier features of x.")
 flags.DEFINE_float("fourier_scale", 4.0, "Their spread, radians per unit.")
 flags.DEFINE_integer("time_features", 5, "Frequencies of each time.")
 flags.DEFINE_float("max_frequency", 20.0, "Their largest, radians per unit.")
+flags.DEFINE_float(
+    "beta",
+    1.0,
+    "Times are drawn from Beta(beta, beta): 1 is uniform, less trains the ends "
+    "of the path, and the jump all along it, more often.",
+    lower_bound=0.01,
+)
 flags.DEFINE_integer("seed", 0, "Seed of weights, data and noise.")
 flags.DEFINE_string("out", "out/checkerboard", "Folder for what it makes.")
 flags.DEFINE_integer("num_samples", 100_000, "Samples of each KL.")
@@ -76,7 +83,13 @@ def build(objective, seed):
         activation="gelu",
     )
     return kf.FlowMapInterface(
-        network, objective=objective, ema=FLAGS.ema, seed=seed
+        network,
+        objective=objective,
+        train_time_dist_type="uniform"
+        if FLAGS.beta == 1.0
+        else kf.interpolants.Beta(FLAGS.beta, FLAGS.beta),
+        ema=FLAGS.ema,
+        seed=seed,
     )
 
 
@@ -270,7 +283,7 @@ def main(argv):
         for flag in (
             "objective", "steps", "batch_size", "learning_rate", "ema",
             "width", "depth", "fourier_features", "fourier_scale",
-            "time_features", "max_frequency", "seed", "num_samples",
+            "time_features", "max_frequency", "beta", "seed", "num_samples",
         )
     }  # fmt: skip
     config |= {
