@@ -79,7 +79,9 @@ MODELS = {
     "progressive": lambda: kf.ProgressiveInterface(
         flow(), num_steps=(2, 1), steps_per_stage=2
     ),
-    "dmd": lambda: kf.DMDInterface(flow(), fake_updates=2, num_steps=2),
+    "dmd": lambda: kf.DMDInterface(
+        flow(), fake_updates=2, num_steps=2, discriminator=mlp()
+    ),
     "sid": lambda: kf.DMDInterface(flow(), fake_updates=2, method="sid"),
 }
 # The others' losses are compared between backends in tests/parity.
@@ -581,6 +583,76 @@ def test_pairs_regress_the_generator(rng):
 
 
 @pytest.mark.once
+def test_the_best_discriminator_is_the_ratio_of_densities(rng):
+    """Its loss is stationary at the logit log p(x_t) / q(x_t).
+
+    Data N(M, S^2) and samples N(0, 0.7^2), noised to t on `Linear`.
+    """
+    model = kf.DMDInterface(
+        flow(), discriminator=mlp(), discriminator_weight=1.0
+    )
+    scale, shift = keras.Variable(1.0), keras.Variable(0.0)
+
+    def log_ratio(x_t, t, condition):
+        t = ops.expand_dims(t, -1)
+        total = 0.0
+        for sign, mean, std in ((1.0, M, S), (-1.0, (0.0, 0.0), (0.7, 0.7))):
+            mean = t * tensor(mean)
+            std = ops.sqrt(ops.square(t * tensor(std)) + ops.square(1.0 - t))
+            z = (x_t - mean) / std
+            total -= sign * ops.sum(0.5 * ops.square(z) + ops.log(std), -1)
+        return scale * total + shift
+
+    model._logit = log_ratio
+    model.produce = lambda draws, condition: 0.7 * draws[0]
+    model._fake_loss = lambda made, n, t, condition: ops.zeros_like(t)
+    x = gaussian(rng, 100_000)
+
+    def gradient(*at):
+        scale.assign(at[0])
+        shift.assign(at[1])
+        return np.array([
+            float(array(g)) for g in value_and_gradients(
+                lambda: ops.mean(model.loss(x, training=False)["fake_loss"]),
+                [scale, shift],
+            )[1]
+        ])  # fmt: skip
+
+    # Both sides have 100,000 rows: standard errors are about 0.003.
+    np.testing.assert_allclose(gradient(1.0, 0.0), 0.0, atol=0.012)
+    assert gradient(0.5, 0.0)[0] < -0.05 and gradient(2.0, 0.0)[0] > 0.05
+    assert gradient(1.0, -0.5)[1] < -0.1 and gradient(1.0, 0.5)[1] > 0.1
+
+
+@pytest.mark.once
+def test_the_adversarial_term_moves_the_generator(rng):
+    """G's gradient is that of 3 log(1 + e^-D) on top of its own."""
+    t, n = tensor(np.full(8, 0.5)), tensor(rng.standard_normal((8, 2)))
+    made = keras.Variable(rng.standard_normal((8, 2)), dtype="float32")
+    model = kf.DMDInterface(flow(), discriminator=mlp(), adversarial_weight=3.0)
+
+    def gradient(interface):
+        return array(value_and_gradients(
+            lambda: ops.sum(
+                interface._generator_loss(made.value, n, t, None)
+            ),
+            [made],
+        )[1][0])  # fmt: skip
+
+    plain = kf.DMDInterface(flow())
+    added = array(value_and_gradients(
+        lambda: 3.0 * ops.sum(ops.log1p(ops.exp(-ops.mean(
+            model.discriminator({"x": 0.5 * made.value + 0.5 * n, "t": t}), 1
+        )))),
+        [made],
+    )[1][0])  # fmt: skip
+    assert np.abs(added).max() > 1e-3
+    np.testing.assert_allclose(
+        gradient(model), gradient(plain) + added, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.once
 def test_back_simulation_starts_where_sampling_does(rng):
     """G's starts are its own samples, noised anew to its own times."""
     model = kf.DMDInterface(flow(), num_steps=4)
@@ -725,6 +797,12 @@ BAD = {
     "halving": (
         lambda: kf.ProgressiveInterface(flow(), num_steps=(8, 3)),
         r"`num_steps` must halve.*\(8, 3\)",
+    ),
+    "pairs and data": (
+        lambda: kf.DMDInterface(
+            flow(), regression_weight=1.0, discriminator=mlp()
+        ),
+        "`regression_weight`.*`discriminator`.*one of them",
     ),
     "method": (lambda: kf.DMDInterface(flow(), method="gan"), "`method`.*gan"),
     "particles": (

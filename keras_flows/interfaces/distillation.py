@@ -193,9 +193,11 @@ class DMDInterface(Student):
     ```
 
     With `num_steps` above 1, G starts from its own samples, noised anew to
-    one of its times (DMD2's back-simulation). Batches give shapes and
-    conditions; with `regression_weight` (first DMD) they are pairs, x the
-    teacher's sample and extras {"noise": what it came from}.
+    one of its times (DMD2's back-simulation). With a `discriminator` D, which
+    takes turns with the fake network, G's loss has the term -log D(x_t) too
+    (DMD2's GAN on noised samples), and batches are the real data. Without,
+    they give shapes and conditions; with `regression_weight` (first DMD) they
+    are pairs, x the teacher's sample and extras {"noise": what it came from}.
 
     Sources: DMD, arXiv 2311.18828; DMD2, arXiv 2405.14867; SiD, 2404.04057.
 
@@ -209,6 +211,12 @@ class DMDInterface(Student):
         fake_updates: updates of the fake network for each of G.
         alpha: of "sid".
         regression_weight: weight of |G(noise) - x|^2; 0 for none.
+        discriminator: a network with the inputs of the teacher's; the mean of
+            its output is the logit of x_t being real. Or None.
+        adversarial_weight: weight of -log D in G's loss.
+        discriminator_weight: weight of D's own loss beside the fake
+            network's. It scales D's gradients only, so it matters for
+            optimizers that are not scale-free, and for clipping.
         time_range: noise fractions between which scores are compared.
         teacher_guidance_scale: of the teacher's prediction; 1.0 for none.
         name: model name.
@@ -224,6 +232,9 @@ class DMDInterface(Student):
         fake_updates=5,
         alpha=1.0,
         regression_weight=0.0,
+        discriminator=None,
+        adversarial_weight=3e-3,
+        discriminator_weight=1e-2,
         time_range=(0.02, 0.98),
         teacher_guidance_scale=1.0,
         name=None,
@@ -251,12 +262,25 @@ class DMDInterface(Student):
         self.num_steps = num_steps
         self.fake_updates = fake_updates
         self.alpha = alpha
+        if regression_weight and discriminator is not None:
+            raise ValueError(
+                "`regression_weight` wants batches of the teacher's samples "
+                "and `discriminator` batches of data: give one of them."
+            )
+        if discriminator in (teacher.network, self.interface.network):
+            raise ValueError(
+                "`discriminator` must be a network of its own, not the "
+                "teacher's or the student's. A copy of the teacher's will do."
+            )
         self.regression_weight = regression_weight
+        self.adversarial_weight = adversarial_weight
+        self.discriminator_weight = discriminator_weight
         self.time_range = (low, high)
         self.fake_network = clone_network(
             teacher.inference_network(), "fake_network"
         )
         self.fake_network.trainable = True
+        self.discriminator = discriminator
         self._times = self.default_sampler.times(self.interpolant, num_steps)
         self._track(("generator_loss", "fake_loss"))
         self.built = True
@@ -274,7 +298,10 @@ class DMDInterface(Student):
             optimizer = AlternatingOptimizer(
                 optimizer, fake_optimizer, self.fake_updates
             )
-        optimizer.second_group(self.fake_network.trainable_variables)
+        second = [*self.fake_network.trainable_variables]
+        if self.discriminator is not None:
+            second += self.discriminator.trainable_variables
+        optimizer.second_group(second)
         super().compile(optimizer, **kwargs)
 
     def make_train_function(self, force=False):
@@ -346,7 +373,15 @@ class DMDInterface(Student):
         def fake():
             # Inside the turn, so that nothing is differentiated in vain.
             made = ops.stop_gradient(self.produce(draws, condition))
-            return self._fake_loss(made, n, fake_t, condition)
+            loss = self._fake_loss(made, n, fake_t, condition)
+            if self.discriminator is not None:
+                logits = (
+                    self._logit(self.sample_x_t(each, n, t), t, condition)
+                    for each in (made, x)
+                )
+                adversary = distribution_matching.adversary(*logits)
+                loss = loss + self.discriminator_weight * adversary
+            return loss
 
         return self._turn(generator, fake, ops.zeros_like(t), training)
 
@@ -376,8 +411,23 @@ class DMDInterface(Student):
             x_t, t, condition=condition, network=self.fake_network
         )
         if self.method == "sid":
-            return distribution_matching.sid(made, real, fake, self.alpha)
-        return distribution_matching.dmd(made, real, fake)
+            loss = distribution_matching.sid(made, real, fake, self.alpha)
+        else:
+            loss = distribution_matching.dmd(made, real, fake)
+        if self.discriminator is not None:
+            adversarial = distribution_matching.adversarial(
+                self._logit(x_t, t, condition)
+            )
+            loss = loss + self.adversarial_weight * adversarial
+        return loss
+
+    def _logit(self, x_t, t, condition):
+        """D's logit of x_t being noised data, (B,)."""
+        return mean_flat(
+            self.teacher.raw(
+                x_t, t, condition=condition, network=self.discriminator
+            )
+        )
 
     def _fake_loss(self, made, n, t, condition):
         teacher = self.teacher
@@ -419,5 +469,10 @@ class DMDInterface(Student):
             "fake_updates": self.fake_updates,
             "alpha": self.alpha,
             "regression_weight": self.regression_weight,
+            "discriminator": keras.saving.serialize_keras_object(
+                self.discriminator
+            ),
+            "adversarial_weight": self.adversarial_weight,
+            "discriminator_weight": self.discriminator_weight,
             "time_range": list(self.time_range),
         }

@@ -39,3 +39,13 @@ def sid(x, real, fake, alpha=1.0):
     difference = real - fake
     terms = difference * (real - x - alpha * difference)
     return mean_flat(_unit(x, real) * terms)
+
+
+def adversary(fake_logit, real_logit):
+    """-log D(real) - log (1 - D(fake)), what the discriminator minimizes."""
+    return ops.softplus(fake_logit) + ops.softplus(-real_logit)
+
+
+def adversarial(fake_logit):
+    """-log D(fake), the generator's part (arXiv 2405.14867)."""
+    return ops.softplus(-fake_logit)
