@@ -4,8 +4,8 @@ from keras_flows.interfaces.consistency import ConsistencyInterface
 from keras_flows.interfaces.consistency import SCDInterface
 from keras_flows.interfaces.consistency import SCTInterface
 from keras_flows.interfaces.discrete import DiscreteInterface
-from keras_flows.interfaces.distillation import DMDInterface
-from keras_flows.interfaces.distillation import ProgressiveInterface
+from keras_flows.interfaces.distribution_matching import DMDInterface
+from keras_flows.interfaces.progressive import ProgressiveInterface
 from keras_flows.interfaces.edm import EDMInterface
 from keras_flows.interfaces.flow_map import FlowMapInterface
 from keras_flows.interfaces.interface import Interface

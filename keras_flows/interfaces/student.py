@@ -1,0 +1,33 @@
+"""A student interface beside its frozen teacher."""
+
+import keras
+
+from keras_flows.interfaces.consistency import DataJump
+from keras_flows.interfaces.teacher import Taught
+from keras_flows.interfaces.teacher import serialize_teacher
+from keras_flows.interfaces.wrapper import SamplingWrapper
+
+
+def student_of(teacher):
+    """A trainable copy of a teacher, with the weights that it teaches by."""
+    student = type(teacher).from_config(teacher.get_config())
+    # Not the averages beside it, which no optimizer may move.
+    student.network.trainable = True
+    student.network.set_weights(teacher.inference_network().get_weights())
+    return student
+
+
+class Student(DataJump, Taught, SamplingWrapper):
+    """A student interface beside its frozen teacher; a base class."""
+
+    def _set_student(self, teacher, guidance_scale):
+        self._set_teacher(teacher, guidance_scale)
+        self._init_generation()
+
+    def get_config(self):
+        return {
+            "teacher": serialize_teacher(self.teacher),
+            "student": keras.saving.serialize_keras_object(self.interface),
+            "teacher_guidance_scale": self.teacher_guidance_scale,
+            "name": self.name,
+        }
