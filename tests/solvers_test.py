@@ -316,6 +316,7 @@ def test_the_default_grid_fits_the_path(name):
         paths.Linear(1.0),
         paths.Trigonometric(0.0),
         paths.DiscreteVariancePreserving(),
+        paths.StochasticInterpolant(),
     ):
         np.testing.assert_array_equal(
             sampler.times(path, 10), uniform.times(path, 10)

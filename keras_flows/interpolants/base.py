@@ -26,6 +26,9 @@ class Interpolant(Config):
         t_last: the time nearest to `t_data` at which the coefficients are
             regular: networks are neither trained nor called beyond it.
         default_grid: the grid of samplers that name none, see `time_grid`.
+        log_snr_grid: that of solvers in log(alpha / sigma): "log_snr" where
+            that has two ends and the network knows all times; in even steps
+            of another time the last one would be most of it.
 
     Methods take t of shape (B,) and x, n, v, x_t of shape (B, ...).
     """
@@ -33,6 +36,7 @@ class Interpolant(Config):
     t_noise: float
     t_data: float
     default_grid = "uniform"
+    log_snr_grid = "uniform"
 
     @property
     def t_last(self):

@@ -135,6 +135,7 @@ class VarianceExploding(Interpolant):
     t_data = 0.0
     # Of equal steps in sigma all but one would be spent on noise.
     default_grid = "karras"
+    log_snr_grid = "log_snr"
 
     def alpha(self, t):
         return ops.ones_like(t)
@@ -177,6 +178,7 @@ class VariancePreserving(Interpolant):
 
     t_data = 0.0
     t_last = 1e-3
+    log_snr_grid = "log_snr"
 
     def __post_init__(self):
         if self.schedule not in ("linear", "cosine"):

@@ -8,7 +8,6 @@ import keras
 from keras import ops
 
 from keras_flows.ops import Config
-from keras_flows.samplers.grids import log_snr_grid
 from keras_flows.samplers.grids import time_grid
 
 
@@ -23,7 +22,7 @@ class Sampler(Config):
         grid: name of the time grid, or a sequence of times; None for the
             interpolant's own, `default_grid`.
         in_log_snr: whether it solves in log(alpha / sigma): its default grid
-            is then "log_snr" on `VariancePreserving` and `VarianceExploding`.
+            is then the interpolant's `log_snr_grid`.
         shift: time shift of the grid, 1.0 for none.
         calls: at which times `step` calls the model: "start" (t), "ends" (t
             and r), "between" (anywhere from t to r) or "anywhere". Steps
@@ -45,7 +44,7 @@ class Sampler(Config):
         """The float64 NumPy grid of num_steps + 1 times."""
         grid = self.grid
         if grid is None and self.in_log_snr:
-            grid = log_snr_grid(interpolant)
+            grid = interpolant.log_snr_grid
         return time_grid(interpolant, num_steps, grid, self.shift)
 
     def step(self, model, x, t, r, noise, last):

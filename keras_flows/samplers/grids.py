@@ -38,7 +38,7 @@ def time_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
             `t_data`, or to a time from `t_last` on. None for
             `interpolant.default_grid`: "karras" on `VarianceExploding`,
             whose time is the noise level, "uniform" on the others.
-            Solvers in log(alpha / sigma) have another, `log_snr_grid`.
+            Solvers in log(alpha / sigma) take its `log_snr_grid`.
         shift: time shift f -> shift f / (1 + (shift - 1) f).
         rho: exponent of the "karras" grid.
 
@@ -86,19 +86,6 @@ def time_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
         return np.append(times, interpolant.t_data)
     times[-1] = interpolant.t_data
     return times
-
-
-def log_snr_grid(interpolant):
-    """The default grid of solvers in log(alpha / sigma), a name.
-
-    "log_snr" where that has two ends; in even steps of another time the last
-    one would be most of it. The chain keeps its whole timesteps.
-    """
-    if isinstance(
-        interpolant, DiscreteVariancePreserving
-    ) or starts_without_signal(interpolant):
-        return interpolant.default_grid
-    return "log_snr"
 
 
 def _by_ratio(interpolant, u, grid, rho):
