@@ -136,10 +136,20 @@ def progressive(teacher):
     )
 
 
-def matching(**options):
-    # The published 5 updates of the fake network leave the generator few of
-    # its own in so short a training.
-    return lambda teacher: kf.DMDInterface(teacher, fake_updates=2, **options)
+def matching(adversarial=False, **options):
+    def build(teacher):
+        if adversarial:
+            # The published weights, 3e-3 and 1e-2, are for images.
+            options.update(
+                discriminator=network(False, name="discriminator"),
+                adversarial_weight=0.3,
+                discriminator_weight=1.0,
+            )
+        # The published 5 updates of the fake network leave the generator few
+        # of its own in so short a training.
+        return kf.DMDInterface(teacher, fake_updates=2, **options)
+
+    return build
 
 
 def distillation(eta):
@@ -165,8 +175,8 @@ METHODS = {
     "ayf": ("teacher", flow_map("ayf", slow=True)),
     "scd": ("teacher", trig(True)),
     "progressive": ("teacher", progressive),
-    "dmd2": ("teacher", matching()),
-    "dmd2 (4 steps)": ("teacher", matching(num_steps=4)),
+    "dmd2": ("teacher", matching(adversarial=True)),
+    "dmd2 (4 steps)": ("teacher", matching(adversarial=True, num_steps=4)),
     "sid": ("teacher", matching(method="sid")),
     "cd eta=0": ("teacher", distillation(0.0)),
     "cd eta=0.25": ("teacher", distillation(0.25)),
@@ -231,11 +241,16 @@ def fit(name, model, steps, callbacks=()):
     keras.utils.set_random_seed(FLAGS.seed)
     if isinstance(model, kf.DMDInterface):
         turns = steps // (1 + model.fake_updates)
-        # Adam, as published: Muon is the worse for two rivals.
+        # Adam, as published: Muon is the worse for two rivals. A discriminator
+        # wants no momentum, as in other adversarial training.
+        momentum = 0.9 if model.discriminator is None else 0.0
         model.compile(
             *(
                 keras.optimizers.Adam(
-                    schedule(name, count), beta_2=0.99, global_clipnorm=1.0
+                    schedule(name, count),
+                    beta_1=momentum,
+                    beta_2=0.99,
+                    global_clipnorm=1.0,
                 )
                 for count in (turns, steps - turns)
             )
