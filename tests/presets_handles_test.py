@@ -691,7 +691,7 @@ def test_registry_tells_what_the_results_tell():
         weights = kf.presets.preset_folder(name) / "model.weights.h5"
         assert f"{weights.stat().st_size / 1e6:.1f} MB" in text
         assert text in kf.presets.describe()
-    assert "FlowMapInterface, 422,983 parameters" in kf.presets.describe(
+    assert "FlowMapInterface, 425,031 parameters" in kf.presets.describe(
         "lsd_checkerboard"
     )
     with pytest.raises(ValueError, match="Perhaps: mip_shelf_place"):
