@@ -90,8 +90,8 @@ def train(model):
     model.compile(
         keras.optimizers.Muon(
             schedule,
-            weight_decay=0.0,
-            adam_weight_decay=0.0,
+            weight_decay=None,
+            adam_weight_decay=None,
             global_clipnorm=1.0,
         )
     )

@@ -49,6 +49,13 @@ flags.DEFINE_float(
     "of the path, and the jump all along it, more often.",
     lower_bound=0.01,
 )
+flags.DEFINE_enum(
+    "weighting",
+    "rows",
+    ["rows", "batch"],
+    "Mean of each term over its own rows, or over the batch: a third of the "
+    "weight for the map, which disturbs the velocity less.",
+)
 flags.DEFINE_integer("seed", 0, "Seed of weights, data and noise.")
 flags.DEFINE_string("out", "out/checkerboard", "Folder for what it makes.")
 flags.DEFINE_integer("num_samples", 100_000, "Samples of each KL.")
@@ -89,6 +96,7 @@ def build(objective, seed):
         train_time_dist_type="uniform"
         if FLAGS.beta == 1.0
         else kf.interpolants.Beta(FLAGS.beta, FLAGS.beta),
+        weighting=FLAGS.weighting,
         ema=FLAGS.ema,
         seed=seed,
     )
@@ -107,8 +115,8 @@ def train(model, seed):
         # decay (0.004) would shrink the map.
         keras.optimizers.Muon(
             schedule,
-            weight_decay=0.0,
-            adam_weight_decay=0.0,
+            weight_decay=None,
+            adam_weight_decay=None,
             global_clipnorm=1.0,
         ),
         # XLA is what makes TensorFlow fast; PyTorch is faster eager here.
@@ -284,7 +292,8 @@ def main(argv):
         for flag in (
             "objective", "steps", "batch_size", "learning_rate", "ema",
             "width", "depth", "fourier_features", "fourier_scale",
-            "time_features", "max_frequency", "beta", "seed", "num_samples",
+            "time_features", "max_frequency", "beta", "weighting", "seed",
+            "num_samples",
         )
     }  # fmt: skip
     config |= {

@@ -219,8 +219,8 @@ def optimizers(model, objective, steps):
     return [
         keras.optimizers.Muon(
             schedules[0],
-            weight_decay=0.0,
-            adam_weight_decay=0.0,
+            weight_decay=None,
+            adam_weight_decay=None,
             global_clipnorm=1.0,
         )
     ]

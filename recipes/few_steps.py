@@ -204,8 +204,8 @@ def schedule(name, steps):
 def optimizer(name, steps):
     return keras.optimizers.Muon(
         schedule(name, steps),
-        weight_decay=0.0,
-        adam_weight_decay=0.0,
+        weight_decay=None,
+        adam_weight_decay=None,
         global_clipnorm=1.0,
     )
 

@@ -18,8 +18,9 @@ HERE = pathlib.Path(__file__).parent
     ("name", "options"),
     [
         ("sit_s_2", {"learn_sigma": True}),
-        ("dit_s_2", {"learn_sigma": True}),
-        ("repa_sit_s_2", {}),
+        # Other weights of the same network.
+        pytest.param("dit_s_2", {"learn_sigma": True}, marks=pytest.mark.once),
+        pytest.param("repa_sit_s_2", {}, marks=pytest.mark.once),
         ("meanflow_dit_s_2", {"two_times": True}),
     ],
 )

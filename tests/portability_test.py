@@ -338,7 +338,7 @@ def same_content(preset):
     return plain(own)
 
 
-@pytest.mark.parity
+@pytest.mark.once
 def test_every_backend_loads_what_every_backend_saves(tmp_path):
     processes = {}
     try:

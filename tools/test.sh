@@ -26,15 +26,12 @@ fi
 # One process a core; each keeps to its own.
 workers=${TEST_WORKERS:-$(getconf _NPROCESSORS_ONLN)}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-options=(-n "$workers" --dist worksteal)
+options=(-n "$workers" --dist worksteal --durations=10)
 
 failed=0
 for backend in jax tensorflow torch; do
   echo "== $backend"
-  KERAS_BACKEND=$backend "$venv/bin/python" -m pytest "${options[@]}" -m "not parity" "$@" ||
+  KERAS_BACKEND=$backend "$venv/bin/python" -m pytest "${options[@]}" "$@" ||
     { [ $? -eq 5 ] || failed=1; }
 done
-echo "== parity"
-KERAS_BACKEND=jax "$venv/bin/python" -m pytest "${options[@]}" -m parity "$@" ||
-  { [ $? -eq 5 ] || failed=1; }
 exit $failed
