@@ -287,7 +287,6 @@ def main(argv):
         "seed": FLAGS.seed,
     }
     write(path, json.dumps(config, indent=2))
-    results = {}
     for backend in FLAGS.backends:
         subprocess.run(
             [
@@ -307,7 +306,12 @@ def main(argv):
             env={**os.environ, "KERAS_BACKEND": backend},
             check=True,
         )
-        results[backend] = json.loads((out / f"{backend}.json").read_text())
+    # Backends that ran before into the same --out stay in the table.
+    results = {
+        backend: json.loads((out / f"{backend}.json").read_text())
+        for backend in BACKENDS
+        if (out / f"{backend}.json").exists()
+    }
     write(out / "results.json", json.dumps(results, indent=2) + "\n")
     write(out / "table.md", table(results))
     print(table(results))
