@@ -215,7 +215,7 @@ def test_save_refuses_a_folder_that_is_no_preset(tmp_path):
 @pytest.mark.parametrize(
     "name, limits",
     [
-        ("lsd_checkerboard", (0.058, 0.047)),
+        ("lsd_checkerboard", (0.042, 0.040)),
         pytest.param(
             "psd_checkerboard", (0.133, 0.052), marks=pytest.mark.once
         ),
