@@ -42,6 +42,7 @@ def run(backend, precision, network, out):
 
 
 @pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision, network, models",
     [
