@@ -56,6 +56,11 @@ flags.DEFINE_enum(
     "Mean of each term over its own rows, or over the batch: a third of the "
     "weight for the map, which disturbs the velocity less.",
 )
+flags.DEFINE_bool(
+    "stable_target",
+    False,
+    "Average the velocity to learn over what x_t may come from in the batch.",
+)
 flags.DEFINE_integer("seed", 0, "Seed of weights, data and noise.")
 flags.DEFINE_string("out", "out/checkerboard", "Folder for what it makes.")
 flags.DEFINE_integer("num_samples", 100_000, "Samples of each KL.")
@@ -97,6 +102,7 @@ def build(objective, seed):
         if FLAGS.beta == 1.0
         else kf.interpolants.Beta(FLAGS.beta, FLAGS.beta),
         weighting=FLAGS.weighting,
+        stable_target=FLAGS.stable_target,
         ema=FLAGS.ema,
         seed=seed,
     )
@@ -292,8 +298,8 @@ def main(argv):
         for flag in (
             "objective", "steps", "batch_size", "learning_rate", "ema",
             "width", "depth", "fourier_features", "fourier_scale",
-            "time_features", "max_frequency", "beta", "weighting", "seed",
-            "num_samples",
+            "time_features", "max_frequency", "beta", "weighting",
+            "stable_target", "seed", "num_samples",
         )
     }  # fmt: skip
     config |= {

@@ -64,72 +64,78 @@ def test_torch_processes_average_gradients(tmp_path):
 
 
 JAX = """
-import sys
 import keras, numpy as np
 import keras_flows as kf
-layout = sys.argv[1]
-devices = keras.distribution.list_devices()
-assert len(devices) == (8 if layout != 'one' else 1), devices
-if layout == 'data_parallel':
-    keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=devices))
-elif layout == 'fully_sharded':
-    keras.distribution.set_distribution(kf.training.FullySharded())
-keras.utils.set_random_seed(0)
-network = kf.networks.DiT(
-    (8, 8, 4), width=64, depth=1, num_heads=2, num_classes=15, two_times=True)
-model = kf.MeanFlowInterface(network, ema=0.9, seed=0)
-model.compile(keras.optimizers.Adam(1e-3))
+
 rng = np.random.default_rng(0)
 x = rng.standard_normal((160, 8, 8, 4)).astype('float32')
 labels = rng.integers(0, 15, 160).astype('int32')
-losses = []
-class Losses(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        losses.append(float(logs['mse']))
-model.fit(x, labels, batch_size=16, shuffle=False, verbose=0,
-          callbacks=[Losses()])
-variables = [
-    *network.variables, *model.emas[0].averages, *model.optimizer.variables]
-table, share = kf.training.coverage(variables)
-print(table)
-print('SHARE', share)
-print('LOSS', *losses)
+devices = keras.distribution.list_devices()
+assert len(devices) == 8, devices
+for layout, distribution in {
+    'one': None,
+    'data_parallel': keras.distribution.DataParallel(devices=devices),
+    'fully_sharded': kf.training.FullySharded(),
+}.items():
+    keras.distribution.set_distribution(distribution)
+    keras.utils.set_random_seed(0)
+    network = kf.networks.DiT(
+        (8, 8, 4), width=64, depth=1, num_heads=2, num_classes=15,
+        two_times=True)
+    model = kf.MeanFlowInterface(network, ema=0.9, seed=0)
+    model.compile(keras.optimizers.Adam(1e-3))
+    losses = []
+    class Losses(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            losses.append(float(logs['mse']))
+    model.fit(x, labels, batch_size=16, shuffle=False, verbose=0,
+              callbacks=[Losses()])
+    variables = [*network.variables, *model.emas[0].averages,
+                 *model.optimizer.variables]
+    on = {len(v.value.sharding.device_set) for v in variables}
+    table, share = kf.training.coverage(variables)
+    print(table)
+    print('LAYOUT', layout, max(on), share, *losses)
 """
 
 
-def train_on_jax(layout):
-    """(losses of 10 steps, share of the variables' bytes on a device)."""
-    count = 1 if layout == "one" else 8
+def train_on_jax():
+    """{layout: (devices, share of the bytes on each, losses of 10 steps)}."""
     result = subprocess.run(
-        [sys.executable, "-c", JAX, layout],
+        [sys.executable, "-c", JAX],
         cwd=ROOT,
         env={
             **os.environ,
             "KERAS_BACKEND": "jax",
             "XLA_FLAGS": os.environ["XLA_FLAGS"]
-            + f" --xla_force_host_platform_device_count={count}",
+            + " --xla_force_host_platform_device_count=8",
         },
         capture_output=True,
         text=True,
     )
-    assert "LOSS" in result.stdout, result.stderr[-2000:]
-    text, losses = result.stdout.split("LOSS")
-    return [float(v) for v in losses.split()], float(text.split("SHARE")[1])
+    assert result.returncode == 0, result.stderr[-2000:]
+    found = {}
+    for line in result.stdout.splitlines():
+        if line.startswith("LAYOUT"):
+            layout, devices, share, *losses = line.split()[1:]
+            losses = [float(v) for v in losses]
+            found[layout] = int(devices), float(share), losses
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution on JAX")
 def test_jax_layouts_equal_one_device():
     """Rows split by stride, noise, averages: all as on one device."""
-    one, _ = train_on_jax("one")
-    assert len(one) == 10 and np.ptp(one) > 1e-3
-    parallel, share = train_on_jax("data_parallel")
+    found = train_on_jax()
+    devices, _, one = found["one"]
+    assert devices == 1 and len(one) == 10 and np.ptp(one) > 1e-3
+    devices, share, parallel = found["data_parallel"]
     np.testing.assert_allclose(parallel, one, rtol=1e-5)
-    assert share == 1.0
-    sharded, share = train_on_jax("fully_sharded")
+    assert devices == 8 and share == 1.0
+    devices, share, sharded = found["fully_sharded"]
     np.testing.assert_allclose(sharded, one, rtol=1e-5)
-    assert abs(share - 1 / 8) < 0.1 / 8
+    assert devices == 8 and abs(share - 1 / 8) < 0.1 / 8
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution on JAX")

@@ -24,6 +24,42 @@ def run(recipe, *arguments):
     )
 
 
+ONE_PROCESS = """
+import importlib.util, json, sys
+from absl import flags
+from absl.testing import flagsaver
+path, lines = sys.argv[1], json.loads(sys.argv[2])
+spec = importlib.util.spec_from_file_location("recipe", path)
+recipe = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(recipe)
+errors = []
+for line in lines:
+    with flagsaver.flagsaver():
+        try:
+            flags.FLAGS([path, *line])
+            recipe.main([path])
+            errors.append(None)
+        except Exception as error:
+            errors.append(f"{type(error).__name__}: {error}")
+print("ERRORS" + json.dumps(errors))
+"""
+
+
+def run_lines(recipe, *lines):
+    """The error, or None, of each command line, all in one process.
+
+    A process takes longer to start than these runs take.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", ONE_PROCESS, str(ROOT / "recipes" / recipe),
+         json.dumps(lines)],
+        env={**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    return json.loads(check(result).split("ERRORS")[1])
+
+
 def check(result):
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
@@ -49,26 +85,25 @@ def test_digits_recipe_measures_what_it_trained(tmp_path):
 
 @pytest.mark.once
 @pytest.mark.slow
-def test_imagenet_recipe_resumes(tmp_path):
+def test_imagenet_recipe_names_what_is_missing_and_resumes(tmp_path):
     arguments = ("--config=tiny", "--synthetic", "--batch_size=2",
                  "--save_every=1", f"--out={tmp_path}")  # fmt: skip
-    check(run("imagenet.py", "--steps=2", *arguments))
+    no_data, unknown, trained, again = run_lines(
+        "imagenet.py",
+        ("--config=tiny", f"--out={tmp_path}"),
+        ("--config=dit", f"--out={tmp_path}"),
+        ("--steps=2", *arguments),
+        ("--steps=3", *arguments),
+    )
+    assert "--synthetic" in no_data and "sit_xl_2" in unknown
+    assert trained is None
+    assert "UsageError" in again and "--resume" in again
     first = json.loads((tmp_path / "results.json").read_text())
     assert first["parameters"] == 33_043_456
     assert np.isfinite(first["loss"])
-    again = run("imagenet.py", "--steps=3", *arguments)
-    assert again.returncode != 0 and "--resume" in again.stderr
     check(run("imagenet.py", "--steps=3", "--resume", *arguments))
     lines = (tmp_path / "log.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2"]
-
-
-@pytest.mark.once
-def test_imagenet_recipe_names_what_is_missing(tmp_path):
-    result = run("imagenet.py", "--config=tiny", f"--out={tmp_path}")
-    assert result.returncode != 0 and "--synthetic" in result.stderr
-    result = run("imagenet.py", "--config=dit", f"--out={tmp_path}")
-    assert result.returncode != 0 and "sit_xl_2" in result.stderr
 
 
 @pytest.mark.once
@@ -85,11 +120,14 @@ def test_few_steps_recipe_resumes(tmp_path):
     # Untrained models are far off, and one that was trained stays as it was.
     assert results["lsd"]["kl"]["1"] > 1.0
     assert (tmp_path / "few_steps.png").stat().st_size > 1000
-    check(run("few_steps.py", "--methods=lsd,dmd2", *arguments))
+    resumed, other = run_lines(
+        "few_steps.py",
+        ("--methods=lsd,dmd2", *arguments),
+        ("--seed=1", "--methods=lsd", *arguments),
+    )
+    assert resumed is None and "another configuration" in other
     again = json.loads((tmp_path / "results.json").read_text())
     assert again["lsd"] == results["lsd"] and list(again["dmd2"]["kl"]) == ["1"]
-    other = run("few_steps.py", "--seed=1", "--methods=lsd", *arguments)
-    assert other.returncode and "another configuration" in other.stderr
 
 
 @pytest.mark.once

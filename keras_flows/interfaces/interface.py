@@ -51,6 +51,9 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             `null_label` in training; without a null label none are.
         null_label: the label that stands for none, where the network does
             not have a `null_label` of its own.
+        stable_target: whether targets are averaged over the examples of the
+            batch that x_t may come from: same mean, less noise, for data of
+            few dimensions (see `endpoints`).
         ema: None, a decay, an `EMA`, or a list of these.
         max_skipped_steps: how many steps in a row may be non-finite.
         seed: int or None, the seed of times, noise and label dropping.
@@ -84,6 +87,7 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         norm="l2",
         cond_drop_ratio=0.1,
         null_label=None,
+        stable_target=False,
         ema=0.9999,
         max_skipped_steps=20,
         seed=None,
@@ -111,6 +115,13 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
                 "`cond_drop_ratio` must lie between 0 and 1. "
                 f"Received: {cond_drop_ratio!r}."
             )
+        if stable_target and not self.objective.stable:
+            raise ValueError(
+                "`stable_target=True` averages the targets of objectives that "
+                "regress a velocity or the data at x_t; "
+                f"'{self.objective.name}' does not."
+            )
+        self.stable_target = stable_target
         self.network = network
         self.interpolant = get_interpolant(interpolant)
         self.time_law = get_time_law(train_time_dist_type, t_mu, t_sigma)
@@ -283,6 +294,16 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         """x_t = alpha(t) x + sigma(t) n."""
         return self.interpolant.interpolate(x, n, t)
 
+    def endpoints(self, x, n, t, condition=None):
+        """The (x, n) that targets at x_t are made from, each (B, ...).
+
+        What x_t was made from; with `stable_target` their mean given x_t, see
+        `objectives.stable_endpoints`.
+        """
+        if not self.stable_target:
+            return x, n
+        return objectives.stable_endpoints(self, x, n, t, condition)
+
     def draw_t(self, x):
         """Shifted training times for the batch x, (B,)."""
         return self._shifted(self.sample_t(ops.shape(x)[:1]), x)
@@ -442,6 +463,7 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             "norm": self.norm_name,
             "cond_drop_ratio": self.cond_drop_ratio,
             "null_label": self.null_label,
+            "stable_target": self.stable_target,
             "ema": [serialize(e) for e in self.emas],
             "max_skipped_steps": self.max_skipped_steps,
             "seed": self.seed,

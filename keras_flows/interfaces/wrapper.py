@@ -72,7 +72,8 @@ def _inner_attribute(name):
 for _name in (
     "c_in", "c_out", "c_skip", "c_noise", "net", "raw", "pred", "denoise",
     "jump", "pred_and_score", "score", "target", "loss_weight", "sample_t",
-    "sample_n", "sample_uniform", "sample_x_t", "draw_t", "drop_condition",
+    "sample_n", "sample_uniform", "sample_x_t", "endpoints", "draw_t",
+    "drop_condition",
     "norm", "generate", "export", "predictor", "start", "inference_network",
     "after_update",
 ):  # fmt: skip

@@ -10,3 +10,4 @@ from keras_flows.objectives.registry import Objective
 from keras_flows.objectives.registry import flow_map_objective
 from keras_flows.objectives.registry import get
 from keras_flows.objectives.registry import names
+from keras_flows.objectives.stable_target import stable_endpoints

@@ -17,6 +17,7 @@ def flow(model, x, condition, training):
     n = model.sample_n(ops.shape(x))
     t = model.draw_t(x)
     x_t = model.sample_x_t(x, n, t)
+    x, n = model.endpoints(x, n, t, condition)
     error = model.net(
         x_t, t, condition=condition, training=training
     ) - model.target(x, n, t)

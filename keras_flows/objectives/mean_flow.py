@@ -30,6 +30,7 @@ def mean_flow(model, x, condition, training, *, tangent="sampled",
     n = model.sample_n(ops.shape(x))
     t, r = model.draw_t_r(x)
     x_t = model.sample_x_t(x, n, t)
+    x, n = model.endpoints(x, n, t, condition)
     v, condition = model.training_velocity(x, n, t, condition, training)
 
     rows = model.rows(x)

@@ -31,6 +31,7 @@ class Objective(Config):
         start: what sampling starts from, "noise" or "zero".
         sampler: name of the sampler that fits.
         num_steps: its default number of steps.
+        stable: whether its targets may be made from `model.endpoints`.
     """
 
     fn: Callable
@@ -40,6 +41,7 @@ class Objective(Config):
     start: str = "noise"
     sampler: str = "euler"
     num_steps: int = 9
+    stable: bool = False
 
     @property
     def name(self):
@@ -96,6 +98,7 @@ def flow_map_objective(residual):
         n = model.sample_n(ops.shape(x))
         t, r = _pairs(model, residual, x)
         x_t = model.sample_x_t(x, n, t)
+        x, n = model.endpoints(x, n, t, condition)
         v = model.interpolant.velocity(x, n, t)
 
         rows = model.rows(x)
@@ -162,6 +165,7 @@ def _flow_map(residual, teacher="none"):
         teacher=teacher,
         sampler="flow_map_jump",
         num_steps=1,
+        stable=True,
     )
 
 
@@ -178,9 +182,13 @@ def _action(fn, start, sampler, num_steps):
 _KNOWN = {
     objective.name: objective
     for objective in (
-        Objective(flow),
+        Objective(flow, stable=True),
         Objective(
-            mean_flow, needs_r=True, sampler="flow_map_jump", num_steps=1
+            mean_flow,
+            needs_r=True,
+            sampler="flow_map_jump",
+            num_steps=1,
+            stable=True,
         ),
         _flow_map(maps.ctm, teacher="optional"),
         _flow_map(maps.psd),

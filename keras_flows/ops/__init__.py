@@ -15,6 +15,7 @@ from keras_flows.ops.compiled import eager_float64
 from keras_flows.ops.config import Config
 from keras_flows.ops.config import register
 from keras_flows.ops.config import resolve
+from keras_flows.ops.matmul import exact_matmul
 from keras_flows.ops.rows import RowSplit
 from keras_flows.ops.tensors import bcast_right
 from keras_flows.ops.tensors import check_same_shape
