@@ -795,6 +795,10 @@ BAD = {
     ),
     "schedule": (lambda: discrete("easy"), "`schedule`.*easy"),
     "levels": (lambda: discrete("cm", min_levels=1), "min_levels.*1"),
+    "a student carried over": (
+        lambda: kf.DMDInterface(on_trig(flow())),
+        "ReparametrizedInterface cannot be trained as a `student`",
+    ),
     "halving": (
         lambda: kf.ProgressiveInterface(flow(), num_steps=(8, 3)),
         r"`num_steps` must halve.*\(8, 3\)",

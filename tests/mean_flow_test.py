@@ -49,6 +49,28 @@ def test_scale_one_is_the_unguided_loss(training):
     np.testing.assert_allclose(nowhere, plain, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        kf.interpolants.Linear(0.0),
+        kf.interpolants.Linear(1.0),
+        kf.interpolants.Trigonometric(1.0),
+    ],
+)
+def test_dropped_labels_keep_the_velocity_of_the_path(path):
+    m = model(cond_drop_ratio=1.0, guidance_scale=2.0, interpolant=path)
+    x, y = batch()
+    n = m.sample_n(ops.shape(x))
+    t = ops.linspace(0.1, 0.9, 64)
+    v, labels = m.training_velocity(x, n, t, y)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(v),
+        ops.convert_to_numpy(path.velocity(x, n, t)),
+        atol=1e-6,
+    )
+    assert (ops.convert_to_numpy(labels) == 3).all()
+
+
 def test_labels_drop_independently_of_the_diagonal():
     """The same share among rows with r = t and rows with r != t."""
     m = model(cond_drop_ratio=0.3, fm_portion=0.75)

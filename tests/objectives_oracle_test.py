@@ -211,9 +211,14 @@ def check_stationary(term, **kwargs):
 
 
 @pytest.mark.parametrize("path", MAPS.values(), ids=MAPS)
-def test_mean_flow_as_a_map_is_stationary(path):
+@pytest.mark.parametrize("stop_gradient", ["full", "target"])
+def test_mean_flow_as_a_map_is_stationary(path, stop_gradient):
     check_stationary(
-        "map_loss", path=path, objective="mf", diagonal_portion=0.0
+        "map_loss",
+        path=path,
+        objective="mf",
+        diagonal_portion=0.0,
+        objective_args={"stop_gradient": stop_gradient},
     )
 
 

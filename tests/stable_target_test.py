@@ -150,3 +150,11 @@ def test_bad_input():
     x, n, t = (np.zeros(s, "float32") for s in ((4, 2), (4, 2), (4,)))
     with pytest.raises(ValueError, match="integer labels"):
         endpoints(interface, x, n, t, np.zeros((4, 3), "float32"))
+    chunks = kf.FlowMapInterface(
+        kf.networks.MLP((4, 3), width=8, depth=1),
+        "flow",
+        stable_target=True,
+    )
+    x = np.zeros((2, 4, 3), "float32")
+    with pytest.raises(ValueError, match="'mask'"):
+        chunks.loss(x, extras={"mask": np.ones((2, 4), "float32")})

@@ -298,10 +298,17 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         """The (x, n) that targets at x_t are made from, each (B, ...).
 
         What x_t was made from; with `stable_target` their mean given x_t, see
-        `objectives.stable_endpoints`.
+        `objectives.stable_endpoints`: for noise, x_t and a target, linear in
+        (x, n), as this class has them.
         """
         if not self.stable_target:
             return x, n
+        if self._mask["now"] is not None:
+            raise ValueError(
+                "`stable_target=True` compares whole examples, and would mix "
+                "what the batch's 'mask' leaves out into the targets. Leave "
+                "one of them out."
+            )
         return objectives.stable_endpoints(self, x, n, t, condition)
 
     def draw_t(self, x):

@@ -230,11 +230,12 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         v = ops.where(self.bcast_right(inside, v), guided, v)
         return v, y, neg_y
 
-    def cond_drop(self, x, n, v, y, neg_y):
+    def cond_drop(self, x, n, v, y, neg_y, t=None):
         """Drop labels, and with them the guidance of the velocity.
 
         Rows are dropped independently of the diagonal, so that the null
-        label sees r != t as well.
+        label sees r != t as well. `t` is the time of the velocity, (B,), which
+        only the linear path's does not depend on.
 
         Returns:
             (v, y) after dropping.
@@ -242,12 +243,13 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         if y is None or self.null_label is None or self.cond_drop_ratio == 0:
             return v, y
         if isinstance(y, dict):
-            v, label = self.cond_drop(x, n, v, y["label"], neg_y)
+            v, label = self.cond_drop(x, n, v, y["label"], neg_y, t)
             return v, {**y, "label": label}
         if neg_y is None:
             neg_y = ops.full_like(y, self.null_label)
         drop = self.sample_uniform(ops.shape(y)) < self.cond_drop_ratio
-        plain = n - x
+        t = ops.zeros(ops.shape(x)[:1]) if t is None else t
+        plain = self.interpolant.velocity(x, n, t)
         return (
             ops.where(self.bcast_right(drop, v), plain, v),
             ops.where(drop, neg_y, y),
@@ -259,7 +261,7 @@ class MeanFlowInterface(TimePairs, SiTInterface):
             guidance = self.sample_guidance(ops.shape(t))
             condition = {"label": condition, "guidance": guidance}
         v, y, neg_y = self.insta_velocity(x, n, t, y=condition)
-        return self.cond_drop(x, n, v, y, neg_y) if training else (v, y)
+        return self.cond_drop(x, n, v, y, neg_y, t) if training else (v, y)
 
     def drop_condition(self, condition):
         """Labels drop in `cond_drop`, together with the velocity."""

@@ -3,6 +3,7 @@
 import keras
 
 from keras_flows.interfaces.consistency import DataJump
+from keras_flows.interfaces.reparametrized import ReparametrizedInterface
 from keras_flows.interfaces.teacher import Taught
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interfaces.wrapper import SamplingWrapper
@@ -18,9 +19,20 @@ def student_of(teacher):
 
 
 class Student(DataJump, Taught, SamplingWrapper):
-    """A student interface beside its frozen teacher; a base class."""
+    """A student interface beside its frozen teacher; a base class.
+
+    The student's own loss is not used, nor its options, `stable_target` among
+    them.
+    """
 
     def _set_student(self, teacher, guidance_scale):
+        if isinstance(self.interface, ReparametrizedInterface):
+            # Its batches are made on the wrapped model's path.
+            raise ValueError(
+                "A ReparametrizedInterface cannot be trained as a `student`, "
+                "by default the teacher's copy. Pass `student=`, an interface "
+                "of its own on the teacher's path."
+            )
         self._set_teacher(teacher, guidance_scale)
         self._init_generation()
 

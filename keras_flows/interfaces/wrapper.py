@@ -83,8 +83,8 @@ for _name in (
     "network", "interpolant", "time_law", "objective", "objective_args",
     "null_label", "sample_shape", "n_mu", "n_sigma", "x_sigma", "prediction",
     "default_sampler", "default_num_steps", "max_skipped_steps", "seed",
-    "emas", "seed_generator", "evaluation_seed_generator", "skipped_steps",
-    "skipped_in_a_row", "_seeds", "_rng", "_averaged",
+    "emas", "stable_target", "seed_generator", "evaluation_seed_generator",
+    "skipped_steps", "skipped_in_a_row", "_seeds", "_rng", "_averaged",
 ):  # fmt: skip
     setattr(InterfaceWrapper, _name, _inner_attribute(_name))
 

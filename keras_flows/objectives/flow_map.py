@@ -106,15 +106,28 @@ def emd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
     return _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative)
 
 
-def mf(model, x_t, v, t, r, condition, *, derivative="jvp"):
+def mf(model, x_t, v, t, r, condition, *, stop_gradient="full",
+       derivative="jvp"):  # fmt: skip
     """Mean flow as a flow map: d/dt X + sg(grad X . dx_t/dt).
 
     As the policy literature writes it (arXiv 2512.01809), with the sampled
-    velocity v. `MeanFlowInterface` stops the whole target instead. The
-    spatial part is always stopped: v is in it and in its gradient, whose
-    mean would not vanish at the exact map.
+    velocity v. The spatial part is always stopped: v is in it and in its
+    gradient, whose mean would not vanish at the exact map. What is left to
+    train is the time derivative, against a lagging spatial one, which may
+    diverge in long runs. `stop_gradient="target"` is the loss of arXiv
+    2505.13447, which trains u itself and takes no gradient through a
+    derivative: u - sg(v + (r - t) du/dt), du/dt along (v, 1) for (x_t, t).
     """
-    return _eulerian(model, v, x_t, t, r, condition, "full", derivative)
+    _check_stop(stop_gradient, ("full", "target"))
+    if stop_gradient == "full":
+        return _eulerian(model, v, x_t, t, r, condition, "full", derivative)
+    u, du_dt = directional(
+        lambda x, t: model.pred(x, t, r, condition=condition),
+        (x_t, t),
+        (v, ops.ones_like(t)),
+        derivative,
+    )
+    return u - ops.stop_gradient(v + model.bcast_right(r - t, x_t) * du_dt)
 
 
 def psd(model, x_t, v, t, r, condition, *, midpoint=True,

@@ -31,7 +31,8 @@ class Objective(Config):
         start: what sampling starts from, "noise" or "zero".
         sampler: name of the sampler that fits.
         num_steps: its default number of steps.
-        stable: whether its targets may be made from `model.endpoints`.
+        stable: whether it makes its targets from `model.endpoints`, as
+            `stable_target` asks.
     """
 
     fn: Callable
@@ -84,7 +85,9 @@ def flow_map_objective(residual):
 
     Args:
         residual: function (model, x_t, v, t, r, condition, **options) to a
-            tensor shaped like x_t that vanishes at the exact flow map.
+            tensor shaped like x_t that vanishes at the exact flow map. Where
+            it uses v, be it linear in v: with the model's `stable_target` v is
+            a mean.
 
     Returns:
         An objective function. It splits the batch: the model's

@@ -8,7 +8,9 @@ from keras_flows.ops import exact_matmul
 from keras_flows.ops import sum_flat
 
 # Above this the exponents would lose their digits in float32; the noise is
-# then far below the distance between examples, and each stands for itself.
+# then far below the spread of the data, and each example stands for itself.
+# The test may look at t and the whole batch, but not at the row's own example,
+# or the mean would change.
 _MAX_EXPONENT = 1e5
 
 
@@ -23,8 +25,11 @@ def stable_endpoints(model, x, n, t, condition=None):
     and E[n | x_t] follows from x_t = alpha x + sigma n. Examples of a batch
     being exchangeable, that is a conditional mean given x_t and the batch
     (Rao-Blackwell): every target that is linear in (x, n) keeps its mean
-    given x_t and loses variance, much in few dimensions, none in many, where
-    one weight is 1. The cost is two products of B x B by B x elements.
+    given x_t, exactly at any B, since the row's own example is among the
+    candidates. The target's variance falls, much in few dimensions, hardly in
+    many, where one weight is 1 but next to pure noise; what remains is the
+    sampling of examples. The cost is two products of B x B by B x elements, in
+    float64 on TensorFlow and PyTorch: leave it off for images.
 
     Args:
         model: the interface, for its interpolant and its noise.
@@ -44,7 +49,7 @@ def stable_endpoints(model, x, n, t, condition=None):
     sigma = ops.maximum(path.sigma(t), keras.config.epsilon())
     ratio = path.alpha(t) / sigma
     size = sum_flat(ops.square(rows))
-    apart = ops.square(ratio / model.n_sigma) * ops.mean(size) > _MAX_EXPONENT
+    apart = ops.square(ratio / model.n_sigma) * ops.max(size) > _MAX_EXPONENT
     ratio = ops.where(apart, 0.0, ratio)
     scale = ops.expand_dims(ratio, 1)
     exponent = (
