@@ -61,6 +61,12 @@ flags.DEFINE_bool(
     False,
     "Average the velocity to learn over what x_t may come from in the batch.",
 )
+flags.DEFINE_string(
+    "initial",
+    None,
+    "Preset whose averaged weights to start from: a folder, name or handle. "
+    "The network's flags must be those that it was trained with.",
+)
 flags.DEFINE_integer("seed", 0, "Seed of weights, data and noise.")
 flags.DEFINE_string("out", "out/checkerboard", "Folder for what it makes.")
 flags.DEFINE_integer("num_samples", 100_000, "Samples of each KL.")
@@ -95,6 +101,9 @@ def build(objective, seed):
         max_frequency=FLAGS.max_frequency,
         activation="gelu",
     )
+    if FLAGS.initial:
+        start = kf.FlowMapInterface.from_preset(FLAGS.initial)
+        network.set_weights(start.inference_network().get_weights())
     return kf.FlowMapInterface(
         network,
         objective=objective,
@@ -299,7 +308,7 @@ def main(argv):
             "objective", "steps", "batch_size", "learning_rate", "ema",
             "width", "depth", "fourier_features", "fourier_scale",
             "time_features", "max_frequency", "beta", "weighting",
-            "stable_target", "seed", "num_samples",
+            "stable_target", "initial", "seed", "num_samples",
         )
     }  # fmt: skip
     config |= {
