@@ -7,7 +7,8 @@ steps, mean of seeds 0 to 2: 0.105 / 0.083 / 0.076 / 0.055 / 0.050 (perfect
 samples score about 0.011; published 0.4576 / 0.4298 / 0.3515 / 0.2651 /
 0.2508). The shipped presets are runs of this recipe:
 lsd_checkerboard with --beta=0.5 --weighting=batch --batch_size=2048
---steps=40000, psd_checkerboard with --objective=psd --beta=0.5 --steps=50000.
+--steps=40000, psd_checkerboard with --objective=psd --beta=0.5
+--stable_target --batch_size=2048 --steps=35000.
 
 With --objective= (none) it only measures and draws the shipped presets.
 Writes to --out, for each objective: config.json, results.json,

@@ -217,7 +217,7 @@ def test_save_refuses_a_folder_that_is_no_preset(tmp_path):
     [
         ("lsd_checkerboard", (0.042, 0.040)),
         pytest.param(
-            "psd_checkerboard", (0.133, 0.052), marks=pytest.mark.once
+            "psd_checkerboard", (0.066, 0.033), marks=pytest.mark.once
         ),
     ],
 )
