@@ -14,14 +14,18 @@ ROOT = pathlib.Path(__file__).parent.parent
 BACKEND = keras.backend.backend()
 
 
-def run(recipe, *arguments):
+def python(*arguments):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / recipe), *arguments],
+        [sys.executable, *arguments],
         env={**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
+
+
+def run(recipe, *arguments):
+    return python(str(ROOT / "recipes" / recipe), *arguments)
 
 
 ONE_PROCESS = """
@@ -50,13 +54,8 @@ def run_lines(recipe, *lines):
 
     A process takes longer to start than these runs take.
     """
-    result = subprocess.run(
-        [sys.executable, "-c", ONE_PROCESS, str(ROOT / "recipes" / recipe),
-         json.dumps(lines)],
-        env={**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )  # fmt: skip
+    path = str(ROOT / "recipes" / recipe)
+    result = python("-c", ONE_PROCESS, path, json.dumps(lines))
     return json.loads(check(result).split("ERRORS")[1])
 
 

@@ -5,6 +5,7 @@ from keras import tree
 
 from keras_flows.interfaces.flow_map import TimePairs
 from keras_flows.interfaces.sit import SiTInterface
+from keras_flows.interpolants import Linear
 from keras_flows.networks import input_names
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
@@ -248,7 +249,13 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         if neg_y is None:
             neg_y = ops.full_like(y, self.null_label)
         drop = self.sample_uniform(ops.shape(y)) < self.cond_drop_ratio
-        t = ops.zeros(ops.shape(x)[:1]) if t is None else t
+        if t is None:
+            if not isinstance(self.interpolant, Linear):
+                raise ValueError(
+                    "`t` is needed: the velocity of "
+                    f"{self.interpolant} depends on it. Received: None."
+                )
+            t = ops.zeros(ops.shape(x)[:1])
         plain = self.interpolant.velocity(x, n, t)
         return (
             ops.where(self.bcast_right(drop, v), plain, v),

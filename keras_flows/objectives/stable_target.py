@@ -69,12 +69,12 @@ def _same_label(condition):
     """(B, B), whether two rows have the same label; None without labels."""
     if condition is None:
         return None
-    label = condition
-    if len(getattr(label, "shape", (0, 0))) != 1 or not (
-        keras.backend.is_int_dtype(keras.backend.standardize_dtype(label.dtype))
-    ):
+    shape = getattr(condition, "shape", ())
+    if len(shape) != 1 or "int" not in str(condition.dtype):
         raise ValueError(
             "`stable_target=True` needs data without a condition, or with "
             f"integer labels of shape (B,). Received: {condition!r}."
         )
-    return ops.equal(ops.expand_dims(label, 1), ops.expand_dims(label, 0))
+    return ops.equal(
+        ops.expand_dims(condition, 1), ops.expand_dims(condition, 0)
+    )
