@@ -66,6 +66,9 @@ flags.DEFINE_integer("batch_size", 256, "Windows of a batch.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 1e-3, "Start of the cosine schedule.")
 flags.DEFINE_float("ema", 0.995, "Decay of the moving average.")
 flags.DEFINE_integer("num_envs", 25, "Environments at once.", lower_bound=1)
+flags.DEFINE_integer(
+    "processes", None, "Processes of environments; by default one a core."
+)
 flags.DEFINE_integer("seed", None, "One seed, in the place of --seeds.")
 flags.DEFINE_bool("gif", False, "Whether to record an episode of each run.")
 flags.DEFINE_string("out", "out/metaworld", "Folder for what it makes.")
@@ -188,18 +191,18 @@ def measure(policy, envs, objective):
 
 
 @functools.lru_cache(1)
-def demonstrations(task, seed):
+def demonstrations(task, seed, envs):
     """The episodes of a seed, and the seconds they took."""
     start = time.time()
     episodes = robots.demonstrations(
-        task, FLAGS.demonstrations, seed, FLAGS.noise, MAX_STEPS
+        task, FLAGS.demonstrations, seed, FLAGS.noise, MAX_STEPS, pool=envs
     )
     return episodes, time.time() - start
 
 
 def run(task, objective, seed, envs, out):
     """Demonstrations, training and evaluation; the entry of the results."""
-    episodes, demonstration_seconds = demonstrations(task, seed)
+    episodes, demonstration_seconds = demonstrations(task, seed, envs)
     windows = robots.Windows(
         episodes, HORIZON, OBS_STEPS, ACT_STEPS, FLAGS.batch_size,
         repeat=True, seed=seed,
@@ -220,7 +223,10 @@ def run(task, objective, seed, envs, out):
     )
     if FLAGS.gif:
         kf.policies.record(
-            policy, envs[0], robots.EVALUATION_START, folder / "episode.gif"
+            policy,
+            robots.make_env(task),
+            robots.EVALUATION_START,
+            folder / "episode.gif",
         )
     return {
         "task": task,
@@ -369,24 +375,30 @@ def main(argv):
                 f"{results['config']}. Name a new folder."
             )
     write(out / "config.json", json.dumps(config, indent=2) + "\n")
-    envs, cached = [], None
-    todo = list(itertools.product(FLAGS.tasks, list(seeds), FLAGS.objectives))
+    seeds = list(seeds)
     done = {(r["task"], r["seed"], r["objective"]) for r in results["runs"]}
-    for task, seed, objective in todo:
-        if (task, seed, objective) in done:
+    for task in FLAGS.tasks:
+        todo = [
+            (seed, objective)
+            for seed, objective in itertools.product(seeds, FLAGS.objectives)
+            if (task, seed, objective) not in done
+        ]
+        if not todo:
             continue
-        if cached != task:
-            envs = [robots.make_env(task) for _ in range(FLAGS.num_envs)]
-            cached = task
-        if task not in results["expert"]:
-            starts = robots.EVALUATION_START + np.arange(FLAGS.starts)
-            results["expert"][task] = kf.policies.evaluate_expert(
-                envs, starts, max_steps=MAX_STEPS
-            ).summary()
-        entry = run(task, objective, seed, envs, out)
-        results["runs"].append(entry)
-        print(task, objective, seed, entry["success"], entry["seconds"])
-        write(path, json.dumps(results, indent=1) + "\n")
+        make = functools.partial(robots.make_env, task)
+        # Tells here of a task that does not exist.
+        make()
+        with robots.EnvPool(make, FLAGS.num_envs, FLAGS.processes) as envs:
+            if task not in results["expert"]:
+                starts = robots.EVALUATION_START + np.arange(FLAGS.starts)
+                results["expert"][task] = kf.policies.evaluate_expert(
+                    envs, starts, max_steps=MAX_STEPS
+                ).summary()
+            for seed, objective in todo:
+                entry = run(task, objective, seed, envs, out)
+                results["runs"].append(entry)
+                print(task, objective, seed, entry["success"], entry["seconds"])
+                write(path, json.dumps(results, indent=1) + "\n")
     write(out / "table.md", table(results))
     draw(results, out / "success.png")
     print(table(results))

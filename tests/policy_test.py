@@ -1,5 +1,8 @@
 """Policies: windows, masks, normalisers, control, rollout, export."""
 
+import functools
+import itertools
+import math
 import os
 import pathlib
 import subprocess
@@ -717,6 +720,43 @@ def test_evaluate_counts():
     assert expert.rate == 1.0
     with pytest.raises(ValueError, match="at least one"):
         kf.policies.evaluate(Walker(0), [], starts)
+
+
+def square_root(env, item):
+    """What `EnvPool.imap` calls; raises below 0."""
+    return env.action_dim, math.sqrt(item)
+
+
+@pytest.mark.once
+def test_env_pool():
+    """The same episodes in processes of their own; errors come through."""
+    starts = 700 + np.arange(10)
+    ours = [Line() for _ in range(3)]
+    with robots.EnvPool(Line, 3, processes=2) as pool:
+        for evaluate in (
+            functools.partial(kf.policies.evaluate, Walker(-0.5)),
+            kf.policies.evaluate_expert,
+        ):
+            found, expected = (
+                evaluate(envs, starts, max_steps=12) for envs in (pool, ours)
+            )
+            np.testing.assert_array_equal(found.steps, expected.steps)
+            np.testing.assert_array_equal(found.success, expected.success)
+        results = pool.imap(square_root, itertools.count())
+        assert list(itertools.islice(results, 5)) == [
+            (2, math.sqrt(i)) for i in range(5)
+        ]
+        results.close()
+        with pytest.raises(RuntimeError, match="math domain error"):
+            list(pool.imap(square_root, [4, 1, -1, 9]))
+        # It goes on after both.
+        assert list(pool.imap(square_root, [9])) == [(2, 3.0)]
+        pool._processes[0].kill()
+        pool._processes[0].join()
+        with pytest.raises(RuntimeError, match="exit code -9"):
+            pool.reset(starts[:3])
+    with pytest.raises(ValueError, match="`num_envs`.*0"):
+        robots.EnvPool(Line, 0)
 
 
 @pytest.mark.once

@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 
+from keras_flows.datasets.robots.pool import EnvPool
+
 
 def wilson_interval(successes, trials, z=1.96):
     """The score interval of a rate (95 % at z = 1.96), (low, high).
@@ -68,8 +70,9 @@ def evaluate(
         policy: a `Policy`, or an object with its `reset` and `select_action`.
         envs: list of environments with `reset(start)` to an observation and
             `step(action)` to (observation, reward, success), such as
-            `datasets.robots.make_env("reach-v3")`. Each start state must
-            mean the same in all.
+            `datasets.robots.make_env("reach-v3")`, or a
+            `datasets.robots.EnvPool` of them, whose processes use all cores.
+            Each start state must mean the same in all.
         starts: ints, the start states.
         max_steps: steps after which an episode has failed.
         seed: int, of the policy's noise.
@@ -87,6 +90,7 @@ def evaluate(
         )
     success = np.zeros(len(starts), bool)
     steps = np.full(len(starts), max_steps)
+    envs = _together(envs)
     bar = _bar(len(starts)) if progress else None
     before = _counts(policy)
     for first in range(0, len(starts), len(envs)):
@@ -115,14 +119,12 @@ def _run(policy, envs, starts, wave, success, steps, max_steps, options):
     # A last wave that is smaller is filled up: one shape, one compilation.
     filled = [*starts, *[starts[-1]] * (len(envs) - len(starts))]
     live = list(range(len(starts)))
-    observations = [
-        env.reset(start) for env, start in zip(envs, filled, strict=True)
-    ]
+    observations = envs.reset(filled)
     policy.reset(**options)
     for step in range(1, max_steps + 1):
         actions = policy.select_action(_stack(observations))
-        for i in list(live):
-            observations[i], _, achieved = envs[i].step(actions[i])
+        found = envs.step({i: actions[i] for i in live})
+        for i, (observations[i], _, achieved) in found.items():
             if achieved:
                 success[wave[i]], steps[wave[i]] = True, step
                 live.remove(i)
@@ -139,6 +141,32 @@ def _stack(observations):
     return np.stack(observations)
 
 
+class _OneProcess:
+    """Environments of this process, as an `EnvPool` has them."""
+
+    def __init__(self, envs):
+        self.envs = envs
+
+    def __len__(self):
+        return len(self.envs)
+
+    def reset(self, starts):
+        return [e.reset(s) for e, s in zip(self.envs, starts, strict=True)]
+
+    def step(self, actions):
+        return {i: self.envs[i].step(a) for i, a in actions.items()}
+
+    def expert_actions(self):
+        return [env.expert_action() for env in self.envs]
+
+
+def _together(envs):
+    """`envs` as something that steps all at once."""
+    return (
+        envs if isinstance(envs, (EnvPool, _OneProcess)) else _OneProcess(envs)
+    )
+
+
 class _Expert:
     """The environments' own experts, as a policy."""
 
@@ -149,11 +177,12 @@ class _Expert:
         pass
 
     def select_action(self, observations):
-        return [env.expert_action() for env in self.envs]
+        return self.envs.expert_actions()
 
 
 def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
     """`evaluate` of the environments' experts, on the same start states."""
+    envs = _together(envs)
     return evaluate(
         _Expert(envs), envs, starts, max_steps=max_steps, progress=progress
     )

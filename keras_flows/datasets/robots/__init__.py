@@ -23,6 +23,7 @@ from keras_flows.datasets.robots.metaworld import OBSERVATION_DIM
 from keras_flows.datasets.robots.metaworld import demonstrations
 from keras_flows.datasets.robots.metaworld import make_env
 from keras_flows.datasets.robots.minari import read_minari
+from keras_flows.datasets.robots.pool import EnvPool
 from keras_flows.datasets.robots.replay_buffer import read_replay_buffer
 from keras_flows.datasets.robots.replay_buffer import write_replay_buffer
 from keras_flows.datasets.robots.rlds import read_rlds

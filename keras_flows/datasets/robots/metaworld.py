@@ -10,7 +10,9 @@ of its own. An action is (dx, dy, dz, gripper) in [-1, 1], 0.01 m per unit.
 Source: arXiv 1910.10897; https://github.com/Farama-Foundation/Metaworld.
 """
 
+import contextlib
 import difflib
+import functools
 import warnings
 
 import numpy as np
@@ -132,7 +134,14 @@ def make_env(task):
 
 
 def demonstrations(
-    task, num, seed=0, noise=0.0, max_steps=240, tail=5, progress=False
+    task,
+    num,
+    seed=0,
+    noise=0.0,
+    max_steps=240,
+    tail=5,
+    progress=False,
+    pool=None,
 ):
     """Successful episodes of the scripted expert.
 
@@ -149,6 +158,8 @@ def demonstrations(
         max_steps: steps after which an episode has failed.
         tail: steps kept after success.
         progress: whether to show a progress bar.
+        pool: an `EnvPool` of this task, whose processes run the episodes; they
+            are the same without.
 
     Returns:
         List of dicts of "observation" (T, 21), "action" (T, 4), "reward"
@@ -163,28 +174,34 @@ def demonstrations(
         raise ValueError(
             f"`seed` must lie between 0 and 899. Received: {seed!r}."
         )
-    env = make_env(task)
+    episode = functools.partial(
+        _episode, noise=noise, max_steps=max_steps, tail=tail
+    )
+    most = 20 + 20 * num
+    starts = range(seed * _STARTS_PER_SEED, seed * _STARTS_PER_SEED + most)
+    if pool is None:
+        env = make_env(task)
+        tried = (episode(env, start) for start in starts)
+    else:
+        tried = pool.imap(episode, starts)
     bar = None
     if progress:
         import keras
 
         bar = keras.utils.Progbar(num, unit_name="demonstration")
-    episodes, start = [], seed * _STARTS_PER_SEED
-    while len(episodes) < num:
-        tried = start - seed * _STARTS_PER_SEED
-        if tried >= 20 + 20 * num:
-            raise ValueError(
-                f"The expert of {task!r} succeeded in {len(episodes)} of "
-                f"{tried} episodes only (noise={noise}); lower `noise` or "
-                "raise `max_steps`."
-            )
-        episode = _episode(env, start, noise, max_steps, tail)
-        start += 1
-        if episode is not None:
-            episodes.append(episode)
-            if bar is not None:
-                bar.update(len(episodes))
-    return episodes
+    episodes = []
+    with contextlib.closing(tried):
+        for found in tried:
+            if found is not None:
+                episodes.append(found)
+                if bar is not None:
+                    bar.update(len(episodes))
+            if len(episodes) == num:
+                return episodes
+    raise ValueError(
+        f"The expert of {task!r} succeeded in {len(episodes)} of {most} "
+        f"episodes only (noise={noise}); lower `noise` or raise `max_steps`."
+    )
 
 
 def _episode(env, start, noise, max_steps, tail):
