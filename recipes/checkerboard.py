@@ -6,9 +6,10 @@ Hardware: 2 CPU cores, 5 minutes. Measured KL of LSD in 1 / 2 / 4 / 8 / 16
 steps, mean of seeds 0 to 2: 0.105 / 0.083 / 0.076 / 0.055 / 0.050 (perfect
 samples score about 0.011; published 0.4576 / 0.4298 / 0.3515 / 0.2651 /
 0.2508). The shipped presets are runs of this recipe:
-lsd_checkerboard with --beta=0.5 --weighting=batch --batch_size=2048
---steps=40000, psd_checkerboard with --objective=psd --beta=0.5
---stable_target --batch_size=2048 --steps=35000.
+psd_checkerboard with --objective=psd --beta=0.5 --stable_target
+--batch_size=2048 --steps=35000, lsd_checkerboard from its weights with
+--beta=0.5 --weighting=batch --stable_target --batch_size=2048 --steps=28000
+--learning_rate=3e-3 --initial=psd_checkerboard.
 
 With --objective= (none) it only measures and draws the shipped presets.
 Writes to --out, for each objective: config.json, results.json,

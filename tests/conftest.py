@@ -28,9 +28,17 @@ import keras
 import numpy as np
 import pytest
 
+# Files with tests of a minute: begun first, they end while there is other work,
+# and no worker waits for the last one.
+LONG = (
+    "parity_test.py", "portability_test.py", "distribution_test.py",
+    "recipes_test.py", "robot_recipes_test.py",
+)  # fmt: skip
+
 
 def pytest_collection_modifyitems(items):
-    """`once` tests run on PyTorch, which starts and builds the fastest."""
+    """Long files first; `once` tests on PyTorch, which starts the fastest."""
+    items.sort(key=lambda item: item.path.name not in LONG)
     if keras.backend.backend() == "torch":
         return
     skip = pytest.mark.skip(reason="runs once, on PyTorch")

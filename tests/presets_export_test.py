@@ -215,7 +215,7 @@ def test_save_refuses_a_folder_that_is_no_preset(tmp_path):
 @pytest.mark.parametrize(
     "name, limits",
     [
-        ("lsd_checkerboard", (0.042, 0.040)),
+        ("lsd_checkerboard", (0.0422, 0.0352)),
         pytest.param(
             "psd_checkerboard", (0.066, 0.033), marks=pytest.mark.once
         ),

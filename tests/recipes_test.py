@@ -10,8 +10,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_flows as kf
-
 ROOT = pathlib.Path(__file__).parent.parent
 BACKEND = keras.backend.backend()
 
@@ -144,30 +142,3 @@ def test_bridge_recipe_measures_from_board_to_rings(tmp_path):
     ) < (0.2)
     assert results["floor"] < 0.5 * results["untransported"]
     assert (tmp_path / "bridge.png").stat().st_size > 1000
-
-
-@pytest.mark.slow
-@pytest.mark.once
-def test_metaworld(tmp_path):
-    """Episodes of several processes are those of one."""
-    pytest.importorskip("metaworld")
-    from keras_flows.datasets import robots
-
-    arguments = (
-        "metaworld.py", f"--out={tmp_path}", "--tasks=reach-v3",
-        "--objectives=regression", "--demonstrations=3", "--starts=3",
-        "--num_envs=3", "--processes=2", "--steps=4", "--batch_size=16",
-    )  # fmt: skip
-    check(run(*arguments))
-    results = json.loads((tmp_path / "results.json").read_text())
-    (entry,) = results["runs"]
-    episodes = robots.demonstrations("reach-v3", 3)
-    windows = robots.Windows(episodes, 16, 2, 8, 16)
-    assert entry["windows"] == windows.num_windows
-    expert = kf.policies.evaluate_expert(
-        [robots.make_env("reach-v3")],
-        robots.EVALUATION_START + np.arange(3),
-    )
-    assert results["expert"]["reach-v3"] == expert.summary()
-    assert (tmp_path / "success.png").stat().st_size > 10_000
-    assert "reach-v3" in (tmp_path / "table.md").read_text()

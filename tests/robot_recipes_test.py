@@ -7,7 +7,11 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
+
+import keras_flows as kf
+from keras_flows.datasets import robots
 
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -57,3 +61,27 @@ def test_robomimic_recipe_learns_relative_actions(tmp_path):
         errors = found["errors"][steps]
         assert 0 < errors["position"] < 0.7 * mean["position"]
         assert 0 < errors["gripper"] < mean["gripper"]
+
+
+def test_metaworld(tmp_path):
+    """Episodes of several processes are those of one."""
+    pytest.importorskip("metaworld")
+    arguments = (
+        "metaworld.py", f"--out={tmp_path}", "--tasks=reach-v3",
+        "--objectives=regression", "--demonstrations=3", "--starts=3",
+        "--num_envs=3", "--processes=2", "--steps=4", "--batch_size=16",
+    )  # fmt: skip
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    results = json.loads((tmp_path / "results.json").read_text())
+    (entry,) = results["runs"]
+    episodes = robots.demonstrations("reach-v3", 3)
+    windows = robots.Windows(episodes, 16, 2, 8, 16)
+    assert entry["windows"] == windows.num_windows
+    expert = kf.policies.evaluate_expert(
+        [robots.make_env("reach-v3")],
+        robots.EVALUATION_START + np.arange(3),
+    )
+    assert results["expert"]["reach-v3"] == expert.summary()
+    assert (tmp_path / "success.png").stat().st_size > 10_000
+    assert "reach-v3" in (tmp_path / "table.md").read_text()

@@ -130,19 +130,30 @@ def test_data_end_and_many_dimensions_leave_the_batch_as_it_is(rng):
         ("mf", "map_loss"),
         ("mean_flow", "mse"),
         ("edm", "mse"),
+        ("sct", "tangent_norm"),
+        ("ect", "distance"),
     ],
 )
 def test_trains_on_less_variance(objective, term):
     """The error of the same untrained network on the same draws falls."""
 
     def build(stable_target):
-        two_times = objective not in ("flow", "edm")
+        two_times = objective not in ("flow", "edm", "sct", "ect")
         network = kf.networks.MLP(2, width=8, depth=1, two_times=two_times)
         options = {"stable_target": stable_target, "ema": None, "seed": 0}
         if objective == "mean_flow":
             return kf.MeanFlowInterface(network, **options)
         if objective == "edm":
             return kf.EDMInterface(network, **options)
+        if objective == "sct":
+            # All of the tangent from the start.
+            return kf.SCTInterface(
+                network, x_sigma=1.15, warmup_steps=0, **options
+            )
+        if objective == "ect":
+            return kf.ConsistencyInterface(
+                network, schedule="ect", x_sigma=1.15, **options
+            )
         return kf.FlowMapInterface(network, objective, **options)
 
     x = kf.datasets.Checkerboard().sample(256, 0)
@@ -160,10 +171,71 @@ def test_trains_on_less_variance(objective, term):
     assert again.stable_target
 
 
+def test_consistency_steps_along_the_flow_of_the_batch(rng):
+    """x_s is DDIM's step from x_t by the batch's own denoiser.
+
+    A network of zeros makes f linear, c_skip x, so that the loss tells x_s.
+    """
+    path = kf.interpolants.Linear(0.0)
+    interface = kf.ConsistencyInterface(
+        kf.networks.MLP(2, width=8, depth=1), path, schedule="ect", norm="l2",
+        x_sigma=1.15, stable_target=True, ema=None, seed=0,
+    )  # fmt: skip
+    for v in interface.network.variables:
+        v.assign(np.zeros(v.shape))
+    x, n, t = draw(rng, path, 48)
+    s = 0.5 * (1 + t)
+    interface.sample_n = lambda shape: ops.convert_to_tensor(n)
+    interface.draw_pair = lambda x: [
+        ops.convert_to_tensor(a) for a in (t, s, np.ones_like(t))
+    ]
+    found = ops.convert_to_numpy(interface.loss(x)["distance"])
+    y, m = endpoints(interface, x, n, t)
+
+    def skip(time):
+        return ops.convert_to_numpy(
+            interface.c_skip(ops.convert_to_tensor(time))
+        )[:, None]
+
+    def at(time, x, n):
+        return time[:, None] * x + (1 - time[:, None]) * n
+
+    gap = skip(t) * at(t, x, n) - skip(s) * at(s, y, m)
+    np.testing.assert_allclose(found, (gap**2).mean(1), rtol=1e-4, atol=1e-6)
+    sampled = skip(t) * at(t, x, n) - skip(s) * at(s, x, n)
+    assert np.abs(found - (sampled**2).mean(1)).max() > 0.05
+
+
+def test_reparametrized_has_the_targets_of_its_own_path(rng):
+    """And not those of the model it wraps, at a time of another path."""
+    path = kf.interpolants.TrigFlow(1.15)
+    carried = kf.ReparametrizedInterface(model(), path)
+    x, n, t = draw(rng, path, 16)
+    x, n, t = (ops.convert_to_tensor(a) for a in (x, n, t))
+    expected = model(path).endpoints(x, n, t)
+    for a, b in zip(carried.endpoints(x, n, t), expected, strict=True):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-6
+        )
+    for name in ("sample_x_t", "target"):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(getattr(carried, name)(x, n, t)),
+            ops.convert_to_numpy(getattr(model(path), name)(x, n, t)),
+            atol=1e-6,
+        )
+
+
 def test_bad_input():
     network = kf.networks.MLP(2, width=8, depth=1)
     with pytest.raises(ValueError, match="'mip' does not"):
         kf.FlowMapInterface(network, "mip", stable_target=True)
+    teacher = kf.ReparametrizedInterface(
+        kf.FlowMapInterface(network, "flow"), kf.interpolants.TrigFlow(1.15)
+    )
+    teacher.trainable = False
+    student = kf.networks.MLP(2, width=8, depth=1)
+    with pytest.raises(ValueError, match="`teacher` leaves nothing"):
+        kf.SCDInterface(student, teacher, x_sigma=1.15, stable_target=True)
     interface = model()
     x, n, t = (np.zeros(s, "float32") for s in ((4, 2), (4, 2), (4,)))
     with pytest.raises(ValueError, match="integer labels"):

@@ -72,6 +72,15 @@ class Scheduled:
 class ConsistencyModel(DataJump, Scheduled, Taught):
     """What the consistency interfaces share; a mixin over `Interface`."""
 
+    def _set_teacher(self, teacher, guidance_scale=1.0):
+        super()._set_teacher(teacher, guidance_scale)
+        if teacher is not None and self.stable_target:
+            raise ValueError(
+                "`stable_target=True` averages what is sampled of data and "
+                "noise, and a `teacher` leaves nothing of that. Give one of "
+                "them; the teacher may be trained with it."
+            )
+
     def get_config(self):
         config = super().get_config()
         config.pop("objective")
@@ -167,6 +176,7 @@ class ConsistencyInterface(ConsistencyModel, Interface):
                 prediction="data",
                 sampler="flow_map_jump",
                 num_steps=1,
+                stable=True,
             ),
             objective_args=objective_args,
             norm=norm,
@@ -358,7 +368,10 @@ class SCTInterface(ConsistencyModel, Interface):
             x_sigma,
             t_shift_base,
             objective=Objective(
-                theory.trig_consistency, sampler="flow_map_jump", num_steps=1
+                theory.trig_consistency,
+                sampler="flow_map_jump",
+                num_steps=1,
+                stable=True,
             ),
             objective_args=objective_args,
             **kwargs,

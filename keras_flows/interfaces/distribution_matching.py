@@ -9,6 +9,8 @@ from keras_flows.interfaces.student import student_of
 from keras_flows.networks import clone_network
 from keras_flows.objectives import distribution_matching
 from keras_flows.ops import bcast_right
+from keras_flows.ops import deal
+from keras_flows.ops import interleave
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
 from keras_flows.samplers import FlowMapJump
@@ -34,11 +36,19 @@ class DMDInterface(Student):
     ```
 
     With `num_steps` above 1, G starts from its own samples, noised anew to
-    one of its times (DMD2's back-simulation). With a `discriminator` D, which
-    takes turns with the fake network, G's loss has the term -log D(x_t) too
-    (DMD2's GAN on noised samples), and batches are the real data. Without,
-    they give shapes and conditions; with `regression_weight` (first DMD) they
-    are pairs, x the teacher's sample and extras {"noise": what it came from}.
+    one of its times (DMD2's back-simulation). One fake network then sees the
+    samples of all steps and what is matched is their mixture, as published;
+    with `separate_fakes` each step has a fake network, and a discriminator,
+    of its own, and every step's samples are matched.
+
+    With a `discriminator` D, which takes turns with the fake network, G's loss
+    has the term -log D(x_t) too (DMD2's GAN on noised samples), and batches
+    are the real data. Without, they give shapes and conditions; with
+    `regression_weight` (first DMD) they are pairs, x the teacher's sample and
+    extras {"noise": what it came from}.
+
+    The fake network learns by the teacher's objective, with stable targets if
+    the teacher has them.
 
     Sources: DMD, arXiv 2311.18828; DMD2, arXiv 2405.14867; SiD, 2404.04057.
 
@@ -50,6 +60,10 @@ class DMDInterface(Student):
             `objectives.distribution_matching`).
         num_steps: number of G's steps.
         fake_updates: updates of the fake network for each of G.
+        separate_fakes: whether each of several steps has a fake network of
+            its own, and a discriminator if there are any. They share the
+            batch, so a step costs the same; memory is that of `num_steps`
+            such networks.
         alpha: of "sid".
         regression_weight: weight of |G(noise) - x|^2; 0 for none.
         discriminator: a network with the inputs of the teacher's; the mean of
@@ -71,6 +85,7 @@ class DMDInterface(Student):
         method="dmd",
         num_steps=1,
         fake_updates=5,
+        separate_fakes=False,
         alpha=1.0,
         regression_weight=0.0,
         discriminator=None,
@@ -102,6 +117,7 @@ class DMDInterface(Student):
         self.method = method
         self.num_steps = num_steps
         self.fake_updates = fake_updates
+        self.separate_fakes = separate_fakes
         self.alpha = alpha
         if regression_weight and discriminator is not None:
             raise ValueError(
@@ -117,14 +133,28 @@ class DMDInterface(Student):
         self.adversarial_weight = adversarial_weight
         self.discriminator_weight = discriminator_weight
         self.time_range = (low, high)
-        self.fake_network = clone_network(
-            teacher.inference_network(), "fake_network"
-        )
-        self.fake_network.trainable = True
-        self.discriminator = discriminator
+        fake = _rival(teacher.inference_network(), "fake_network")
+        self.fake_networks = [fake]
+        self.discriminators = [] if discriminator is None else [discriminator]
+        for step in range(1, num_steps if separate_fakes else 1):
+            self.fake_networks.append(_rival(fake, f"fake_network_{step}"))
+            if discriminator is not None:
+                self.discriminators.append(
+                    _rival(discriminator, f"discriminator_{step}")
+                )
         self._times = self.default_sampler.times(self.interpolant, num_steps)
         self._track(("generator_loss", "fake_loss"))
         self.built = True
+
+    @property
+    def fake_network(self):
+        """The only fake network, or the first step's."""
+        return self.fake_networks[0]
+
+    @property
+    def discriminator(self):
+        """The only discriminator, or the first step's; None without."""
+        return self.discriminators[0] if self.discriminators else None
 
     def compile(self, optimizer, fake_optimizer=None, **kwargs):
         """Configure training.
@@ -139,10 +169,10 @@ class DMDInterface(Student):
             optimizer = AlternatingOptimizer(
                 optimizer, fake_optimizer, self.fake_updates
             )
-        second = [*self.fake_network.trainable_variables]
-        if self.discriminator is not None:
-            second += self.discriminator.trainable_variables
-        optimizer.second_group(second)
+        rivals = [*self.fake_networks, *self.discriminators]
+        optimizer.second_group(
+            [v for rival in rivals for v in rival.trainable_variables]
+        )
         super().compile(optimizer, **kwargs)
 
     def make_train_function(self, force=False):
@@ -157,7 +187,11 @@ class DMDInterface(Student):
         noise = (self.sample_n(shape) - self.n_mu) / self.n_sigma
         if self.num_steps == 1:
             return noise, None, ()
-        which = ops.floor(self.sample_uniform(shape[:1]) * self.num_steps)
+        if self.separate_fakes:
+            # As the rows are dealt to the fake networks.
+            which = ops.arange(shape[0], dtype=noise.dtype) % self.num_steps
+        else:
+            which = ops.floor(self.sample_uniform(shape[:1]) * self.num_steps)
         anew = tuple(self.sample_n(shape) for _ in range(self.num_steps - 1))
         return noise, which, anew
 
@@ -217,7 +251,7 @@ class DMDInterface(Student):
             loss = self._fake_loss(made, n, fake_t, condition)
             if self.discriminator is not None:
                 logits = (
-                    self._logit(self.sample_x_t(each, n, t), t, condition)
+                    self._logits(self.sample_x_t(each, n, t), t, condition)
                     for each in (made, x)
                 )
                 adversary = distribution_matching.adversary(*logits)
@@ -248,8 +282,8 @@ class DMDInterface(Student):
     def _generator_loss(self, made, n, t, condition):
         x_t = self.sample_x_t(made, n, t)
         real = self.instructor(condition).denoise(x_t, t)
-        fake = self.teacher.denoise(
-            x_t, t, condition=condition, network=self.fake_network
+        fake = self._by_step(
+            self.teacher.denoise, self.fake_networks, x_t, t, condition
         )
         if self.method == "sid":
             loss = distribution_matching.sid(made, real, fake, self.alpha)
@@ -257,25 +291,46 @@ class DMDInterface(Student):
             loss = distribution_matching.dmd(made, real, fake)
         if self.discriminator is not None:
             adversarial = distribution_matching.adversarial(
-                self._logit(x_t, t, condition)
+                self._logits(x_t, t, condition)
             )
             loss = loss + self.adversarial_weight * adversarial
         return loss
 
-    def _logit(self, x_t, t, condition):
-        """D's logit of x_t being noised data, (B,)."""
-        return mean_flat(
-            self.teacher.raw(
-                x_t, t, condition=condition, network=self.discriminator
+    def _by_step(self, call, networks, x_t, t, condition):
+        """`call` of each row with the network of G's step that made it."""
+        if len(networks) == 1:
+            return call(x_t, t, condition=condition, network=networks[0])
+        x_t, t, condition = (
+            deal(each, len(networks)) for each in (x_t, t, condition)
+        )
+        return interleave([
+            call(x, time, condition=given, network=network)
+            for x, time, given, network in zip(
+                x_t, t, condition, networks, strict=True
             )
+        ])  # fmt: skip
+
+    def _logits(self, x_t, t, condition):
+        """D's logits of x_t being noised data, (B,)."""
+        return self._by_step(
+            self._logit, self.discriminators, x_t, t, condition
+        )
+
+    def _logit(self, x_t, t, *, condition, network):
+        """One discriminator's logits, (B,)."""
+        return mean_flat(
+            self.teacher.raw(x_t, t, condition=condition, network=network)
         )
 
     def _fake_loss(self, made, n, t, condition):
         teacher = self.teacher
         x_t = self.sample_x_t(made, n, t)
-        error = teacher.net(
-            x_t, t, condition=condition, network=self.fake_network
-        ) - teacher.target(made, n, t)
+        # Its own objective, with stable targets if it has them.
+        target = teacher.target(*teacher.endpoints(made, n, t, condition), t)
+        error = (
+            self._by_step(teacher.net, self.fake_networks, x_t, t, condition)
+            - target
+        )
         return teacher.loss_weight(t) * mean_flat(ops.square(error))
 
     def _pairs(self, x, extras):
@@ -308,6 +363,7 @@ class DMDInterface(Student):
             "method": self.method,
             "num_steps": self.num_steps,
             "fake_updates": self.fake_updates,
+            "separate_fakes": self.separate_fakes,
             "alpha": self.alpha,
             "regression_weight": self.regression_weight,
             "discriminator": keras.saving.serialize_keras_object(
@@ -317,3 +373,10 @@ class DMDInterface(Student):
             "discriminator_weight": self.discriminator_weight,
             "time_range": list(self.time_range),
         }
+
+
+def _rival(network, name):
+    """A trainable copy of a network."""
+    copy = clone_network(network, name)
+    copy.trainable = True
+    return copy

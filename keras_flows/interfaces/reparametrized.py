@@ -110,9 +110,13 @@ class ReparametrizedInterface(SamplingWrapper):
         """What `net` returns here: "velocity"."""
         return "velocity"
 
-    # Through the predictions here, not the wrapped model's.
+    # On the path here, not the wrapped model's.
     pred_and_score = Interface.pred_and_score
     score = Interface.score
+    sample_x_t = Interface.sample_x_t
+    endpoints = Interface.endpoints
+    target = Interface.target
+    loss_weight = Interface.loss_weight
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

@@ -84,7 +84,8 @@ for _name in (
     "null_label", "sample_shape", "n_mu", "n_sigma", "x_sigma", "prediction",
     "default_sampler", "default_num_steps", "max_skipped_steps", "seed",
     "emas", "stable_target", "seed_generator", "evaluation_seed_generator",
-    "skipped_steps", "skipped_in_a_row", "_seeds", "_rng", "_averaged",
+    "skipped_steps", "skipped_in_a_row", "_seeds", "_rng", "_mask",
+    "_averaged",
 ):  # fmt: skip
     setattr(InterfaceWrapper, _name, _inner_attribute(_name))
 

@@ -21,12 +21,14 @@ def consistency(model, x, condition, training):
     """weight(t, s) |f(x_t, t) - sg f(x_s, s)|, s nearer to the data than t.
 
     x_s is on the path of the same (x, n), or where a teacher goes from x_t.
+    With `stable_target` (x, n) are their means given x_t: x_s is then DDIM's
+    step by the denoiser of the batch, and not one of many that x_t may lead to.
     """
     n = model.sample_n(ops.shape(x))
     t, s, weight = model.draw_pair(x)
     x_t = model.sample_x_t(x, n, t)
     if model.teacher is None:
-        x_s = model.sample_x_t(x, n, s)
+        x_s = model.sample_x_t(*model.endpoints(x, n, t, condition), s)
     else:
         x_s = model.teacher_walk(x_t, t, s, condition)
     ours = model.net(x_t, t, condition=condition, training=training)
@@ -59,7 +61,8 @@ def trig_consistency(model, x, condition, training, *, tangent_norm=0.1,
     t = model.draw_t(x)
     x_t = model.sample_x_t(x, n, t)
     if model.teacher is None:
-        velocity = model.interpolant.velocity(x, n, t)
+        ends = model.endpoints(x, n, t, condition)
+        velocity = model.interpolant.velocity(*ends, t)
     else:
         velocity = model.teach(x_t, t, condition)
     velocity = ops.stop_gradient(velocity)

@@ -17,6 +17,8 @@ from keras_flows.ops.config import register
 from keras_flows.ops.config import resolve
 from keras_flows.ops.matmul import exact_matmul
 from keras_flows.ops.rows import RowSplit
+from keras_flows.ops.rows import deal
+from keras_flows.ops.rows import interleave
 from keras_flows.ops.tensors import bcast_right
 from keras_flows.ops.tensors import check_same_shape
 from keras_flows.ops.tensors import float_dtype

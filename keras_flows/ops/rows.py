@@ -1,4 +1,4 @@
-"""Splitting a batch into the rows that need a JVP and those that do not."""
+"""Splitting a batch: rows that need a JVP or not; rows of several networks."""
 
 import numpy as np
 from keras import ops
@@ -99,3 +99,32 @@ class RowSplit:
             return ops.reshape(blocks, (-1,) + rest)
         both = ops.concatenate([off, diagonal], axis=0)
         return ops.take(both, self._inverse, axis=0)
+
+
+def deal(x, count):
+    """The rows of a tensor or a structure, dealt out in turn to `count`.
+
+    Returns:
+        List of `count` parts, part k of the rows k, k + count, ...; of a
+        `count` of 1, and where x is None, x as it is.
+    """
+    if x is None or count == 1:
+        return [x] * count
+    return [
+        tree.map_structure(lambda a: a[k::count], x)  # noqa: B023
+        for k in range(count)
+    ]
+
+
+def interleave(parts):
+    """The tensor of `deal`'s parts, (B, ...)."""
+    count = len(parts)
+    rows = sum(ops.shape(part)[0] for part in parts)
+    index = ops.arange(rows, dtype="int32")
+    # Where row i is in the parts one after the other: the first of them hold
+    # the rows that are left over.
+    part = index % count
+    order = part * (rows // count) + ops.minimum(part, rows % count)
+    return ops.take(
+        ops.concatenate(parts, axis=0), order + index // count, axis=0
+    )
