@@ -102,13 +102,13 @@ def flow_map(objective, features=None, **options):
     return build
 
 
-def discrete(teacher_sampler=None, **options):
+def discrete(features=None, teacher_sampler=None, **options):
     def build(teacher):
         if teacher_sampler is not None:
             options["teacher"] = teacher
             options["teacher_sampler"] = teacher_sampler
         return kf.ConsistencyInterface(
-            network(False),
+            network(False, **(features or {})),
             PATH,
             total_steps=FLAGS.steps,
             x_sigma=DATA_STD,
@@ -161,7 +161,7 @@ def matching(adversarial=False, **options):
 
 def distillation(eta):
     return discrete(
-        kf.samplers.DDIM(eta=eta),
+        teacher_sampler=kf.samplers.DDIM(eta=eta),
         schedule="constant",
         max_levels=65,
         norm="l2",
@@ -178,7 +178,7 @@ METHODS = {
     ),
     "shortcut": ("scratch", flow_map("shortcut", SMOOTH)),
     "imm": ("scratch", flow_map("imm")),
-    "cm (ict)": ("scratch", discrete(schedule="ict", max_levels=160)),
+    "cm (ict)": ("scratch", discrete(SLOW, schedule="ict", max_levels=160)),
     "ect": ("scratch", discrete(schedule="ect")),
     "sct": ("scratch", trig(False)),
     "lmd": ("teacher", flow_map("lmd")),
@@ -187,7 +187,10 @@ METHODS = {
     "scd": ("teacher", trig(True)),
     "progressive": ("teacher", progressive),
     "dmd2": ("teacher", matching(adversarial=True)),
-    "dmd2 (4 steps)": ("teacher", matching(adversarial=True, num_steps=4)),
+    "dmd2 (4 steps)": (
+        "teacher",
+        matching(adversarial=True, num_steps=4, separate_fakes=True),
+    ),
     "sid": ("teacher", matching(method="sid")),
     "cd eta=0": ("teacher", distillation(0.0)),
     "cd eta=0.25": ("teacher", distillation(0.25)),

@@ -675,6 +675,55 @@ def test_back_simulation_starts_where_sampling_does(rng):
     ]  # fmt: skip
 
 
+def test_each_step_has_rivals_of_its_own(rng):
+    """Its rows meet its fake network and its discriminator, no other's.
+
+    The teacher has stable targets: they are means over one step's samples.
+    """
+    teacher = kf.FlowMapInterface(
+        mlp(), "flow", stable_target=True, ema=None, seed=0
+    )
+    teacher.trainable = False
+
+    def build(discriminator, **options):
+        return kf.DMDInterface(
+            teacher, discriminator=discriminator, num_steps=2, **options
+        )
+
+    model = build(mlp(), separate_fakes=True)
+    assert len(model.fake_networks) == len(model.discriminators) == 2
+    for rival in (*model.fake_networks, *model.discriminators):
+        for v in rival.trainable_variables:
+            v.assign(array(v) + 0.1 * rng.standard_normal(v.shape))
+    made, n = (tensor(rng.standard_normal((10, 2))) for _ in range(2))
+    t = tensor(rng.uniform(0.2, 0.8, 10))
+    for name in ("_fake_loss", "_generator_loss"):
+        found = array(getattr(model, name)(made, n, t, None))
+        for step in range(2):
+            single = build(mlp())
+            single.fake_network.set_weights(
+                model.fake_networks[step].get_weights()
+            )
+            single.discriminator.set_weights(
+                model.discriminators[step].get_weights()
+            )
+            rows = slice(step, None, 2)
+            expected = getattr(single, name)(made[rows], n[rows], t[rows], None)
+            np.testing.assert_allclose(
+                found[rows], array(expected), rtol=1e-4, atol=1e-6
+            )
+    which = array(model.draw(made)[1])
+    np.testing.assert_array_equal(which, np.arange(10) % 2)
+    trained = {id(v) for v in model.trainable_variables}
+    for rival in (*model.fake_networks, *model.discriminators):
+        assert {id(v) for v in rival.trainable_variables} <= trained
+    again = kf.DMDInterface.from_config(model.get_config())
+    assert again.separate_fakes and len(again.discriminators) == 2
+    model.compile(keras.optimizers.SGD(1e-2))
+    history = model.fit(array(made), batch_size=10, epochs=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
 # Progressive distillation.
 
 

@@ -251,7 +251,7 @@ class DMDInterface(Student):
             loss = self._fake_loss(made, n, fake_t, condition)
             if self.discriminator is not None:
                 logits = (
-                    self._logits(self.sample_x_t(each, n, t), t, condition)
+                    self._logit(self.sample_x_t(each, n, t), t, condition)
                     for each in (made, x)
                 )
                 adversary = distribution_matching.adversary(*logits)
@@ -283,7 +283,11 @@ class DMDInterface(Student):
         x_t = self.sample_x_t(made, n, t)
         real = self.instructor(condition).denoise(x_t, t)
         fake = self._by_step(
-            self.teacher.denoise, self.fake_networks, x_t, t, condition
+            lambda network, x_t, t, condition: self.teacher.denoise(
+                x_t, t, condition=condition, network=network
+            ),
+            self.fake_networks,
+            (x_t, t, condition),
         )
         if self.method == "sid":
             loss = distribution_matching.sid(made, real, fake, self.alpha)
@@ -291,47 +295,44 @@ class DMDInterface(Student):
             loss = distribution_matching.dmd(made, real, fake)
         if self.discriminator is not None:
             adversarial = distribution_matching.adversarial(
-                self._logits(x_t, t, condition)
+                self._logit(x_t, t, condition)
             )
             loss = loss + self.adversarial_weight * adversarial
         return loss
 
-    def _by_step(self, call, networks, x_t, t, condition):
-        """`call` of each row with the network of G's step that made it."""
-        if len(networks) == 1:
-            return call(x_t, t, condition=condition, network=networks[0])
-        x_t, t, condition = (
-            deal(each, len(networks)) for each in (x_t, t, condition)
-        )
-        return interleave([
-            call(x, time, condition=given, network=network)
-            for x, time, given, network in zip(
-                x_t, t, condition, networks, strict=True
-            )
-        ])  # fmt: skip
-
-    def _logits(self, x_t, t, condition):
-        """D's logits of x_t being noised data, (B,)."""
+    def _logit(self, x_t, t, condition):
+        """D's logit of x_t being noised data, (B,)."""
         return self._by_step(
-            self._logit, self.discriminators, x_t, t, condition
-        )
-
-    def _logit(self, x_t, t, *, condition, network):
-        """One discriminator's logits, (B,)."""
-        return mean_flat(
-            self.teacher.raw(x_t, t, condition=condition, network=network)
+            lambda network, x_t, t, condition: mean_flat(
+                self.teacher.raw(x_t, t, condition=condition, network=network)
+            ),
+            self.discriminators,
+            (x_t, t, condition),
         )
 
     def _fake_loss(self, made, n, t, condition):
         teacher = self.teacher
-        x_t = self.sample_x_t(made, n, t)
-        # Its own objective, with stable targets if it has them.
-        target = teacher.target(*teacher.endpoints(made, n, t, condition), t)
-        error = (
-            self._by_step(teacher.net, self.fake_networks, x_t, t, condition)
-            - target
-        )
-        return teacher.loss_weight(t) * mean_flat(ops.square(error))
+
+        def loss(network, made, n, t, condition):
+            x_t = self.sample_x_t(made, n, t)
+            # Its own objective, with stable targets if it has them.
+            ends = teacher.endpoints(made, n, t, condition)
+            error = teacher.net(
+                x_t, t, condition=condition, network=network
+            ) - teacher.target(*ends, t)
+            return teacher.loss_weight(t) * mean_flat(ops.square(error))
+
+        return self._by_step(loss, self.fake_networks, (made, n, t, condition))
+
+    @staticmethod
+    def _by_step(function, networks, batch):
+        """function(network, *rows), each step's network with its own rows."""
+        parts = zip(*(deal(each, len(networks)) for each in batch), strict=True)
+        found = [
+            function(network, *rows)
+            for network, rows in zip(networks, parts, strict=True)
+        ]
+        return found[0] if len(found) == 1 else interleave(found)
 
     def _pairs(self, x, extras):
         """The noise of (noise, sample) pairs, where they are asked for."""
