@@ -65,6 +65,7 @@ RATES = {
     "sct": 2e-3,
     "scd": 2e-3,
     "imm": 2e-3,
+    "imm (rbf)": 2e-3,
     "dmd2": 6e-3,
     "dmd2 (4 steps)": 6e-3,
 }
@@ -178,6 +179,10 @@ METHODS = {
     ),
     "shortcut": ("scratch", flow_map("shortcut", SMOOTH)),
     "imm": ("scratch", flow_map("imm")),
+    "imm (rbf)": (
+        "scratch",
+        flow_map("imm", objective_args={"kernel": "rbf"}),
+    ),
     "cm (ict)": ("scratch", discrete(SLOW, schedule="ict", max_levels=160)),
     "ect": ("scratch", discrete(schedule="ect")),
     "sct": ("scratch", trig(False)),

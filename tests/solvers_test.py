@@ -249,27 +249,41 @@ def test_order_in_generate():
     assert abs(np.log2(errors[0] / errors[1]) - 2) < 0.3, errors
 
 
-def end_errors(path, samplers, z, steps):
+def end_errors(path, samplers, z, steps, mixture=MIXTURE):
     """Distance from the flow's end, and network calls, of each sampler."""
-    expected = flow(MIXTURE, z, -9.0, 9.0) * np.exp(-9.0)
+    expected = flow(mixture, z, -9.0, 9.0) * np.exp(-9.0)
+    start = z * array(path.sigma(tensor(path.t_noise)))
     found = []
     for sampler in samplers:
-        model = Exact(path)
-        x = walk(sampler, model, z, sampler.times(path, steps))[-1]
+        model = Exact(path, mixture)
+        x = walk(sampler, model, start, sampler.times(path, steps))[-1]
         assert model.calls == steps
         found.append(np.sqrt(np.mean((x - expected) ** 2)))
     return found
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("noise_at", [0.0, 1.0])
-def test_errors_at_ten_calls(noise_at):
-    z = np.random.default_rng(0).standard_normal((256, 2))
+@pytest.mark.parametrize(
+    "path, mixture",
+    [
+        (paths.Linear(0.0), MIXTURE),
+        (paths.Linear(1.0), MIXTURE),
+        # Its components are as far apart as the others' in 2-D.
+        (
+            paths.VarianceExploding(),
+            toy.Mixture(64, std=0.7, spread=0.7 / 32**0.5),
+        ),
+    ],
+    ids=["linear 0", "linear 1", "64-D"],
+)
+def test_errors_at_ten_calls(path, mixture):
+    z = np.random.default_rng(0).standard_normal((256, mixture.dim))
     euler, dpm, unipc = end_errors(
-        paths.Linear(noise_at),
+        path,
         (kf.samplers.Euler(), kf.samplers.DPMSolverPP(), kf.samplers.UniPC()),
         z,
         10,
+        mixture,
     )
     assert dpm < euler / 5
     assert unipc < dpm

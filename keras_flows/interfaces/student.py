@@ -22,7 +22,7 @@ class Student(DataJump, Taught, SamplingWrapper):
     """A student interface beside its frozen teacher; a base class.
 
     The student's own loss is not used, nor its options, `stable_target` among
-    them.
+    them (DMD's fake network follows the teacher's).
     """
 
     def _set_student(self, teacher, guidance_scale):

@@ -9,16 +9,22 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 
+KERNELS = ("laplace", "rbf")
+
 
 def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
-        alpha_power=1, max_ratio=160.0):  # fmt: skip
+        alpha_power=1, max_ratio=160.0, kernel="laplace"):  # fmt: skip
     """weight(t) MMD^2(X_{t->r}(x_t), sg X_{w->r}(x_w)), x_t, x_w of one pair.
 
     w is where the ratio sigma / alpha is max_ratio / 2^power less than at t,
-    and x_w the DDIM interpolant of x_t and x. Kernel: exp(-|a - b| / (D
-    c_out)) with c_out = |t - r| x_sigma. weight = (1/2) sigmoid(bias -
-    lambda) (-dlambda/df) alpha^alpha_power / (alpha^2 + sigma^2), lambda =
-    2 log(alpha / sigma) and f the noise fraction.
+    and x_w the DDIM interpolant of x_t and x. Kernel: exp(-d), d = |a - b| /
+    (D c_out) and c_out = |t - r| x_sigma, or "rbf", exp(-d^2 / 2). weight =
+    (1/2) sigmoid(bias - lambda) (-dlambda/df) alpha^alpha_power / (alpha^2 +
+    sigma^2), lambda = 2 log(alpha / sigma) and f the noise fraction.
+
+    A particle and its own target are a pair, which draws the one to the other:
+    with "laplace" to the targets' median, with "rbf" near their mean, as the
+    velocity is. In many dimensions all distances are alike and so are the two.
 
     Args:
         particles: rows of a group; must divide the batch size.
@@ -26,7 +32,15 @@ def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
         bias: b of the weight.
         alpha_power: a of the weight, 1 or 2.
         max_ratio: the largest sigma / alpha that counts.
+        kernel: "laplace", as published, or "rbf".
+
+    Raises:
+        ValueError: on another kernel, or if `particles` does not fit.
     """
+    if kernel not in KERNELS:
+        raise ValueError(
+            f"`kernel` must be one of {KERNELS}. Received: {kernel!r}."
+        )
     groups = _groups(x, particles)
     path = model.interpolant
     t, w, r = (
@@ -44,9 +58,9 @@ def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
     scale = bcast_right(ops.reshape(scale, (-1, particles))[:, 0], ours)
     scale = ops.maximum(scale, 1e-6)
     mmd = (
-        _kernel(ours, ours, scale)
-        + _kernel(target, target, scale)
-        - 2.0 * _kernel(ours, target, scale)
+        _similarity(ours, ours, scale, kernel)
+        + _similarity(target, target, scale, kernel)
+        - 2.0 * _similarity(ours, target, scale, kernel)
     )
     weight = _weight(path, t, bias, alpha_power, max_ratio)
     mmd = ops.repeat(mmd, particles, axis=0)
@@ -91,13 +105,16 @@ def _ratio(path, t, largest):
     return sigma / ops.maximum(alpha, sigma / largest + 1e-12)
 
 
-def _kernel(a, b, scale):
-    """Mean over pairs of particles of the Laplace kernel, (groups,)."""
+def _similarity(a, b, scale, kernel):
+    """Mean of the kernel over pairs of particles, (groups,)."""
     difference = ops.expand_dims(a, 2) - ops.expand_dims(b, 1)
-    # The square root's slope is infinite where two particles meet.
     square = ops.sum(ops.square(difference), axis=-1)
-    distance = ops.sqrt(ops.maximum(square, 1e-12))
-    return ops.mean(ops.exp(-distance / scale), axis=(1, 2))
+    if kernel == "rbf":
+        exponent = 0.5 * square / ops.square(scale)
+    else:
+        # The square root's slope is infinite where two particles meet.
+        exponent = ops.sqrt(ops.maximum(square, 1e-12)) / scale
+    return ops.mean(ops.exp(-exponent), axis=(1, 2))
 
 
 def _weight(path, t, bias, alpha_power, max_ratio):

@@ -16,12 +16,14 @@ class Mixture:
     Args:
         dim: number of dimensions.
         std: of the first component; the others' are a little larger.
-        seed: of the means, standard normal times 0.7.
+        seed: of the means, standard normal times `spread`.
+        spread: the standard deviation of their coordinates.
     """
 
     dim: int = 2
     std: float = 0.3
     seed: int = 0
+    spread: float = 0.7
 
     @property
     def weights(self):
@@ -30,7 +32,7 @@ class Mixture:
     @property
     def means(self):
         rng = np.random.default_rng(self.seed)
-        return 0.7 * rng.standard_normal((3, self.dim))
+        return self.spread * rng.standard_normal((3, self.dim))
 
     @property
     def stds(self):
