@@ -386,9 +386,9 @@ def picture(path, results, one_step):
     figure = plt.figure(figsize=(13, 4.6 + 2.3 * rows), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[4.6, 2.3 * rows])
     curves, seconds = top.subplots(1, 2)
-    colours = plt.get_cmap("tab20").colors
+    colours = plt.get_cmap("turbo")(np.linspace(0.0, 1.0, len(results)))
     for i, (name, result) in enumerate(results.items()):
-        style = {"color": colours[i % 20], "label": name}
+        style = {"color": colours[i], "label": name}
         if name.startswith("teacher"):
             style["linestyle"] = ":"
         calls = [int(n) for n in result["kl"]]
