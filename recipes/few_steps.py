@@ -64,8 +64,6 @@ RATE = 4e-3
 RATES = {
     "sct": 2e-3,
     "scd": 2e-3,
-    "imm": 2e-3,
-    "imm (rbf)": 2e-3,
     "dmd2": 6e-3,
     "dmd2 (4 steps)": 6e-3,
 }
@@ -162,7 +160,8 @@ def matching(adversarial=False, **options):
 
 def distillation(eta):
     return discrete(
-        teacher_sampler=kf.samplers.DDIM(eta=eta),
+        SLOW,
+        kf.samplers.DDIM(eta=eta),
         schedule="constant",
         max_levels=65,
         norm="l2",
@@ -178,10 +177,9 @@ METHODS = {
         flow_map("psd", SMOOTH, train_time_dist_type=ENDS),
     ),
     "shortcut": ("scratch", flow_map("shortcut", SMOOTH)),
-    "imm": ("scratch", flow_map("imm")),
-    "imm (rbf)": (
+    "imm": (
         "scratch",
-        flow_map("imm", objective_args={"kernel": "rbf"}),
+        flow_map("imm", SMOOTH, objective_args={"power": 14}),
     ),
     "cm (ict)": ("scratch", discrete(SLOW, schedule="ict", max_levels=160)),
     "ect": ("scratch", discrete(schedule="ect")),

@@ -128,6 +128,7 @@ def test_data_end_and_many_dimensions_leave_the_batch_as_it_is(rng):
         ("flow", "mse"),
         ("lsd", "velocity_loss"),
         ("mf", "map_loss"),
+        ("imm", "mmd"),
         ("mean_flow", "mse"),
         ("edm", "mse"),
         ("sct", "tangent_norm"),

@@ -9,22 +9,22 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 
-KERNELS = ("laplace", "rbf")
-
 
 def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
-        alpha_power=1, max_ratio=160.0, kernel="laplace"):  # fmt: skip
+        alpha_power=1, max_ratio=160.0):  # fmt: skip
     """weight(t) MMD^2(X_{t->r}(x_t), sg X_{w->r}(x_w)), x_t, x_w of one pair.
 
     w is where the ratio sigma / alpha is max_ratio / 2^power less than at t,
     and x_w the DDIM interpolant of x_t and x. Kernel: exp(-d), d = |a - b| /
-    (D c_out) and c_out = |t - r| x_sigma, or "rbf", exp(-d^2 / 2). weight =
-    (1/2) sigmoid(bias - lambda) (-dlambda/df) alpha^alpha_power / (alpha^2 +
-    sigma^2), lambda = 2 log(alpha / sigma) and f the noise fraction.
+    (D c_out) and c_out = |t - r| x_sigma. weight = (1/2) sigmoid(bias -
+    lambda) (-dlambda/df) alpha^alpha_power / (alpha^2 + sigma^2), lambda =
+    2 log(alpha / sigma) and f the noise fraction.
 
-    A particle and its own target are a pair, which draws the one to the other:
-    with "laplace" to the targets' median, with "rbf" near their mean, as the
-    velocity is. In many dimensions all distances are alike and so are the two.
+    A particle and its own target are a pair, and this kernel draws the one to
+    the median of what the other may be, where the velocity is a mean. In many
+    dimensions, where all distances are alike, that is the same; in a few use
+    `stable_target`: x_w follows from x_t then, by DDIM's step of the batch's
+    denoiser, and each particle has one target.
 
     Args:
         particles: rows of a group; must divide the batch size.
@@ -32,15 +32,7 @@ def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
         bias: b of the weight.
         alpha_power: a of the weight, 1 or 2.
         max_ratio: the largest sigma / alpha that counts.
-        kernel: "laplace", as published, or "rbf".
-
-    Raises:
-        ValueError: on another kernel, or if `particles` does not fit.
     """
-    if kernel not in KERNELS:
-        raise ValueError(
-            f"`kernel` must be one of {KERNELS}. Received: {kernel!r}."
-        )
     groups = _groups(x, particles)
     path = model.interpolant
     t, w, r = (
@@ -48,7 +40,8 @@ def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
         for time in _times(model, groups, max_ratio, max_ratio / 2.0**power)
     )
     n = model.sample_n(ops.shape(x))
-    x_t, x_w = (model.sample_x_t(x, n, time) for time in (t, w))
+    x_t = model.sample_x_t(x, n, t)
+    x_w = model.sample_x_t(*model.endpoints(x, n, t, condition), w)
     ours = model.jump(x_t, t, r, condition=condition)
     target = ops.stop_gradient(model.jump(x_w, w, r, condition=condition))
 
@@ -58,9 +51,9 @@ def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
     scale = bcast_right(ops.reshape(scale, (-1, particles))[:, 0], ours)
     scale = ops.maximum(scale, 1e-6)
     mmd = (
-        _similarity(ours, ours, scale, kernel)
-        + _similarity(target, target, scale, kernel)
-        - 2.0 * _similarity(ours, target, scale, kernel)
+        _kernel(ours, ours, scale)
+        + _kernel(target, target, scale)
+        - 2.0 * _kernel(ours, target, scale)
     )
     weight = _weight(path, t, bias, alpha_power, max_ratio)
     mmd = ops.repeat(mmd, particles, axis=0)
@@ -105,16 +98,13 @@ def _ratio(path, t, largest):
     return sigma / ops.maximum(alpha, sigma / largest + 1e-12)
 
 
-def _similarity(a, b, scale, kernel):
-    """Mean of the kernel over pairs of particles, (groups,)."""
+def _kernel(a, b, scale):
+    """Mean over pairs of particles of the Laplace kernel, (groups,)."""
     difference = ops.expand_dims(a, 2) - ops.expand_dims(b, 1)
+    # The square root's slope is infinite where two particles meet.
     square = ops.sum(ops.square(difference), axis=-1)
-    if kernel == "rbf":
-        exponent = 0.5 * square / ops.square(scale)
-    else:
-        # The square root's slope is infinite where two particles meet.
-        exponent = ops.sqrt(ops.maximum(square, 1e-12)) / scale
-    return ops.mean(ops.exp(-exponent), axis=(1, 2))
+    distance = ops.sqrt(ops.maximum(square, 1e-12))
+    return ops.mean(ops.exp(-distance / scale), axis=(1, 2))
 
 
 def _weight(path, t, bias, alpha_power, max_ratio):
