@@ -748,8 +748,13 @@ def test_env_pool():
         ]
         results.close()
         with pytest.raises(RuntimeError, match="math domain error"):
-            list(pool.imap(square_root, [4, 1, -1, 9]))
-        # It goes on after both.
+            list(pool.imap(square_root, [4, 1, -1, -2, 9]))
+        with pytest.raises(RuntimeError, match="TypeError"):
+            pool.reset(["no number", 703, 704])
+        # It goes on after all of these.
+        np.testing.assert_array_equal(
+            pool.reset(starts[:3]), [Line().reset(s) for s in starts[:3]]
+        )
         assert list(pool.imap(square_root, [9])) == [(2, 3.0)]
         pool._processes[0].kill()
         pool._processes[0].join()

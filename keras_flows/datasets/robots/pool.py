@@ -1,5 +1,6 @@
 """Environments in processes of their own: simulators use one core each."""
 
+import contextlib
 import multiprocessing
 import os
 import traceback
@@ -79,10 +80,18 @@ class EnvPool:
         asked = [p for p, share in enumerate(shares) if share]
         for p in asked:
             self._send(p, (_call, (method, shares[p])))
-        found = {}
+        found, failure = {}, None
         for p in asked:
-            for row, result in self._receive(p).items():
+            # All answers are taken, or the next question would get them.
+            try:
+                answer = self._receive(p)
+            except RuntimeError as error:
+                failure = failure or error
+                continue
+            for row, result in answer.items():
                 found[row * len(self._links) + p] = result
+        if failure is not None:
+            raise failure
         return found
 
     def reset(self, starts):
@@ -129,9 +138,10 @@ class EnvPool:
                     yield done.pop(following)
                     following += 1
         finally:
-            # What was begun and is not wanted.
+            # What was begun and is not wanted, be it an error.
             for process, _ in busy.values():
-                self._receive(process)
+                with contextlib.suppress(RuntimeError):
+                    self._receive(process)
 
     def _send(self, process, message):
         try:
