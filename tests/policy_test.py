@@ -812,6 +812,13 @@ def test_metaworld_start_states_are_numbers():
         assert np.abs(episode["observation"][:, 18:]).min() > 0
     with pytest.raises(ValueError, match="between 0 and 899"):
         robots.demonstrations("reach-v3", 1, seed=900)
+
+    class Pool:
+        def imap(self, function, items):
+            return (function(env, item) for item in items)
+
+    with pytest.raises(ValueError, match="`pool`.*'door-open-v3'.*'reach-v3'"):
+        robots.demonstrations("door-open-v3", 1, pool=Pool())
     noisy = robots.demonstrations("reach-v3", 1, seed=5, noise=0.3)[0]
     np.testing.assert_array_equal(
         noisy["observation"][0], made[0]["observation"][0]

@@ -167,6 +167,7 @@ def demonstrations(
 
     Raises:
         ValueError: if the task does not exist, or the expert fails too often.
+        RuntimeError: if the pool's environments are of another task.
     """
     if num < 1:
         raise ValueError(f"`num` must be at least 1. Received: {num!r}.")
@@ -175,7 +176,7 @@ def demonstrations(
             f"`seed` must lie between 0 and 899. Received: {seed!r}."
         )
     episode = functools.partial(
-        _episode, noise=noise, max_steps=max_steps, tail=tail
+        _episode, task=task, noise=noise, max_steps=max_steps, tail=tail
     )
     most = 20 + 20 * num
     starts = range(seed * _STARTS_PER_SEED, seed * _STARTS_PER_SEED + most)
@@ -204,8 +205,13 @@ def demonstrations(
     )
 
 
-def _episode(env, start, noise, max_steps, tail):
+def _episode(env, start, task, noise, max_steps, tail):
     """One episode, or None where the expert fails."""
+    if env.task != task:
+        raise ValueError(
+            f"`pool` must have environments of {task!r}. "
+            f"Received: {env.task!r}."
+        )
     rng = np.random.Generator(np.random.Philox([start, 1]))
     rows = {key: [] for key in ("observation", "action", "reward", "success")}
     observation, left = env.reset(start), None
