@@ -9,9 +9,9 @@ from keras_flows.interfaces.student import student_of
 from keras_flows.networks import clone_network
 from keras_flows.objectives import distribution_matching
 from keras_flows.ops import bcast_right
-from keras_flows.ops import deal
-from keras_flows.ops import interleave
+from keras_flows.ops import copies
 from keras_flows.ops import mean_flat
+from keras_flows.ops import parts
 from keras_flows.ops import register
 from keras_flows.samplers import FlowMapJump
 from keras_flows.training import AlternatingOptimizer
@@ -37,9 +37,10 @@ class DMDInterface(Student):
 
     With `num_steps` above 1, G starts from its own samples, noised anew to
     one of its times (DMD2's back-simulation). One fake network then sees the
-    samples of all steps and what is matched is their mixture, as published;
-    with `separate_fakes` each step has a fake network, and a discriminator,
-    of its own, and every step's samples are matched.
+    samples of all steps and what is matched is their mixture, as published:
+    each example of a batch is a sample of one step. With `separate_fakes` each
+    step has a fake network, and a discriminator, of its own, and each example
+    is a sample of every step, all of which the back-simulation passes anyway.
 
     With a `discriminator` D, which takes turns with the fake network, G's loss
     has the term -log D(x_t) too (DMD2's GAN on noised samples), and batches
@@ -61,9 +62,10 @@ class DMDInterface(Student):
         num_steps: number of G's steps.
         fake_updates: updates of the fake network for each of G.
         separate_fakes: whether each of several steps has a fake network of
-            its own, and a discriminator if there are any. They share the
-            batch, so a step costs the same; memory is that of `num_steps`
-            such networks.
+            its own, and a discriminator if there are any. Each sees the
+            whole batch, so the calls of teacher, fake network and
+            discriminator, and the memory of the latter two, are `num_steps`
+            times as many.
         alpha: of "sid".
         regression_weight: weight of |G(noise) - x|^2; 0 for none.
         discriminator: a network with the inputs of the teacher's; the mean of
@@ -182,31 +184,38 @@ class DMDInterface(Student):
         return super().make_train_function(force)
 
     def draw(self, x):
-        """What `produce` needs for a batch like x: noises, starting steps."""
+        """What `produce` needs for a batch like x: noises, chosen steps."""
         shape = ops.shape(x)
         noise = (self.sample_n(shape) - self.n_mu) / self.n_sigma
         if self.num_steps == 1:
-            return noise, None, ()
-        if self.separate_fakes:
-            # As the rows are dealt to the fake networks.
-            which = ops.arange(shape[0], dtype=noise.dtype) % self.num_steps
-        else:
-            which = ops.floor(self.sample_uniform(shape[:1]) * self.num_steps)
+            return noise, (), None
         anew = tuple(self.sample_n(shape) for _ in range(self.num_steps - 1))
-        return noise, which, anew
+        if self.separate_fakes:
+            return noise, anew, None
+        which = ops.floor(self.sample_uniform(shape[:1]) * self.num_steps)
+        return noise, anew, which
 
     def produce(self, draws, condition=None):
-        """G's samples from the draws of `draw`, (B, ...), differentiable.
+        """G's samples from the draws of `draw`, differentiable.
 
-        For several steps each example starts at one of G's times, reached by
-        its own steps without gradient.
+        Each step starts where those before it lead, without gradient.
+
+        Returns:
+            (B, ...), of the step chosen for each example, or, with
+            `separate_fakes`, (num_steps B, ...), of one step after the other.
         """
-        noise, which, anew = draws
+        noise, anew, which = draws
         x = self.start(noise)
-        batch = ops.shape(x)[:1]
         times = [
-            ops.full(batch, float(t), dtype=x.dtype) for t in self._times[:-1]
+            ops.full(ops.shape(x)[:1], float(t), dtype=x.dtype)
+            for t in self._times[:-1]
         ]
+        if which is None:
+            made = [self.denoise(x, times[0], condition=condition)]
+            for n, t in zip(anew, times[1:], strict=True):
+                x = self.sample_x_t(ops.stop_gradient(made[-1]), n, t)
+                made.append(self.denoise(x, t, condition=condition))
+            return made[0] if len(made) == 1 else ops.concatenate(made, axis=0)
         chosen, time = x, times[0]
         for k, n in enumerate(anew, 1):
             clean = ops.stop_gradient(
@@ -223,22 +232,29 @@ class DMDInterface(Student):
         if training:
             condition = self.drop_condition(condition)
         pairs = self._pairs(x, extras)
-        shape, batch = ops.shape(x), ops.shape(x)[:1]
+        # Rows of the samples: of every step, or of one.
+        count = len(self.fake_networks)
+        real, label = copies(x, count), copies(condition, count)
         # All draws before the turns, which are branches of one graph.
         low, high = self.time_range
-        fraction = low + (high - low) * self.sample_uniform(batch)
+        fraction = low + (high - low) * self.sample_uniform(ops.shape(real)[:1])
         t = self.interpolant.time_from_fraction(fraction)
-        fake_t = self.draw_t(x)
-        n = self.sample_n(shape)
+        fake_t = self.draw_t(real)
+        n = self.sample_n(ops.shape(real))
         draws = self.draw(x)
+
+        def of_examples(loss):
+            return sum(parts(loss, count)) / count
 
         def generator():
             made = self.produce(draws, condition)
-            loss = self._generator_loss(made, n, t, condition)
+            loss = of_examples(self._generator_loss(made, n, t, label))
             if pairs is not None:
                 again = self.denoise(
                     self.start(pairs),
-                    ops.full_like(t, float(self._times[0])),
+                    ops.full(
+                        ops.shape(x)[:1], float(self._times[0]), dtype=x.dtype
+                    ),
                     condition=condition,
                 )
                 regression = mean_flat(ops.square(again - x))
@@ -248,29 +264,34 @@ class DMDInterface(Student):
         def fake():
             # Inside the turn, so that nothing is differentiated in vain.
             made = ops.stop_gradient(self.produce(draws, condition))
-            loss = self._fake_loss(made, n, fake_t, condition)
+            loss = self._fake_loss(made, n, fake_t, label)
             if self.discriminator is not None:
                 logits = (
-                    self._logit(self.sample_x_t(each, n, t), t, condition)
-                    for each in (made, x)
+                    self._logit(self.sample_x_t(each, n, t), t, label)
+                    for each in (made, real)
                 )
                 adversary = distribution_matching.adversary(*logits)
                 loss = loss + self.discriminator_weight * adversary
-            return loss
+            return of_examples(loss)
 
-        return self._turn(generator, fake, ops.zeros_like(t), training)
+        return self._turn(generator, fake, training)
 
-    def _turn(self, generator, fake, zeros, training):
+    def _turn(self, generator, fake, training):
         """The terms of the side whose turn it is, of both outside training."""
         optimizer = getattr(self, "optimizer", None)
         if not training or optimizer is None or not optimizer.built:
             g, f = generator(), fake()
             return {"loss": g + f, "generator_loss": g, "fake_loss": f}
-        g, f = ops.cond(
-            optimizer.first_turn(),
-            lambda: (generator(), zeros),
-            lambda: (zeros, fake()),
-        )
+
+        def move_generator():
+            loss = generator()
+            return loss, ops.zeros_like(loss)
+
+        def move_fake():
+            loss = fake()
+            return ops.zeros_like(loss), loss
+
+        g, f = ops.cond(optimizer.first_turn(), move_generator, move_fake)
         # So that the means in the logs are over each side's own turns.
         turns = self.fake_updates + 1.0
         return {
@@ -327,12 +348,12 @@ class DMDInterface(Student):
     @staticmethod
     def _by_step(function, networks, batch):
         """function(network, *rows), each step's network with its own rows."""
-        parts = zip(*(deal(each, len(networks)) for each in batch), strict=True)
+        rows = zip(*(parts(each, len(networks)) for each in batch), strict=True)
         found = [
-            function(network, *rows)
-            for network, rows in zip(networks, parts, strict=True)
+            function(network, *each)
+            for network, each in zip(networks, rows, strict=True)
         ]
-        return found[0] if len(found) == 1 else interleave(found)
+        return found[0] if len(found) == 1 else ops.concatenate(found, axis=0)
 
     def _pairs(self, x, extras):
         """The noise of (noise, sample) pairs, where they are asked for."""

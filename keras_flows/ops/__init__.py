@@ -16,9 +16,10 @@ from keras_flows.ops.config import Config
 from keras_flows.ops.config import register
 from keras_flows.ops.config import resolve
 from keras_flows.ops.matmul import exact_matmul
+from keras_flows.ops.matmul import exact_products
 from keras_flows.ops.rows import RowSplit
-from keras_flows.ops.rows import deal
-from keras_flows.ops.rows import interleave
+from keras_flows.ops.rows import copies
+from keras_flows.ops.rows import parts
 from keras_flows.ops.tensors import bcast_right
 from keras_flows.ops.tensors import check_same_shape
 from keras_flows.ops.tensors import float_dtype

@@ -101,30 +101,28 @@ class RowSplit:
         return ops.take(both, self._inverse, axis=0)
 
 
-def deal(x, count):
-    """The rows of a tensor or a structure, dealt out in turn to `count`.
+def copies(x, count):
+    """A tensor or a structure, `count` times one after the other by rows.
 
     Returns:
-        List of `count` parts, part k of the rows k, k + count, ...; of a
-        `count` of 1, and where x is None, x as it is.
+        Rows `count` times as many; for a `count` of 1, and where x is None, x.
+    """
+    if x is None or count == 1:
+        return x
+    return tree.map_structure(lambda a: ops.concatenate([a] * count, axis=0), x)
+
+
+def parts(x, count):
+    """The rows of a tensor or a structure, in `count` equal parts.
+
+    Returns:
+        List of `count` parts, one after the other in x; for a `count` of 1,
+        and where x is None, x as it is.
     """
     if x is None or count == 1:
         return [x] * count
+    size = ops.shape(tree.flatten(x)[0])[0] // count
     return [
-        tree.map_structure(lambda a: a[k::count], x)  # noqa: B023
+        tree.map_structure(lambda a: a[k * size : (k + 1) * size], x)  # noqa: B023
         for k in range(count)
     ]
-
-
-def interleave(parts):
-    """The tensor of `deal`'s parts, (B, ...)."""
-    count = len(parts)
-    rows = sum(ops.shape(part)[0] for part in parts)
-    index = ops.arange(rows, dtype="int32")
-    # Where row i is in the parts one after the other: the first of them hold
-    # the rows that are left over.
-    part = index % count
-    order = part * (rows // count) + ops.minimum(part, rows % count)
-    return ops.take(
-        ops.concatenate(parts, axis=0), order + index // count, axis=0
-    )
