@@ -15,6 +15,9 @@ os.environ["XLA_FLAGS"] = (
     + os.environ.get("XLA_FLAGS", "")
 )
 
+# Of GPUs, whose products of float32 have three digits otherwise.
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Workers and the processes that tests start compile much of the same:
     # they share it, as long as this process lives.
@@ -27,6 +30,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import keras
 import numpy as np
 import pytest
+
+if keras.backend.backend() == "torch":
+    import torch
+
+    # Its convolutions are rounded by default, its products are not.
+    torch.backends.cudnn.allow_tf32 = False
 
 # Files with tests of a minute: begun first, they end while there is other work,
 # and no worker waits for the last one.

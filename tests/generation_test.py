@@ -215,3 +215,13 @@ def test_check_jvp_accepts_our_layers_and_names_the_layer_at_fault():
     with pytest.warns(UserWarning, match="fused"):
         with pytest.raises(ValueError, match="(?s)at fault.*fused"):
             kf.check_jvp(fused, x, tolerance=1e-3)
+
+
+def test_check_jvp_refuses_half_precision():
+    """Differences drown in it: errors of .8 for derivatives that are right."""
+    network = kf.networks.DiT(
+        (4, 4, 2), 2, 16, 1, 2, two_times=True, dtype="mixed_bfloat16"
+    )
+    model = kf.FlowMapInterface(network, "lsd", ema=None)
+    with pytest.raises(ValueError, match="half precision.*dtype='float32'"):
+        kf.check_jvp(model, np.zeros((2, 4, 4, 2), "float32"))

@@ -373,7 +373,9 @@ class Policy(InterfaceWrapper):
         inputs = {"observation": observation}
         if self._needs_noise(settings):
             inputs["noise"] = self._noise(batch, seed, noise)
-        chunk = np.array(self._chunk_function(settings)(inputs))
+        chunk = self._chunk_function(settings)(inputs)
+        # A copy: what a backend gives may be read-only.
+        chunk = np.array(ops.convert_to_numpy(chunk))
         if self.representation.needs_pose:
             pose = self._first_pose(observation)
             chunk = self.representation.decode(chunk, pose)

@@ -2,6 +2,7 @@
 
 import torch
 from keras import ops
+from keras import tree
 
 from keras_flows.training.common import CommonSteps
 from keras_flows.training.common import global_norm
@@ -24,10 +25,18 @@ def _average_over_processes(tensors):
         tensor.div_(world)
 
 
+def _beside_weights(data):
+    """A batch on the weights' device: a DataLoader's is on the host."""
+    return tree.map_structure(
+        lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf), data
+    )
+
+
 class TrainStep(CommonSteps):
     """`train_step` for the PyTorch trainer."""
 
     def train_step(self, data):
+        data = _beside_weights(data)
         optimizer = self.optimizer
         self.zero_grad()
         loss, means = self.compute(data, training=True)
@@ -64,4 +73,4 @@ class TrainStep(CommonSteps):
     def test_step(self, data):
         # Flow maps may take a JVP in their loss, which no_grad allows.
         with torch.no_grad():
-            return super().test_step(data)
+            return super().test_step(_beside_weights(data))
