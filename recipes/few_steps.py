@@ -65,7 +65,7 @@ RATES = {
     "sct": 2e-3,
     "scd": 2e-3,
     "dmd2": 6e-3,
-    "dmd2 (4 steps)": 6e-3,
+    "dmd2 (4 steps)": 3e-3,
 }
 
 
@@ -159,12 +159,9 @@ def matching(adversarial=False, **options):
 
 
 def distillation(eta):
+    # With 64 fixed levels, as in the first paper, eta = 0 had 0.19 in 4 calls.
     return discrete(
-        SLOW,
-        kf.samplers.DDIM(eta=eta),
-        schedule="constant",
-        max_levels=65,
-        norm="l2",
+        teacher_sampler=kf.samplers.DDIM(eta=eta), schedule="ect", norm="l2"
     )
 
 

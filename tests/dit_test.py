@@ -9,6 +9,7 @@ from keras import ops
 from published import weights
 
 import keras_flows as kf
+from keras_flows.ops import in_jvp
 from keras_flows.ops import value_and_gradients
 
 HERE = pathlib.Path(__file__).parent
@@ -227,3 +228,95 @@ def test_a_state_of_another_architecture_assigns_nothing():
         weights.converter("dit").convert(weights.state(file), network)
     for old, v in zip(before, network.variables, strict=True):
         np.testing.assert_array_equal(old, keras.ops.convert_to_numpy(v))
+
+
+def test_only_plain_passes_ask_for_fused_attention(monkeypatch):
+    """Keras's choice outside of JVPs; inside none of its fused kernels.
+
+    On GPUs in bfloat16 these have no forward derivative, on no backend.
+    """
+    asked = set()
+    plain = ops.dot_product_attention
+
+    def spy(*args, flash_attention=None, **kwargs):
+        asked.add((in_jvp(), flash_attention))
+        return plain(*args, flash_attention=flash_attention, **kwargs)
+
+    monkeypatch.setattr(keras.ops, "dot_product_attention", spy)
+    network = kf.networks.DiT((4, 4, 2), 2, 16, 1, 2, two_times=True)
+    model = kf.FlowMapInterface(network, "lsd", ema=None)
+    asked.clear()
+    model.loss(ops.ones((4, 4, 4, 2)))
+    assert asked == {(False, None), (True, False)}
+
+
+@pytest.mark.parametrize("layer", ["LayerNormalization", "RMSNormalization"])
+def test_normalisation_is_the_formula(layer, rng):
+    """Value and gradient, where PyTorch runs its fused kernel."""
+    x, weigh = (
+        ops.convert_to_tensor(rng.standard_normal((6, 8)), dtype="float32")
+        for _ in range(2)
+    )
+    layer = getattr(kf.networks, layer)(epsilon=1e-3)
+    layer.build((6, 8))
+    for v in layer.trainable_variables:
+        v.assign(1.0 + 0.3 * rng.standard_normal(8))
+
+    def formula():
+        y = x if layer.name.startswith("rms") else x - ops.mean(x, 1, True)
+        y = y * ops.rsqrt(ops.mean(y * y, axis=1, keepdims=True) + 1e-3)
+        y = y * layer.gamma
+        return y + layer.beta if hasattr(layer, "beta") else y
+
+    found, expected = (
+        value_and_gradients(
+            lambda y=y: ops.sum(weigh * y()), layer.trainable_variables
+        )
+        for y in (lambda: layer(x), formula)
+    )
+    for a, b in zip((found[0], *found[1]), (expected[0], *expected[1])):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-4
+        )
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(x)),
+        ops.convert_to_numpy(formula()),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's")
+@pytest.mark.parametrize("api", ["func", "forward_ad"])
+@pytest.mark.parametrize("layer", ["LayerNormalization", "RMSNormalization"])
+def test_normalisation_is_right_under_foreign_jvps(layer, api, rng):
+    """The gradient through a JVP that `kf.ops.jvp` did not take."""
+    import torch
+
+    x, v = (torch.tensor(rng.standard_normal((6, 8))) for _ in range(2))
+    x.requires_grad_()
+    layer = getattr(kf.networks, layer)(epsilon=1e-3, dtype="float64")
+    layer.build((6, 8))
+    keras.config.set_floatx("float64")
+    try:
+
+        def derivative(x):
+            if api == "func":
+                return torch.func.jvp(layer, (x,), (v,))[1]
+            forward = torch.autograd.forward_ad
+            with forward.dual_level():
+                y = layer(forward.make_dual(x, v))
+                return forward.unpack_dual(y).tangent
+
+        found = torch.autograd.grad(derivative(x).square().sum(), x)[0]
+        h, y = 1e-5, x.detach()
+
+        def total(y):
+            step = (layer(y + h * v) - layer(y - h * v)) / (2.0 * h)
+            return step.square().sum()
+
+        w = torch.tensor(rng.standard_normal((6, 8)))
+        slope = (total(y + 1e-4 * w) - total(y - 1e-4 * w)) / 2e-4
+        assert abs((found * w).sum() - slope) < 1e-4 * abs(slope)
+    finally:
+        keras.config.set_floatx("float32")

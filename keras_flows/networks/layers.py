@@ -7,7 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_flows.ops import float_dtype
+from keras_flows.ops import in_jvp
+from keras_flows.ops import layer_norm
 from keras_flows.ops import register
+from keras_flows.ops import rms_norm
 
 
 @register
@@ -27,12 +30,13 @@ class Dense(keras.layers.Dense):
 
 @register
 class LayerNormalization(keras.layers.Layer):
-    """Layer normalisation over the last axis, by its explicit formula.
+    """Layer normalisation over the last axis, right under derivatives.
 
     y = gamma (x - mean) / sqrt(var + epsilon) + beta, in float32 at least.
     Keras's own layer calls fused kernels whose gradient through a JVP is
     wrong without a word, on PyTorch (pytorch#196700) and, less so, on
-    TensorFlow; MeanFlow stops that gradient, LSD and ESD need it.
+    TensorFlow; MeanFlow stops that gradient, LSD and ESD need it. Here they
+    see the explicit formula.
 
     Args:
         epsilon: added to the variance.
@@ -58,14 +62,8 @@ class LayerNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, x):
-        dtype = x.dtype
-        x = ops.cast(x, float_dtype())
-        x = x - ops.mean(x, axis=-1, keepdims=True)
-        variance = ops.mean(x * x, axis=-1, keepdims=True)
-        x = x * ops.rsqrt(variance + self.epsilon)
-        if self.affine:
-            x = x * ops.cast(self.gamma, x.dtype) + ops.cast(self.beta, x.dtype)
-        return ops.cast(x, dtype)
+        weights = (self.gamma, self.beta) if self.affine else ()
+        return layer_norm(x, self.epsilon, *weights)
 
     def get_config(self):
         return {
@@ -133,8 +131,8 @@ class GroupNormalization(keras.layers.Layer):
 class RMSNormalization(keras.layers.Layer):
     """Root-mean-square normalisation over the last axis.
 
-    y = gamma x / sqrt(mean(x^2) + epsilon), in float32 at least and by its
-    explicit formula, for the reason that `LayerNormalization` tells.
+    y = gamma x / sqrt(mean(x^2) + epsilon), in float32 at least; under
+    derivatives by its explicit formula, as `LayerNormalization`.
 
     Args:
         epsilon: added to the mean square.
@@ -153,12 +151,7 @@ class RMSNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, x):
-        dtype = x.dtype
-        x = ops.cast(x, float_dtype())
-        x = x * ops.rsqrt(
-            ops.mean(x * x, axis=-1, keepdims=True) + self.epsilon
-        )
-        return ops.cast(x * ops.cast(self.gamma, x.dtype), dtype)
+        return rms_norm(x, self.epsilon, self.gamma)
 
     def get_config(self):
         return {**super().get_config(), "epsilon": self.epsilon}
@@ -203,7 +196,11 @@ def attend(q, k, v, mask=None):
     if mask is not None:
         mask = ops.convert_to_tensor(mask[None, None], dtype="bool")
     if keras.backend.standardize_dtype(q.dtype) != "float64":
-        return ops.dot_product_attention(q, k, v, mask=mask, scale=scale)
+        # Fused kernels have no forward derivative; elsewhere Keras chooses.
+        fused = False if in_jvp() else None
+        return ops.dot_product_attention(
+            q, k, v, mask=mask, scale=scale, flash_attention=fused
+        )
     # JAX's kernel computes its logits in float32 whatever comes in.
     logits = ops.einsum("bqhd,bkhd->bhqk", q * scale, k)
     if mask is not None:
@@ -223,9 +220,9 @@ def _check_heads(channels, num_heads):
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention over tokens: (B, T, C) -> (B, T, C).
 
-    softmax(Q K^T / sqrt(d)) V through `keras.ops.dot_product_attention`;
-    `keras_flows.ops.jvp` keeps that call to kernels with a forward
-    derivative, so the fused ones stay in use everywhere else.
+    softmax(Q K^T / sqrt(d)) V through `keras.ops.dot_product_attention`,
+    inside `keras_flows.ops.jvp` by kernels with a forward derivative, so that
+    the fused ones stay in use everywhere else.
 
     Args:
         num_heads: number of heads; must divide C.

@@ -7,6 +7,7 @@ know which backend runs. Everything above speaks `keras.ops`.
 from keras_flows.ops.asides import gather
 from keras_flows.ops.asides import note
 from keras_flows.ops.asides import part
+from keras_flows.ops.autodiff import in_jvp
 from keras_flows.ops.autodiff import jvp
 from keras_flows.ops.autodiff import remat
 from keras_flows.ops.autodiff import value_and_gradients
@@ -17,6 +18,8 @@ from keras_flows.ops.config import register
 from keras_flows.ops.config import resolve
 from keras_flows.ops.matmul import exact_matmul
 from keras_flows.ops.matmul import exact_products
+from keras_flows.ops.normalize import layer_norm
+from keras_flows.ops.normalize import rms_norm
 from keras_flows.ops.rows import RowSplit
 from keras_flows.ops.rows import copies
 from keras_flows.ops.rows import parts

@@ -27,45 +27,49 @@ def remat(fun):
     return run
 
 
+def in_jvp():
+    """Whether a forward derivative is taken of what runs here.
+
+    By `jvp`; on PyTorch, whose fused kernels get it wrong without a word
+    where others raise, by anyone.
+    """
+    if _in_jvp or keras.backend.backend() != "torch":
+        return _in_jvp
+    import torch
+
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
 @contextlib.contextmanager
 def _jvp_scope():
-    """Tells `remat` of a JVP, and picks attention for it."""
+    """Tells layers of a JVP, so that they keep to kernels that have one.
+
+    PyTorch's flash and memory-efficient attention has none (pytorch#128971),
+    nor have the fused kernels that Keras picks on accelerators: `attend` in
+    `networks.layers` asks for neither.
+    """
     global _in_jvp
     outer, _in_jvp = _in_jvp, True
     try:
-        with _differentiable_attention():
+        if keras.backend.backend() != "torch":
             yield
-    finally:
-        _in_jvp = outer
-
-
-@contextlib.contextmanager
-def _differentiable_attention():
-    """Attention kernels with a forward derivative, for the time of a JVP.
-
-    PyTorch's flash and memory-efficient kernels have none
-    (pytorch#128971), nor have the fused ones that Keras picks on JAX.
-    """
-    if keras.backend.backend() == "torch":
+            return
         from torch.nn.attention import SDPBackend
         from torch.nn.attention import sdpa_kernel
 
         with sdpa_kernel([SDPBackend.MATH]):
             yield
-        return
-    was_off = keras.config.is_flash_attention_enabled() is False
-    keras.config.disable_flash_attention()
-    try:
-        yield
     finally:
-        if not was_off:
-            keras.config.enable_flash_attention()
+        _in_jvp = outer
 
 
 def jvp(fun, primals, tangents, has_aux=False):
     """Jacobian-vector product of `fun`, itself differentiable.
 
-    `keras.ops.jvp` with attention kept to kernels that have a forward
+    `keras.ops.jvp` with our layers kept to kernels that have a forward
     derivative, and with the tangents checked: a tangent of another shape
     would broadcast, one of another dtype would raise deep in a backend.
 
