@@ -368,18 +368,18 @@ def table(results, floor):
     return "\n".join([*lines, "", f"Perfect samples score {floor:.4f}."]) + "\n"
 
 
-def picture(path, results, one_step):
-    """KL against calls and against training seconds, and one-step samples."""
+def picture(path, results, samples):
+    """KL against calls and training seconds, and samples of fewest calls."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [name for name in results if name in one_step]
+    shown = [name for name in results if name in samples]
     columns = 5
     rows = -(-len(shown) // columns)
-    figure = plt.figure(figsize=(13, 4.6 + 2.3 * rows), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[4.6, 2.3 * rows])
+    figure = plt.figure(figsize=(13, 4.6 + 2.7 * rows), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[4.6, 2.7 * rows])
     curves, seconds = top.subplots(1, 2)
     colours = plt.get_cmap("turbo")(np.linspace(0.0, 1.0, len(results)))
     for i, (name, result) in enumerate(results.items()):
@@ -409,11 +409,12 @@ def picture(path, results, one_step):
     for axis in axes:
         axis.axis("off")
     for axis, name in zip(axes, shown, strict=False):
-        x = one_step[name]
+        x = samples[name]
         axis.hist2d(
             x[:, 0], x[:, 1], bins=120, range=[[-2.5, 2.5]] * 2, cmap="magma"
         )
-        kl = results[name]["kl"]["1"]
+        axis.set_aspect("equal")
+        kl = next(iter(results[name]["kl"].values()))
         axis.set_title(f"{name}: KL {kl:.3f}", fontsize=8)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=80, format="png")
@@ -468,20 +469,19 @@ def main(argv):
         print(name, results[name], flush=True)
         folder = out / name.replace(" ", "_")
         model.save_to_preset(folder)
-        if 1 in samples:
-            np.save(folder / "one_step.npy", samples[1].astype("float16"))
+        fewest = samples[min(samples)]
+        np.save(folder / "samples.npy", fewest.astype("float16"))
         write(path, results)
     order = [k for k in results if k not in METHODS]
     results = {k: results[k] for k in (*order, *METHODS) if k in results}
     write(path, results)
     write(out / "table.md", table(results, metric.floor(FLAGS.num_samples)))
-    one_step = {
-        name: np.load(file)
+    samples = {
+        name: np.load(out / name.replace(" ", "_") / "samples.npy")
         for name in METHODS
         if name in results
-        and (file := out / name.replace(" ", "_") / "one_step.npy").exists()
     }
-    picture(out / "few_steps.png", results, one_step)
+    picture(out / "few_steps.png", results, samples)
     print((out / "table.md").read_text())
     print(f"Wrote {out}/results.json, table.md and few_steps.png")
 
