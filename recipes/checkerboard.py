@@ -81,6 +81,12 @@ flags.DEFINE_string("out", "out/checkerboard", "Folder for what it makes.")
 flags.DEFINE_integer("num_samples", 100_000, "Samples of each KL.")
 flags.DEFINE_bool("export", True, "Whether to export a SavedModel.")
 
+flags.register_multi_flags_validator(
+    ["data_size", "batch_size"],
+    lambda f: f["data_size"] is None or f["data_size"] >= f["batch_size"],
+    "--data_size must be at least --batch_size.",
+)
+
 STEPS = (1, 2, 4, 8, 16)
 PUBLISHED = {
     "samples": {
@@ -130,11 +136,6 @@ class Pool:
     """Batches out of `data_size` examples that were drawn once."""
 
     def __init__(self, data, seed):
-        if FLAGS.data_size < FLAGS.batch_size:
-            raise ValueError(
-                f"--data_size={FLAGS.data_size} must be at least "
-                f"--batch_size={FLAGS.batch_size}."
-            )
         self.examples = data.sample(FLAGS.data_size, seed)
 
     def sample(self, num, rng):

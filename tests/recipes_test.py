@@ -142,3 +142,36 @@ def test_bridge_recipe_measures_from_board_to_rings(tmp_path):
     ) < (0.2)
     assert results["floor"] < 0.5 * results["untransported"]
     assert (tmp_path / "bridge.png").stat().st_size > 1000
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_checkerboard_recipe_draws_its_data_once(tmp_path):
+    line = ("--steps=20", "--batch_size=64", "--width=8", "--depth=1",
+            "--num_samples=500", "--noexport", f"--out={tmp_path}")  # fmt: skip
+    enough, few = run_lines(
+        "checkerboard.py", (*line, "--data_size=64"), (*line, "--data_size=63")
+    )
+    assert enough is None and "must be at least --batch_size" in few
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["data_size"] == 64
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_benchmark_of_images(tmp_path):
+    text = check(
+        python(
+            str(ROOT / "tools" / "benchmark.py"), "--suite=images",
+            "--size=S/8", "--batch_size=2", "--rounds=1", "--steps=1",
+            "--objectives=mean_flow", f"--out={tmp_path}",
+        )
+    )  # fmt: skip
+    assert "mean_flow" in text and "images/s" in text
+    results = json.loads((tmp_path / f"{BACKEND}_images_s_8.json").read_text())
+    assert results["settings"]["size"] == "S/8"
+    assert results["flow_matching"]["ratio"] == 1.0
+    for name in ("flow_matching", "mean_flow"):
+        row = results[name]
+        rate = 2e3 / row["milliseconds"]
+        assert np.isclose(row["images_per_second"], rate)
