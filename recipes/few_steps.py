@@ -142,7 +142,9 @@ def progressive(teacher):
     )
 
 
-def matching(adversarial=False, **options):
+def matching(adversarial=False, fake_updates=2, **options):
+    # The published 5 updates of the fake network leave the generator few of
+    # its own in so short a training.
     def build(teacher):
         if adversarial:
             # The published weights, 3e-3 and 1e-2, are for images.
@@ -151,9 +153,7 @@ def matching(adversarial=False, **options):
                 adversarial_weight=0.3,
                 discriminator_weight=1.0,
             )
-        # The published 5 updates of the fake network leave the generator few
-        # of its own in so short a training.
-        return kf.DMDInterface(teacher, fake_updates=2, **options)
+        return kf.DMDInterface(teacher, fake_updates=fake_updates, **options)
 
     return build
 
@@ -189,7 +189,9 @@ METHODS = {
     "dmd2": ("teacher", matching(adversarial=True)),
     "dmd2 (4 steps)": (
         "teacher",
-        matching(adversarial=True, num_steps=4, separate_fakes=True),
+        matching(
+            adversarial=True, fake_updates=1, num_steps=4, separate_fakes=True
+        ),
     ),
     "sid": ("teacher", matching(method="sid")),
     "cd eta=0": ("teacher", distillation(0.0)),
