@@ -9,6 +9,7 @@ from keras import ops
 from published import weights
 
 import keras_flows as kf
+from keras_flows.ops import exact_products
 from keras_flows.ops import in_jvp
 from keras_flows.ops import value_and_gradients
 
@@ -250,40 +251,99 @@ def test_only_plain_passes_ask_for_fused_attention(monkeypatch):
     assert asked == {(False, None), (True, False)}
 
 
-@pytest.mark.parametrize("layer", ["LayerNormalization", "RMSNormalization"])
-def test_normalisation_is_the_formula(layer, rng):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["layer", "layer without weights", "rms"])
+def test_normalisation_is_the_formula(kind, dtype, rng):
     """Value and gradient, where PyTorch runs its fused kernel."""
-    x, weigh = (
-        ops.convert_to_tensor(rng.standard_normal((6, 8)), dtype="float32")
-        for _ in range(2)
-    )
-    layer = getattr(kf.networks, layer)(epsilon=1e-3)
+    x = keras.Variable(rng.standard_normal((6, 8)), dtype=dtype)
+    weigh = ops.convert_to_tensor(rng.standard_normal((6, 8)), dtype="float32")
+    if kind == "rms":
+        layer = kf.networks.RMSNormalization(epsilon=1e-3)
+    else:
+        layer = kf.networks.LayerNormalization(
+            epsilon=1e-3, affine=kind == "layer"
+        )
     layer.build((6, 8))
     for v in layer.trainable_variables:
         v.assign(1.0 + 0.3 * rng.standard_normal(8))
 
     def formula():
-        y = x if layer.name.startswith("rms") else x - ops.mean(x, 1, True)
+        y = ops.cast(x, "float32")
+        if kind != "rms":
+            y = y - ops.mean(y, axis=1, keepdims=True)
         y = y * ops.rsqrt(ops.mean(y * y, axis=1, keepdims=True) + 1e-3)
-        y = y * layer.gamma
-        return y + layer.beta if hasattr(layer, "beta") else y
+        for v, combine in zip(
+            layer.trainable_variables, (ops.multiply, ops.add)
+        ):
+            y = combine(y, v)
+        return ops.cast(y, dtype)
 
+    variables = [x, *layer.trainable_variables]
     found, expected = (
         value_and_gradients(
-            lambda y=y: ops.sum(weigh * y()), layer.trainable_variables
+            lambda y=y: ops.sum(weigh * ops.cast(y(), "float32")), variables
         )
-        for y in (lambda: layer(x), formula)
+        for y in (lambda: layer.call(ops.convert_to_tensor(x)), formula)
     )
+    # A digit of bfloat16 is 2^-8; sums of 48 of order 1 in all.
+    tolerance = 1e-5 if dtype == "float32" else 2e-2
     for a, b in zip((found[0], *found[1]), (expected[0], *expected[1])):
-        np.testing.assert_allclose(
-            ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-4
-        )
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(layer(x)),
-        ops.convert_to_numpy(formula()),
-        rtol=1e-5,
-        atol=1e-6,
-    )
+        a, b = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in (a, b))
+        assert np.abs(a - b).max() < tolerance * max(1.0, np.abs(b).max())
+
+
+def test_exact_products_give_back_what_was_set():
+    """On GPUs; here, that whoever wants rounding has it again."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        holders = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+
+        def setting():
+            return [holder.fp32_precision for holder in holders]
+
+        def choose():
+            for holder in holders:
+                holder.fp32_precision = "tf32"
+
+        exact = ["ieee", "ieee"]
+    elif backend == "jax":
+        import jax
+
+        def setting():
+            return jax.config.jax_default_matmul_precision
+
+        def choose():
+            jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+
+        exact = "highest"
+    else:
+        from tensorflow.config import experimental
+
+        setting = experimental.tensor_float_32_execution_enabled
+
+        def choose():
+            experimental.enable_tensor_float_32_execution(True)
+
+        exact = False
+    before = setting()
+    try:
+        choose()
+        chosen = setting()
+        assert chosen != exact
+        with pytest.raises(KeyError), exact_products():
+            assert setting() == exact
+            raise KeyError
+        assert setting() == chosen
+    finally:
+        if backend == "torch":
+            for holder, value in zip(holders, before):
+                holder.fp32_precision = value
+        elif backend == "jax":
+            jax.config.update("jax_default_matmul_precision", before)
+        else:
+            experimental.enable_tensor_float_32_execution(before)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's")
@@ -293,7 +353,10 @@ def test_normalisation_is_right_under_foreign_jvps(layer, api, rng):
     """The gradient through a JVP that `kf.ops.jvp` did not take."""
     import torch
 
-    x, v = (torch.tensor(rng.standard_normal((6, 8))) for _ in range(2))
+    x, v, w = (
+        ops.convert_to_tensor(rng.standard_normal((6, 8)), dtype="float64")
+        for _ in range(3)
+    )
     x.requires_grad_()
     layer = getattr(kf.networks, layer)(epsilon=1e-3, dtype="float64")
     layer.build((6, 8))
@@ -315,7 +378,6 @@ def test_normalisation_is_right_under_foreign_jvps(layer, api, rng):
             step = (layer(y + h * v) - layer(y - h * v)) / (2.0 * h)
             return step.square().sum()
 
-        w = torch.tensor(rng.standard_normal((6, 8)))
         slope = (total(y + 1e-4 * w) - total(y - 1e-4 * w)) / 2e-4
         assert abs((found * w).sum() - slope) < 1e-4 * abs(slope)
     finally:

@@ -723,6 +723,38 @@ def test_each_step_has_rivals_of_its_own(rng):
     np.testing.assert_allclose(
         samples[10:], array(second), rtol=1e-5, atol=1e-6
     )
+    # The loss of an example is the mean over its samples, step after step.
+    rows = {}
+
+    def known(name):
+        def loss(made, n, t, condition):
+            rows[name] = [tuple(v.shape) for v in (made, n)]
+            return ops.arange(20, dtype="float32")
+
+        return loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_generator_loss", "_fake_loss"):
+            patch.setattr(model, name, known(name))
+        patch.setattr(model, "discriminators", [])
+        terms = model.loss(made, training=False)
+    for name in ("generator_loss", "fake_loss"):
+        np.testing.assert_allclose(array(terms[name]), 5.0 + np.arange(10))
+        assert rows[f"_{name}"] == [(20, 2), (20, 2)]
+    # No step learns from those after it.
+    weigh = tensor(rng.standard_normal((10, 2)))
+    variables = model.network.trainable_variables
+    gradients = [
+        value_and_gradients(lambda f=f: ops.sum(weigh * f()), variables)[1]
+        for f in (
+            lambda: model.produce(draws)[10:],
+            lambda: model.denoise(
+                model.sample_x_t(ops.stop_gradient(first), anew, t[1]), t[1]
+            ),
+        )
+    ]
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_allclose(array(a), array(b), rtol=1e-4, atol=1e-6)
     trained = {id(v) for v in model.trainable_variables}
     for rival in (*model.fake_networks, *model.discriminators):
         assert {id(v) for v in rival.trainable_variables} <= trained

@@ -20,8 +20,9 @@ TensorFlow alone.
 (fm_portion 0.75) and of LSD (diagonal 0.75). With --peer, a folder that holds
 models.py and transport/ of github.com/willisma/SiT, the same step there too,
 op by op and by torch.compile, under autocast to bfloat16, in a process of its
-own before ours begins. Times are of whole steps: AdamW, moving average and the
-copy of the batch to the device included.
+own before ours begins. Autocast keeps the residual in float32, mixed_bfloat16
+does not: that is more to move for the published code. Times are of whole
+steps: AdamW, moving average and the copy of the batch to the device included.
 """
 
 import json
@@ -380,7 +381,10 @@ def main(argv):
         name += "_" + FLAGS.size.replace("/", "_").lower()
         results["settings"] = {
             "device": device(),
-            **{k: FLAGS[k].value for k in ("size", "batch_size", "dtype")},
+            **{
+                k: FLAGS[k].value
+                for k in ("size", "batch_size", "dtype", "rounds", "steps")
+            },
         }
     (out / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
 

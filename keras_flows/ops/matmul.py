@@ -23,13 +23,21 @@ def exact_products():
     elif backend == "torch":
         import torch
 
-        products = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
+        products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        holders, name, exact = (products, cudnn), "allow_tf32", False
+        if hasattr(products, "fp32_precision"):
+            # From 2.9 on, where the flags may not be read once this is set.
+            holders, name, exact = (
+                (products, cudnn.conv), "fp32_precision", "ieee",
+            )  # fmt: skip
+        before = [getattr(holder, name) for holder in holders]
         try:
-            with torch.backends.cudnn.flags(allow_tf32=False):
-                yield
+            for holder in holders:
+                setattr(holder, name, exact)
+            yield
         finally:
-            torch.set_float32_matmul_precision(products)
+            for holder, value in zip(holders, before, strict=True):
+                setattr(holder, name, value)
     else:
         import tensorflow as tf
 
