@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python recipes/digits.py --out=out/digits
 
-Hardware: 2 CPU cores, at most 10 minutes an objective. Objectives by
+Hardware: 2 CPU cores, at most 12 minutes an objective. Objectives by
 --objective: sit, edm, mean_flow, repa (around sit), lsd, and lmd and dmd2,
 which distil the sit in --out; all by default. The data are 1,197 images of
 8 x 8 pixels to train, 200 to validate, 400 to test.
