@@ -105,24 +105,27 @@ def order(**what):
         )
 
 
-def carry_out(preset, decoder, folder, format, settings, use_ema):
+def carry_out(
+    preset, decoder, folder, format, options, output_range, use_ema
+):
     """Load a preset, and the decoder beside it, and write the export."""
     import keras
 
     import keras_flows as kf
+    from keras_flows.export import exporter
+    from keras_flows.export.plan import Served
 
-    settings = {
+    options = {
         key: keras.saving.deserialize_keras_object(value)
         if isinstance(value, dict)
         else value
-        for key, value in settings.items()
+        for key, value in options.items()
     }
     if decoder is not None:
         decoder = keras.saving.load_model(decoder, compile=False)
-    model = kf.Interface.from_preset(preset)
-    model._write_export(
-        pathlib.Path(folder), format, settings, decoder, use_ema
-    )
+    model = kf.from_preset(preset)
+    served = Served(options, decoder, output_range, use_ema)
+    exporter.write(model.export_plan(served), pathlib.Path(folder), format)
 
 
 def main():

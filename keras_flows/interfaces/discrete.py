@@ -4,16 +4,22 @@ from keras import ops
 
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import DiscreteVariancePreserving
-from keras_flows.objectives.ddpm import hybrid
-from keras_flows.ops import bcast_right
+from keras_flows.objectives import Hybrid
+from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.parametrization import Data
+from keras_flows.parametrization import Noise
+from keras_flows.parametrization import V
 from keras_flows.samplers import DDPM
 
 # Arguments of `Interface` that DDPM settles.
 _SETTLED = (
     "interpolant", "train_time_dist_type", "t_mu", "t_sigma", "n_mu",
-    "n_sigma", "x_sigma", "t_shift_base", "objective", "objective_args",
+    "n_sigma", "x_sigma", "t_shift_base", "objective",
 )  # fmt: skip
+
+
+PREDICTIONS = {"eps": Noise, "x0": Data, "v": V}
 
 
 @register
@@ -63,14 +69,7 @@ class DiscreteInterface(Interface):
         time_scale=1.0,
         **kwargs,
     ):
-        super().__init__(
-            network,
-            DiscreteVariancePreserving(schedule, num_timesteps),
-            t_shift_base=None,
-            objective=hybrid if learn_sigma else "flow",
-            **kwargs,
-        )
-        if prediction not in ("eps", "x0", "v"):
+        if prediction not in PREDICTIONS:
             raise ValueError(
                 "`prediction` must be 'eps', 'x0' or 'v'. "
                 f"Received: {prediction!r}."
@@ -84,13 +83,23 @@ class DiscreteInterface(Interface):
             raise ValueError(
                 f"`min_snr_gamma` must be positive. Received: {min_snr_gamma}."
             )
-        self.learn_sigma = learn_sigma
+        # Before the base's constructor, which asks for the parametrization.
+        self.prediction, self.learn_sigma = prediction, learn_sigma
+        super().__init__(
+            network,
+            DiscreteVariancePreserving(schedule, num_timesteps),
+            t_shift_base=None,
+            objective=Hybrid(vlb_weight) if learn_sigma else "flow",
+            **kwargs,
+        )
         self._check_output()
-        self._predicts = prediction
         self.weighting = weighting
         self.min_snr_gamma = min_snr_gamma
         self.vlb_weight = vlb_weight
         self.time_scale = time_scale
+
+    def make_parametrization(self):
+        return PREDICTIONS[self.prediction](self.interpolant)
 
     def _check_output(self):
         """The network's channels, where it tells them."""
@@ -106,17 +115,16 @@ class DiscreteInterface(Interface):
                 "`learn_sigma`."
             )
 
-    @property
-    def prediction(self):
-        """What `net` returns: "eps", "x0" or "v"."""
-        return self._predicts
-
     def c_noise(self, t):
         """`time_scale` times the timestep."""
         return self.time_scale * self.interpolant.timestep(t)
 
+    def scale_output(self, x_t, t, output):
+        return ops.cast(output, float_dtype())
+
     def net(self, x_t, t, r=None, *, condition=None, network=None,
             training=False):  # fmt: skip
+        """The prediction alone, without a learned share of the variance."""
         return self.net_and_share(
             x_t, t, condition=condition, network=network, training=training
         )[0]
@@ -124,54 +132,19 @@ class DiscreteInterface(Interface):
     def net_and_share(self, x_t, t, *, condition=None, network=None,
                       training=False):  # fmt: skip
         """(prediction, share of the variance or None), each (B, ...)."""
-        output = self.raw(
+        output = super().net(
             x_t, t, condition=condition, network=network, training=training
         )
         if not self.learn_sigma:
             return output, None
         return tuple(ops.split(output, 2, axis=-1))
 
-    def data_from_output(self, x_t, output, t):
-        """Predicted data from what `net` returns, (B, ...)."""
-        if self.prediction == "x0":
-            return output
-        alpha, sigma = self._coefficients(t, x_t)
-        if self.prediction == "eps":
-            return (x_t - sigma * output) / alpha
-        return alpha * x_t - sigma * output
-
-    def pred(self, x_t, t, r=None, *, condition=None, network=None,
-             training=False):  # fmt: skip
-        output = self.net(
-            x_t, t, condition=condition, network=network, training=training
-        )
-        path = self.interpolant
-        if self.prediction == "x0":
-            return path.velocity_from_data(x_t, output, t)
-        if self.prediction == "v":
-            alpha, sigma = self._coefficients(t, x_t)
-            output = alpha * output + sigma * x_t
-        return path.velocity_from_noise(x_t, output, t)
-
-    def denoise(self, x_t, t, *, condition=None, network=None):
-        output = self.net(x_t, t, condition=condition, network=network)
-        return self.data_from_output(x_t, output, t)
-
     def denoise_and_share(self, x_t, t, *, condition=None, network=None):
         """(predicted data, share of the variance), from one network call."""
         output, share = self.net_and_share(
             x_t, t, condition=condition, network=network
         )
-        return self.data_from_output(x_t, output, t), share
-
-    def target(self, x, n, t):
-        """n, x or alpha n - sigma x."""
-        if self.prediction == "eps":
-            return n
-        if self.prediction == "x0":
-            return x
-        alpha, sigma = self._coefficients(t, x)
-        return alpha * n - sigma * x
+        return self.parametrization.data(x_t, output, t), share
 
     def loss_weight(self, t):
         """1, or min(SNR, gamma) over the SNR weight of the target."""
@@ -188,12 +161,6 @@ class DiscreteInterface(Interface):
         count = self.interpolant.num_timesteps
         k = ops.floor(self.sample_uniform(shape) * count)
         return (ops.minimum(k, count - 1.0) + 1.0) / count
-
-    def _coefficients(self, t, like):
-        path = self.interpolant
-        return bcast_right(path.alpha(t), like), bcast_right(
-            path.sigma(t), like
-        )
 
     @property
     def default_num_steps(self):

@@ -1,10 +1,10 @@
 """EDM: preconditioned denoising on the variance-exploding path."""
 
-from keras import ops
-
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import VarianceExploding
+from keras_flows.interpolants import get as get_interpolant
 from keras_flows.ops import register
+from keras_flows.parametrization import Karras
 from keras_flows.samplers import Heun
 
 
@@ -39,6 +39,12 @@ class EDMInterface(Interface):
         **kwargs,
     ):
         path = VarianceExploding() if interpolant is None else interpolant
+        path = get_interpolant(path)
+        if not isinstance(path, VarianceExploding):
+            raise ValueError(
+                "`interpolant` of EDMInterface must be a VarianceExploding. "
+                f"Received: {path}."
+            )
         super().__init__(
             network,
             path,
@@ -51,42 +57,9 @@ class EDMInterface(Interface):
             t_shift_base,
             **kwargs,
         )
-        if not isinstance(self.interpolant, VarianceExploding):
-            raise ValueError(
-                "`interpolant` of EDMInterface must be a VarianceExploding. "
-                f"Received: {self.interpolant}."
-            )
 
-    def _total(self, t):
-        return ops.square(t) + self.x_sigma**2
-
-    def c_in(self, t):
-        """1 / sqrt(sd^2 + t^2)."""
-        return ops.rsqrt(self._total(t))
-
-    def c_out(self, t):
-        """t sd / sqrt(t^2 + sd^2)."""
-        return t * self.x_sigma * ops.rsqrt(self._total(t))
-
-    def c_skip(self, t):
-        """sd^2 / (t^2 + sd^2)."""
-        return self.x_sigma**2 / self._total(t)
-
-    def c_noise(self, t):
-        """ln(t) / 4."""
-        return 0.25 * ops.log(t)
-
-    @property
-    def prediction(self):
-        return "data"
-
-    def target(self, x, n, t):
-        """x."""
-        return x
-
-    def loss_weight(self, t):
-        """(t^2 + sd^2) / (t sd)^2 = 1 / c_out^2."""
-        return self._total(t) / ops.square(t * self.x_sigma)
+    def make_parametrization(self):
+        return Karras(self.interpolant, self.x_sigma)
 
     @property
     def default_num_steps(self):

@@ -3,61 +3,28 @@
 from keras import ops
 
 from keras_flows.interfaces.interface import Interface
-from keras_flows.interfaces.teacher import Taught
+from keras_flows.interfaces.teacher import Teacher
+from keras_flows.interfaces.teacher import check_guidance
+from keras_flows.interfaces.teacher import frozen
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interpolants import Linear
+from keras_flows.interpolants import time_pairs
 from keras_flows.ops import RowSplit
 from keras_flows.ops import register
-from keras_flows.samplers import TwoStep
-
-
-class TimePairs:
-    """Pairs (t, r) from noise to data; a share of the batch has r = t.
-
-    A mixin over `Interface`: rows on the diagonal train the velocity, the
-    others (`RowSplit` says which) the map.
-    """
-
-    def rows(self, x):
-        """The `RowSplit` of the batch x."""
-        return RowSplit(ops.shape(x)[0], 1.0 - self.diagonal_portion)
-
-    def sample_t_r(self, shape):
-        """(t, r) of the given shape, r on the data side of t.
-
-        Two draws of the training law, ordered; for the uniform law they are
-        uniform on the triangle. On the diagonal rows r = t is the first draw,
-        so that it keeps the law itself.
-        """
-        first, second = self.sample_t(shape), self.sample_t(shape)
-        onward = self.interpolant.toward_data(first, second)
-        t = ops.where(onward, first, second)
-        r = ops.where(onward, second, first)
-        rows = RowSplit(shape[0], 1.0 - self.diagonal_portion)
-        (t, _), (r, _) = rows.split(t), rows.split(r)
-        _, diagonal = rows.split(first)
-        return rows.merge(t, diagonal), rows.merge(r, diagonal)
-
-    def draw_t_r(self, x):
-        """Shifted time pairs for the batch x, each (B,)."""
-        t, r = self.sample_t_r(ops.shape(x)[:1])
-        return self._shifted(t, x), self._shifted(r, x)
 
 
 @register
-class FlowMapInterface(TimePairs, Taught, Interface):
+class FlowMapInterface(Interface):
     """Learns a flow map X_{t->r}, or an action, by any named objective.
 
     `objective` is one of flow, regression, straight_flow, tsd, mip, ctm,
-    psd, lsd, esd, mf, lmd, emd, or an `objectives.Objective` or function of
-    your own. x_t = t x + (1 - t) n: noise at t = 0, data at t = 1. The
+    psd, lsd, esd, mf, lmd, emd, ayf, shortcut, imm, or an `Objective` with
+    options of its own, such as `kf.objectives.LSD(stop_gradient="none")`. x_t = t x + (1 - t) n: noise at t = 0, data at t = 1. The
     flow-map objectives need a network with a second time `r`.
 
     Args:
         network: see `Interface`.
-        objective: name, `Objective` or function.
-        objective_args: dict of the objective's own options, e.g.
-            `{"stop_gradient": "none", "derivative": "finite_difference"}`.
+        objective: name, `Objective`, its class, or a function.
         teacher: a frozen interface on the same interpolant, which lmd, emd
             and ayf need and ctm may use.
         teacher_guidance_scale: of the teacher's velocity, 1.0 for none.
@@ -71,12 +38,13 @@ class FlowMapInterface(TimePairs, Taught, Interface):
             `Interface`.
     """
 
+    weighting = "rows"
+
     def __init__(
         self,
         network,
         objective="lsd",
         *,
-        objective_args=None,
         teacher=None,
         teacher_guidance_scale=1.0,
         diagonal_portion=0.75,
@@ -102,7 +70,6 @@ class FlowMapInterface(TimePairs, Taught, Interface):
             x_sigma,
             t_shift_base,
             objective=objective,
-            objective_args=objective_args,
             **kwargs,
         )
         if not 0.0 <= diagonal_portion <= 1.0:
@@ -118,7 +85,12 @@ class FlowMapInterface(TimePairs, Taught, Interface):
         self.diagonal_portion = diagonal_portion
         self.weighting = weighting
         self._check_use(teacher)
-        self._set_teacher(teacher, teacher_guidance_scale)
+        self.teacher = None
+        if teacher is not None:
+            self.teacher = Teacher(teacher, self, teacher_guidance_scale)
+        else:
+            check_guidance(teacher, teacher_guidance_scale)
+        self.teacher_guidance_scale = teacher_guidance_scale
 
     def _check_use(self, teacher):
         """A teacher exactly where the objective asks for one."""
@@ -134,11 +106,21 @@ class FlowMapInterface(TimePairs, Taught, Interface):
                 "'lmd', 'emd', 'ayf' and 'ctm' do."
             )
 
-    @property
-    def default_sampler(self):
-        if self.objective.sampler != "two_step":
-            return super().default_sampler
-        return TwoStep(**self.objective_args)
+    def rows(self, x):
+        """The `RowSplit` of the batch x."""
+        return RowSplit(ops.shape(x)[0], 1.0 - self.diagonal_portion)
+
+    def sample_t_r(self, shape):
+        """Time pairs of the given shape: see `interpolants.time_pairs`."""
+        return time_pairs(
+            self.interpolant, self.sample_t, shape, self.diagonal_portion
+        )
+
+    def draw_t_r(self, x):
+        """Shifted time pairs for the batch x, each (B,)."""
+        return tuple(
+            self.shifted(t, x) for t in self.sample_t_r(ops.shape(x)[:1])
+        )
 
     def get_config(self):
         return {
@@ -148,3 +130,9 @@ class FlowMapInterface(TimePairs, Taught, Interface):
             "diagonal_portion": self.diagonal_portion,
             "weighting": self.weighting,
         }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return super().from_config(
+            frozen(config, custom_objects), custom_objects
+        )

@@ -1,34 +1,35 @@
-"""The Interface: a `keras.Model` that joins a network and an interpolant.
+"""The Interface: a network on a path.
 
-It samples times and noise, holds preconditioning and loss, predicts
-velocity and score, trains by `fit` and samples by `generate`. The network
-is called in one method, `raw`.
+It samples times and noise, predicts velocity and score through a
+parametrization, trains by `fit` and samples by `generate`. The network is
+called in one method, `net`.
 """
 
 import keras
 from keras import ops
 
 from keras_flows import objectives
-from keras_flows import ops as kf_ops
+from keras_flows import parametrization
 from keras_flows import samplers
-from keras_flows.export import Exportable
-from keras_flows.interfaces import checks
-from keras_flows.interfaces.generation import Generation
+from keras_flows.interfaces.generator import Generator
 from keras_flows.interpolants import get as get_interpolant
 from keras_flows.interpolants import get_time_law
+from keras_flows.networks import checks
 from keras_flows.networks import input_names
 from keras_flows.networks import sample_shape
 from keras_flows.objectives import norms
-from keras_flows.presets import Preset
-from keras_flows.training import TrainStep
+from keras_flows.ops import bcast_right
+from keras_flows.ops import float_dtype
+from keras_flows.ops import gathering
+from keras_flows.training import data_checks
 
 
-class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
+class Interface(Generator):
     """Base class of all diffusion and flow-matching interfaces.
 
-    Subclasses give the preconditioning `c_in`, `c_out`, `c_skip`, `c_noise`
-    (default: none, the network predicts the velocity), `target`, and the
-    default objective.
+    Subclasses give a parametrization (default: that of the objective, without
+    preconditioning), or override `c_in`, `c_out`, `c_skip`, `c_noise`,
+    `target` and `pred`, and the default objective.
 
     Args:
         network: `keras.Model` called with a dict of `x`, `t`[, `r`]
@@ -45,7 +46,6 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             shift towards the noise, by k = sqrt(elements / base); None for
             no shift.
         objective: name, `objectives.Objective` or function of your own.
-        objective_args: dict of the objective's own options.
         norm: "l2", "l1", "smooth_l1" or "pseudo_huber", of the residual.
         cond_drop_ratio: share of labels replaced by the network's
             `null_label` in training; without a null label none are.
@@ -60,6 +60,9 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         name: model name.
 
     Attributes:
+        parametrization: what the network predicts, and its scales.
+        provides: what the model predicts: "velocity", "score", "data" (the
+            mean E[x | x_t]), "map", "action"; samplers ask for it.
         latents_of: None, or the `datasets.describe_autoencoder` of the
             autoencoder on whose latents the model works. The first `fit` on
             `datasets.Latents` sets it; latents of another are an error. The
@@ -83,7 +86,6 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         t_shift_base=4096,
         *,
         objective="flow",
-        objective_args=None,
         norm="l2",
         cond_drop_ratio=0.1,
         null_label=None,
@@ -93,16 +95,11 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         seed=None,
         name=None,
     ):
-        super().__init__(name=name)
-        self.autocast = False
-        # Keras's Trainer sets `self.loss = None`, which hides the method.
-        self.__dict__.pop("loss", None)
-        self.objective = objectives.get(objective)
-        self.objective_args = self.objective.options(objective_args or {})
+        objective = objectives.get(objective)
         checks.check_network(
             network,
-            self.objective.needs_r,
-            f"objective '{self.objective.name}'",
+            objective.needs_r,
+            f"objective '{objective.name}'",
             self.takes_guidance,
         )
         for argument, value in (("n_sigma", n_sigma), ("x_sigma", x_sigma)):
@@ -115,14 +112,21 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
                 "`cond_drop_ratio` must lie between 0 and 1. "
                 f"Received: {cond_drop_ratio!r}."
             )
-        if stable_target and not self.objective.stable:
+        if stable_target and not objective.stable:
             raise ValueError(
                 "`stable_target=True` averages the targets of objectives that "
-                "regress a velocity or the data at x_t; "
-                f"'{self.objective.name}' does not."
+                f"regress a velocity or the data at x_t; '{objective.name}' "
+                "does not."
             )
-        self.stable_target = stable_target
-        self.network = network
+        super().__init__(
+            network,
+            terms=objective.terms,
+            ema=ema,
+            max_skipped_steps=max_skipped_steps,
+            seed=seed,
+            name=name,
+        )
+        self.objective = objective
         self.interpolant = get_interpolant(interpolant)
         self.time_law = get_time_law(train_time_dist_type, t_mu, t_sigma)
         self.t_mu, self.t_sigma = t_mu, t_sigma
@@ -131,42 +135,63 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         self.cond_drop_ratio = cond_drop_ratio
         self.norm_name = norm
         self._residual_norm = norms.get(norm)
-        # The mask of the batch whose loss is being computed, and its use.
-        self._mask = {"now": None, "used": False}
+        self.stable_target = stable_target
         self.null_label = getattr(network, "null_label", null_label)
-        # What is called in the trained network's place (see `FeatureTap`).
+        # Notes features of layers on the way, see `networks.FeatureTap`.
         self.tap = None
         self.sample_shape = sample_shape(network)
-        self._takes_r = (
-            self.objective.needs_r
-            if input_names(network) is None
-            else "r" in input_names(network)
-        )
-        self._init_training(self.objective.terms, ema, max_skipped_steps, seed)
-        self._init_generation()
+        names = input_names(network)
+        self._takes_r = objective.needs_r if names is None else "r" in names
+        self.parametrization = self.make_parametrization()
+        objective.check(self)
         self.built = True
 
     # Preconditioning: net = c_skip x_t + c_out network(c_in x_t, c_noise(t)).
 
+    def make_parametrization(self):
+        """What the network predicts, a `Parametrization` on the path."""
+        kind = parametrization.BY_NAME[self.objective.predicts]
+        return kind(self.interpolant)
+
     def c_in(self, t):
         """Input scale, (B,)."""
-        return ops.ones_like(t)
+        return self.parametrization.c_in(t)
 
     def c_out(self, t):
         """Output scale, (B,)."""
-        return ops.ones_like(t)
+        return self.parametrization.c_out(t)
 
     def c_skip(self, t):
         """Scale of the skip connection, (B,)."""
-        return ops.zeros_like(t)
+        return self.parametrization.c_skip(t)
 
     def c_noise(self, t):
         """The time as the network sees it, (B,)."""
-        return t
+        return self.parametrization.c_noise(t)
+
+    def inputs(self, x_t, t, r=None, condition=None, network=None):
+        """The dict that the network sees; arguments as in `net`."""
+        network = self.network if network is None else network
+        checks.check_data(x_t, self.sample_shape, "x_t")
+        checks.check_time(t, x_t, "t")
+        checks.check_condition(condition, network, x_t.shape[0])
+        inputs = {
+            "x": bcast_right(self.c_in(t), x_t) * x_t,
+            "t": self.c_noise(t),
+        }
+        if self._takes_r:
+            r = t if r is None else r
+            checks.check_time(r, x_t, "r")
+            inputs["r"] = self.c_noise(r)
+        if condition is not None:
+            inputs["condition"] = keras.tree.map_structure(
+                ops.convert_to_tensor, condition
+            )
+        return inputs
 
     def net(self, x_t, t, r=None, *, condition=None, network=None,
             training=False):  # fmt: skip
-        """The preconditioned network.
+        """The preconditioned network; the only place that calls it.
 
         Args:
             x_t: (B, ...).
@@ -177,48 +202,47 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             training: whether dropout is on.
 
         Returns:
-            What the network predicts (see `prediction`), (B, ...), in
+            What the network predicts (see `parametrization`), (B, ...), in
             float32 under every dtype policy.
         """
-        output = self.raw(
-            x_t, t, r, condition=condition, network=network, training=training
-        )
-        bcast = kf_ops.bcast_right
-        return bcast(self.c_skip(t), x_t) * x_t + (
-            bcast(self.c_out(t), x_t) * output
-        )
-
-    def raw(self, x_t, t, r=None, *, condition=None, guidance=None,
-            network=None, training=False):  # fmt: skip
-        """The network's own output; the only place that calls it."""
+        inputs = self.inputs(x_t, t, r, condition, network)
         network = self.network if network is None else network
-        checks.check_data(x_t, self.sample_shape, "x_t")
-        checks.check_time(t, x_t, "t")
-        checks.check_condition(condition, network, x_t.shape[0])
-        bcast = kf_ops.bcast_right
-        inputs = {"x": bcast(self.c_in(t), x_t) * x_t, "t": self.c_noise(t)}
-        if self._takes_r:
-            r = t if r is None else r
-            checks.check_time(r, x_t, "r")
-            inputs["r"] = self.c_noise(r)
-        if condition is not None:
-            inputs["condition"] = keras.tree.map_structure(
-                ops.convert_to_tensor, condition
-            )
-        if guidance is not None:
-            inputs["guidance"] = guidance
-        if self.tap is not None and network is self.network:
-            output = self.tap(inputs, training=training)
-        else:
-            output = network(inputs, training=training)
-        return ops.cast(output, kf_ops.float_dtype())
+        if self.tap is not None and network is self.network and gathering():
+            network = self.tap
+        output = network(inputs, training=training)
+        return self.scale_output(x_t, t, output)
 
-    @property
-    def prediction(self):
-        """What `net` returns: "velocity" or "data"."""
-        return self.objective.prediction
+    def scale_output(self, x_t, t, output):
+        """c_skip x_t + c_out output, in float32."""
+        output = ops.cast(output, float_dtype())
+        return bcast_right(self.c_skip(t), x_t) * x_t + (
+            bcast_right(self.c_out(t), x_t) * output
+        )
 
     # Predictions.
+
+    @property
+    def provides(self):
+        """See the class's attributes."""
+        objective = self.objective
+        if objective.trained_at == "noise":
+            return frozenset({"action"})
+        if objective.trained_at == "two_step":
+            return frozenset({"action", "second_action"})
+        if not self.parametrization.posterior:
+            return frozenset({"map"})
+        known = {"velocity", "score", "data"}
+        return frozenset(known | {"map"} if objective.needs_r else known)
+
+    def require(self, what, method):
+        """Refuse a method whose result would not mean what it says."""
+        if what not in self.provides:
+            raise ValueError(
+                f"`{method}` is not defined for {type(self).__name__} with "
+                f"objective '{self.objective.name}', which predicts "
+                f"{' and '.join(sorted(self.provides))}. Sample it by "
+                f"`generate`, with {self.default_sampler}."
+            )
 
     def pred(self, x_t, t, r=None, *, condition=None, network=None,
              training=False):  # fmt: skip
@@ -226,29 +250,50 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
 
         Args and shapes as in `net`. For a flow map the average velocity
         from t to r; with r=None (r = t) the velocity itself.
+
+        Raises:
+            ValueError: if the model has no velocity; or no map, with `r`.
         """
+        self.require("velocity" if r is None else "map", "pred")
         output = self.net(
             x_t, t, r, condition=condition, network=network, training=training
         )
-        if self.prediction == "data":
-            return self.interpolant.velocity_from_data(x_t, output, t)
-        return output
+        return self.parametrization.velocity(x_t, output, t)
 
     def denoise(self, x_t, t, *, condition=None, network=None):
-        """Predicted data E[x | x_t], (B, ...)."""
-        if self.prediction == "data":
-            return self.net(x_t, t, condition=condition, network=network)
-        v = self.pred(x_t, t, condition=condition, network=network)
-        return self.interpolant.data_from_velocity(x_t, v, t)
+        """Predicted data E[x | x_t], (B, ...).
+
+        Of a consistency model the end of the flow from x_t, and of a policy
+        that predicts actions the action.
+        """
+        inputs = {"condition": condition, "network": network}
+        if type(self).pred is not Interface.pred:
+            # A velocity of one's own says what the data is.
+            v = self.pred(x_t, t, **inputs)
+            return self.interpolant.data_from_velocity(x_t, v, t)
+        return self.parametrization.data(x_t, self.net(x_t, t, **inputs), t)
 
     def jump(self, x_t, t, r, *, condition=None, network=None):
-        """X_{t->r}(x_t) = x_t + (r - t) u(x_t, t, r), (B, ...)."""
+        """X_{t->r}(x_t) = x_t + (r - t) u(x_t, t, r), (B, ...).
+
+        A consistency model, which knows the end of the flow alone, keeps the
+        noise that it implies (DDIM).
+
+        Raises:
+            ValueError: if the model has no map, or r lies before t.
+        """
+        self.require("map", "jump")
         checks.check_order(self.interpolant, t, r)
-        u = self.pred(x_t, t, r, condition=condition, network=network)
-        return x_t + kf_ops.bcast_right(r - t, x_t) * u
+        inputs = {"condition": condition, "network": network}
+        if not self.parametrization.posterior:
+            f = self.denoise(x_t, t, **inputs)
+            return samplers.data_jump(self.interpolant, x_t, f, t, r)
+        u = self.pred(x_t, t, r, **inputs)
+        return x_t + bcast_right(r - t, x_t) * u
 
     def pred_and_score(self, x_t, t, *, condition=None, network=None):
         """(velocity, score) from one network call."""
+        self.require("score", "score")
         v = self.pred(x_t, t, condition=condition, network=network)
         return v, self.interpolant.score_from_velocity(
             x_t, v, t, self.n_mu, self.n_sigma
@@ -263,31 +308,31 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
     # Training.
 
     def target(self, x, n, t):
-        """What the network regresses: dx_t/dt, (B, ...)."""
-        return self.interpolant.velocity(x, n, t)
+        """What `net` regresses, (B, ...)."""
+        return self.parametrization.target(x, n, t)
 
     def loss_weight(self, t):
         """Weight of the loss, (B,)."""
-        return ops.ones_like(t)
+        return self.parametrization.weight(t)
 
     def sample_t(self, shape):
         """Times from the training law, without time shift."""
-        return self.time_law(self.interpolant, shape, self._rng["now"])
+        return self.time_law(self.interpolant, shape, self.seed_generator)
 
     def sample_n(self, shape):
         """Noise n ~ N(n_mu, n_sigma^2) of the given shape."""
         return keras.random.normal(
-            shape,
-            self.n_mu,
-            self.n_sigma,
-            dtype=kf_ops.float_dtype(),
-            seed=self._rng["now"],
+            shape, self.n_mu, self.n_sigma, float_dtype(), self.seed_generator
         )
+
+    def standard_noise(self, shape):
+        """Noise of mean 0 and variance 1."""
+        return (self.sample_n(shape) - self.n_mu) / self.n_sigma
 
     def sample_uniform(self, shape):
         """Uniform on [0, 1)."""
         return keras.random.uniform(
-            shape, dtype=kf_ops.float_dtype(), seed=self._rng["now"]
+            shape, dtype=float_dtype(), seed=self.seed_generator
         )
 
     def sample_x_t(self, x, n, t):
@@ -303,44 +348,20 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         """
         if not self.stable_target:
             return x, n
-        if self._mask["now"] is not None:
-            raise ValueError(
-                "`stable_target=True` compares whole examples, and would mix "
-                "what the batch's 'mask' leaves out into the targets. Leave "
-                "one of them out."
-            )
         return objectives.stable_endpoints(self, x, n, t, condition)
 
     def draw_t(self, x):
         """Shifted training times for the batch x, (B,)."""
-        return self._shifted(self.sample_t(ops.shape(x)[:1]), x)
+        return self.shifted(self.sample_t(ops.shape(x)[:1]), x)
 
-    def _shifted(self, t, x):
+    def shifted(self, t, x):
+        """Times shifted by the size of an example of x."""
         elements = 1
         for size in x.shape[1:]:
             elements *= size
         if self.t_shift_base is None or elements <= self.t_shift_base:
             return t
         return self.interpolant.shift(t, (elements / self.t_shift_base) ** 0.5)
-
-    def norm(self, residual, part=None):
-        """Norm of a residual, mean over what the batch's mask keeps: (B,).
-
-        Scaled so that its batch mean is the mean over the kept elements.
-
-        Args:
-            residual: (B, ...), or of some rows of the batch.
-            part: None, or the function that takes these rows of the batch.
-        """
-        mask = self._mask["now"]
-        if mask is None:
-            return self._residual_norm(residual)
-        self._mask["used"] = True
-        mask = mask if part is None else part(mask)
-        ones = (1,) * (len(residual.shape) - len(mask.shape))
-        kept = ops.reshape(mask, (*ops.shape(mask), *ones)) * residual
-        share = ops.maximum(ops.mean(mask), keras.config.epsilon())
-        return self._residual_norm(kept) / share
 
     def drop_condition(self, condition):
         """Replace a share of the integer labels by the null label."""
@@ -351,11 +372,8 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         ):
             return condition
         drop = self.sample_uniform(ops.shape(condition)) < self.cond_drop_ratio
-        return ops.where(
-            drop,
-            ops.full_like(condition, self.null_label),
-            condition,
-        )
+        null = ops.full_like(condition, self.null_label)
+        return ops.where(drop, null, condition)
 
     def loss(self, x, condition=None, extras=None, *, training=True):
         """Per-example loss terms, "loss" first.
@@ -372,66 +390,70 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
         """
         checks.check_data(x, self.sample_shape)
         checks.check_condition(condition, self.network, x.shape[0])
-        mask = checks.check_extras(extras, x, self)
-        x = ops.cast(x, kf_ops.float_dtype())
+        mask = data_checks.check_extras(extras, x, self)
+        return self.batch_loss(
+            ops.cast(x, float_dtype()), condition, mask, training
+        )
+
+    def batch_loss(self, x, condition, mask, training):
+        """The objective's terms for a checked batch."""
+        if mask is not None and self.stable_target:
+            raise ValueError(
+                "`stable_target=True` compares whole examples, and would mix "
+                "what the batch's 'mask' leaves out into the targets. Leave "
+                "one of them out."
+            )
         if training:
             condition = self.drop_condition(condition)
-        self._mask["now"], self._mask["used"] = mask, False
-        try:
-            terms = self.objective.fn(
-                self, x, condition, training, **self.objective_args
-            )
-        finally:
-            self._mask["now"] = None
-        if mask is not None and not self._mask["used"]:
+        batch = objectives.Batch(
+            x, condition, training, mask, residual_norm=self._residual_norm
+        )
+        terms = self.objective(self, batch)
+        if mask is not None and not batch.mask_used:
             raise ValueError(
                 f"Objective '{self.objective.name}' does not use the batch's "
                 "'mask' and would train on the padding. Leave the mask out, "
-                "or take the residual's `model.norm` in the objective."
+                "or take the residual's `batch.norm` in the objective."
             )
         return terms
-
-    def unpack(self, data):
-        """(x, condition, extras) of a batch."""
-        if not isinstance(data, (tuple, list)):
-            data = (data,)
-        if not 1 <= len(data) <= 3:
-            raise ValueError(
-                "A batch must be x, (x, condition) or (x, condition, "
-                f"extras). Received {len(data)} elements."
-            )
-        return (*data, None, None)[:3]
 
     def call(self, x, condition=None, training=False):
         """The loss: an interface called on data is its `loss`."""
         return self.loss(x, condition, training=training)
 
-    def predict(self, *args, **kwargs):
-        """Not defined: use `generate`, `pred` or `score`."""
-        raise NotImplementedError(
-            "`predict` has no meaning for a generative model: use "
-            "`generate(...)` to sample, `pred(x_t, t)` for the velocity or "
-            "`score(x_t, t)`."
-        )
-
-    def fit(self, x=None, y=None, **kwargs):
-        """`CommonSteps.fit`, in the dataset's own order if it has one."""
-        if getattr(x, "ordered", False):
-            # An order to resume in, which Keras would shuffle unseeded.
-            kwargs.setdefault("shuffle", False)
-        return super().fit(x, y, **kwargs)
-
-    def _check_fit(self, x, y):
-        if "loss" in self.__dict__:
-            raise ValueError(
-                "An interface has its own loss: compile it with an "
-                "optimizer only, not with `loss` or `metrics`."
-            )
-        checks.check_host_array(x, self.sample_shape, "x")
+    def check_fit(self, x, y):
+        data_checks.check_host_array(x, self.sample_shape, "x")
         if hasattr(x, "shape") and input_names(self.network) is not None:
             checks.check_condition(y, self.network, x.shape[0])
-        checks.check_manifest(x, self)
-        checks.check_first_batch(x, y, self)
+        data_checks.check_manifest(x, self)
+        data_checks.check_first_batch(x, y, self)
+
+    # Sampling.
+
+    def bind(self, network, condition):
+        return samplers.Bound(self, network, condition)
+
+    def start(self, noise):
+        if self.objective.start == "zero":
+            return ops.zeros_like(noise)
+        return self.interpolant.initial(self.n_mu + self.n_sigma * noise)
+
+    def inference_network(self, use_ema=True):
+        if not use_ema or not self.emas:
+            return self.network
+        self.start_averages()
+        return self.emas[0].averaged()
+
+    def sampling_times(self, sampler=None, num_steps=None):
+        sampler, num_steps, times = super().sampling_times(sampler, num_steps)
+        if self.objective.trained_at == "two_step":
+            own = self.objective.default_sampler()
+            if isinstance(sampler, samplers.TwoStep) and sampler != own:
+                raise ValueError(
+                    f"`sampler` must be {own}, as the objective was trained. "
+                    f"Received: {sampler}."
+                )
+        return sampler, num_steps, times
 
     @property
     def default_num_steps(self):
@@ -441,14 +463,15 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
     @property
     def default_sampler(self):
         """The sampler where `generate` is given none."""
-        return samplers.get(self.objective.sampler)
-
-    mean_flat = staticmethod(kf_ops.mean_flat)
-    bcast_right = staticmethod(kf_ops.bcast_right)
+        sampler = samplers.get(self.objective.default_sampler())
+        if not self.parametrization.posterior:
+            # Multistep consistency sampling draws the noise anew.
+            sampler = samplers.FlowMapJump(renoise=1.0)
+        return sampler
 
     @staticmethod
     def t_shift(t, shift):
-        """t -> shift t / (1 + (shift - 1) t), for t a noise fraction."""
+        """t -> shift t / (1 + (shift - 1) t), for t a level of noise."""
         return shift * t / (1.0 + (shift - 1.0) * t)
 
     def get_config(self):
@@ -463,10 +486,7 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
             "n_sigma": self.n_sigma,
             "x_sigma": self.x_sigma,
             "t_shift_base": self.t_shift_base,
-            "objective": self.objective.name
-            if self.objective.name in objectives.names()
-            else serialize(self.objective),
-            "objective_args": dict(self.objective_args),
+            "objective": objectives.serialize(self.objective),
             "norm": self.norm_name,
             "cond_drop_ratio": self.cond_drop_ratio,
             "null_label": self.null_label,
@@ -479,12 +499,16 @@ class Interface(Generation, Exportable, Preset, TrainStep, keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = {
-            key: keras.saving.deserialize_keras_object(
-                value, custom_objects=custom_objects
-            )
-            if isinstance(value, dict) and "class_name" in value
-            else value
-            for key, value in config.items()
-        }
-        return cls(**config)
+        return cls(**deserialized(config, custom_objects))
+
+
+def deserialized(config, custom_objects=None):
+    """A config whose serialised objects are objects again."""
+    return {
+        key: keras.saving.deserialize_keras_object(
+            value, custom_objects=custom_objects
+        )
+        if isinstance(value, dict) and "class_name" in value
+        else value
+        for key, value in config.items()
+    }

@@ -3,16 +3,18 @@
 from keras import ops
 from keras import tree
 
-from keras_flows.interfaces.flow_map import TimePairs
-from keras_flows.interfaces.sit import SiTInterface
+from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import Linear
+from keras_flows.interpolants import time_pairs
 from keras_flows.networks import input_names
+from keras_flows.ops import RowSplit
+from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
 
 @register
-class MeanFlowInterface(TimePairs, SiTInterface):
+class MeanFlowInterface(Interface):
     """u(x_t, t, r), with x_r = x_t - (t - r) u, on x_t = (1 - t) x + t n.
 
     L = |u - sg(v - (t - r) du/dt)|^2 / sg(|.|^2 + norm_eps)^norm_power.
@@ -47,8 +49,9 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         norm_power: p of the adaptive weight; 0 is the plain loss.
         fm_portion: share of rows with r = t.
         cond_drop_ratio: share of labels dropped.
-        objective_args: {"tangent": "predicted"} is improved MeanFlow's loss
-            (arXiv 2512.02012); see `objectives.mean_flow`.
+        interpolant: default `Linear(noise_at=1.0)`.
+        objective: `kf.objectives.MeanFlow(tangent="predicted")` is improved
+            MeanFlow's loss (arXiv 2512.02012).
         ema, max_skipped_steps, seed, name: see `Interface`.
     """
 
@@ -73,6 +76,7 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         cond_drop_ratio=0.1,
         t_shift_base=4096,
         *,
+        interpolant=None,
         objective="mean_flow",
         guidance_range=None,
         guidance_power=1.0,
@@ -80,6 +84,7 @@ class MeanFlowInterface(TimePairs, SiTInterface):
     ):
         super().__init__(
             network,
+            Linear(noise_at=1.0) if interpolant is None else interpolant,
             train_time_dist_type,
             t_mu,
             t_sigma,
@@ -151,23 +156,17 @@ class MeanFlowInterface(TimePairs, SiTInterface):
             return low * ops.power(high / low, u)
         return ops.power(low**p + u * (high**p - low**p), 1.0 / p)
 
-    def raw(self, x_t, t, r=None, *, condition=None, network=None,
-            training=False):  # fmt: skip
-        """As `Interface.raw`; a condition may hold the guidance scale.
+    def inputs(self, x_t, t, r=None, condition=None, network=None):
+        """As `Interface.inputs`; a condition may hold the guidance scale.
 
         `{"label": (B,), "guidance": (B,)}`; labels alone mean a scale of 1.
         """
         if self.guidance_range is None:
-            return super().raw(
-                x_t, t, r, condition=condition, network=network,
-                training=training,
-            )  # fmt: skip
+            return super().inputs(x_t, t, r, condition, network)
         if not isinstance(condition, dict):
             condition = {"label": condition, "guidance": ops.ones_like(t)}
-        return super().raw(
-            x_t, t, r, condition=condition["label"],
-            guidance=condition["guidance"], network=network, training=training,
-        )  # fmt: skip
+        inputs = super().inputs(x_t, t, r, condition["label"], network)
+        return {**inputs, "guidance": condition["guidance"]}
 
     def absorb_guidance(self, condition, scale, rows):
         """The scale goes into the network, where it takes one."""
@@ -182,14 +181,21 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         guidance = ops.full((rows,), scale, dtype=float_dtype())
         return {"label": condition, "guidance": guidance}, 1.0
 
-    @property
-    def diagonal_portion(self):
-        """The name that `TimePairs` knows `fm_portion` by."""
-        return self.fm_portion
+    def rows(self, x):
+        """The `RowSplit` of the batch x."""
+        return RowSplit(ops.shape(x)[0], 1.0 - self.fm_portion)
 
-    @property
-    def default_num_steps(self):
-        return 1
+    def sample_t_r(self, shape):
+        """Time pairs of the given shape: see `interpolants.time_pairs`."""
+        return time_pairs(
+            self.interpolant, self.sample_t, shape, self.fm_portion
+        )
+
+    def draw_t_r(self, x):
+        """Shifted time pairs for the batch x, each (B,)."""
+        return tuple(
+            self.shifted(t, x) for t in self.sample_t_r(ops.shape(x)[:1])
+        )
 
     def insta_velocity(self, x, n, t, *, y=None, neg_y=None):
         """The (guided) instantaneous velocity at x_t.
@@ -214,7 +220,7 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         omega, kappa = self.guidance_scale, self.guidance_mixture_ratio
         null = neg_y
         if isinstance(y, dict):
-            omega = self.bcast_right(y["guidance"], v)
+            omega = bcast_right(y["guidance"], v)
             null = {"label": neg_y, "guidance": y["guidance"]}
         both = self.pred(
             ops.concatenate([x_t, x_t]),
@@ -228,7 +234,7 @@ class MeanFlowInterface(TimePairs, SiTInterface):
         inside = ops.logical_and(
             t >= self.guidance_t_min, t <= self.guidance_t_max
         )
-        v = ops.where(self.bcast_right(inside, v), guided, v)
+        v = ops.where(bcast_right(inside, v), guided, v)
         return v, y, neg_y
 
     def cond_drop(self, x, n, v, y, neg_y, t=None):
@@ -258,7 +264,7 @@ class MeanFlowInterface(TimePairs, SiTInterface):
             t = ops.zeros(ops.shape(x)[:1])
         plain = self.interpolant.velocity(x, n, t)
         return (
-            ops.where(self.bcast_right(drop, v), plain, v),
+            ops.where(bcast_right(drop, v), plain, v),
             ops.where(drop, neg_y, y),
         )
 

@@ -9,7 +9,7 @@ import keras
 from keras import layers
 from keras import ops
 
-from keras_flows.interfaces.wrapper import InterfaceWrapper
+from keras_flows.interfaces.holder import Holder
 from keras_flows.networks import FeatureTap
 from keras_flows.networks import Frozen
 from keras_flows.ops import float_dtype
@@ -36,10 +36,10 @@ def negative_cosine(a, b):
 
 
 @register
-class REPAInterface(InterfaceWrapper):
+class REPAInterface(Holder):
     """REPA around any interface whose network has token features.
 
-    Everything but the loss is the wrapped interface's: `pred`, `score`,
+    Everything but the loss is the held interface's: `pred`, `score`,
     `generate`, `export`, its EMA and its times and noise. Train with batches
     (x, condition, extras), extras a dict with "features" (B, T, feature_dim)
     computed before, or "image", what the encoder is to see (with latents as
@@ -47,7 +47,7 @@ class REPAInterface(InterfaceWrapper):
     the trained model without the projector.
 
     Args:
-        interface: the interface to wrap.
+        interface: the interface to hold.
         feature_dim: channels of the encoder's tokens.
         repa_loss_weight: lambda.
         repa_depth: the block whose features are aligned, counted from 1.
@@ -73,7 +73,7 @@ class REPAInterface(InterfaceWrapper):
         layer=None,
         name=None,
     ):
-        super().__init__(interface, name=name)
+        super().__init__(interface, ("diffusion_loss", "repa_loss"), name=name)
         if repa_depth < 1 or feature_dim < 1 or proj_dim < 1:
             raise ValueError(
                 "`repa_depth`, `feature_dim` and `proj_dim` must be at least "
@@ -84,21 +84,25 @@ class REPAInterface(InterfaceWrapper):
         self.repa_depth = repa_depth
         self.proj_dim = proj_dim
         self.layer = layer
-        tap = FeatureTap(
-            interface.network,
-            f"block_{repa_depth - 1}" if layer is None else layer,
-        )
-        if len(tap.shape) != 2:
+        if isinstance(interface, Holder):
+            raise ValueError(
+                "`interface` must be the interface itself, whose network's "
+                f"features are aligned. Received a {type(interface).__name__}; "
+                "pass its `interface`."
+            )
+        if interface.tap is None:
+            interface.tap = FeatureTap(interface.network)
+        self.tapped = f"block_{repa_depth - 1}" if layer is None else layer
+        shape = interface.tap.watch(self.tapped)
+        if len(shape) != 2:
             raise ValueError(
                 "`layer` must yield tokens (batch, tokens, channels). "
-                f"Received features of shape (batch, {tap.shape})."
+                f"Received features of shape (batch, {shape})."
             )
-        interface.tap = tap
         self.projector = projector(
-            *tap.shape, proj_dim, feature_dim, interface.network.dtype_policy
+            *shape, proj_dim, feature_dim, interface.network.dtype_policy
         )
         self.set_encoder(encoder)
-        self._track(("diffusion_loss", "repa_loss"))
         self.built = True
 
     def set_encoder(self, encoder):
@@ -144,7 +148,7 @@ class REPAInterface(InterfaceWrapper):
         return self.encoder(extras.get("image", x))
 
     def loss(self, x, condition=None, extras=None, *, training=True):
-        """The wrapped interface's terms, and "repa_loss", each (B,)."""
+        """The held interface's terms, and "repa_loss", each (B,)."""
         target = self.features(x, extras)
         with gather() as notes:
             terms = self.interface.loss(x, condition, training=training)
@@ -163,8 +167,8 @@ class REPAInterface(InterfaceWrapper):
         # An objective's first call on a row is at its x_t; the later ones
         # are at other points.
         first = {}
-        for name, value in notes:
-            first.setdefault(name, value)
+        for part, features in notes:
+            first.setdefault(part, features[self.tapped])
         if "off" not in first:
             return first[None]
         return self.interface.rows(x).merge(first["off"], first["diagonal"])

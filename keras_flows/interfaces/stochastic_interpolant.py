@@ -3,45 +3,14 @@
 import keras
 from keras import ops
 
-from keras_flows.interfaces import checks
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import StochasticInterpolant
-from keras_flows.ops import check_same_shape
+from keras_flows.networks import checks
+from keras_flows.objectives import BridgeMatching
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.training import EMA
-
-
-def bridge_matching(model, x, condition, training):
-    """E |v(x_t) - d/dt(alpha x_1 + sigma x_0)|^2 + E |eta(x_t) - z|^2."""
-    x_1, x_0 = x
-    z = model.sample_n(ops.shape(x_1))
-    t = model.sample_t(ops.shape(x_1)[:1])
-    x_t = model.interpolant.bridge(x_1, x_0, z, t)
-    error = model.net(
-        x_t, t, condition=condition, training=training
-    ) - model.target(x_1, x_0, t)
-    velocity = model.norm(error)
-    if model.noise_network is None:
-        return {"loss": velocity, "velocity_loss": velocity}
-    eta = model.net(
-        x_t,
-        t,
-        condition=condition,
-        network=model.noise_network,
-        training=training,
-    )
-    noise = model.norm(eta - z)
-    check_same_shape(velocity=velocity, noise=noise)
-    return {
-        "loss": velocity + noise,
-        "velocity_loss": velocity,
-        "noise_loss": noise,
-    }
-
-
-bridge_matching.terms = ("velocity_loss", "noise_loss")
-register(bridge_matching)
+from keras_flows.training import data_checks
 
 
 @register
@@ -63,6 +32,8 @@ class StochasticInterpolantInterface(Interface):
         ema, seed, name, ...: see `Interface`. The EMA averages both networks.
     """
 
+    noise_network = None
+
     def __init__(
         self,
         network,
@@ -74,7 +45,7 @@ class StochasticInterpolantInterface(Interface):
         **kwargs,
     ):
         path = StochasticInterpolant() if interpolant is None else interpolant
-        kwargs.setdefault("objective", bridge_matching)
+        kwargs.setdefault("objective", BridgeMatching())
         super().__init__(network, path, train_time_dist_type, ema=ema, **kwargs)
         if not isinstance(self.interpolant, StochasticInterpolant):
             raise ValueError(
@@ -93,7 +64,7 @@ class StochasticInterpolantInterface(Interface):
         self.noise_emas = []
         if noise_network is not None:
             self.noise_emas = [EMA(decay=e.decay, std=e.std) for e in self.emas]
-            self._average(self.noise_emas, noise_network, "noise_ema")
+            self.average(self.noise_emas, noise_network, "noise_ema")
 
     @property
     def default_num_steps(self):
@@ -109,41 +80,49 @@ class StochasticInterpolantInterface(Interface):
         return (x_1, x_0), condition, None
 
     def loss(self, x, condition=None, extras=None, *, training=True):
+        """The objective's terms for the pair x = (x_1, x_0), each (B,)."""
         x_1, x_0 = x
         checks.check_data(x_1, self.sample_shape, "x_1")
         checks.check_data(x_0, self.sample_shape, "x_0")
-        x = tuple(ops.cast(part, float_dtype()) for part in (x_1, x_0))
-        if training:
-            condition = self.drop_condition(condition)
-        return self.objective.fn(
-            self, x, condition, training, **self.objective_args
-        )
+        pair = tuple(ops.cast(part, float_dtype()) for part in (x_1, x_0))
+        return self.batch_loss(pair, condition, None, training)
+
+    @property
+    def provides(self):
+        known = {"velocity"}
+        if self.interpolant.gamma != "none":
+            known.add("score")
+        return frozenset(known)
+
+    def start(self, noise):
+        """x_0 itself."""
+        return self.interpolant.initial(noise)
+
+    def denoise(self, x_t, t, *, condition=None, network=None):
+        """Not defined: x_t has three parts, and two predictions."""
+        self.require("data", "denoise")
 
     def pred_and_score(self, x_t, t, *, condition=None, network=None):
+        self.require("score", "score")
+        v, eta = self._both(x_t, t, condition, network)
         path = self.interpolant
-        v = self.net(x_t, t, condition=condition, network=network)
-        if self.noise_network is None:
-            raise ValueError(
-                "There is no score without a latent: gamma='none'. Use an "
-                "ODE sampler."
-            )
-        eta = self.net(
-            x_t, t, condition=condition, network=self._noise_net(network)
-        )
         return path.drift(v, eta, t), path.score_from_latent(eta, t)
 
     def pred(self, x_t, t, r=None, *, condition=None, network=None,
              training=False):  # fmt: skip
         """b = v + gamma' eta, the velocity of the probability flow."""
-        v = self.net(
-            x_t, t, condition=condition, network=network, training=training
-        )
+        if r is not None:
+            self.require("map", "pred")
+        v, eta = self._both(x_t, t, condition, network, training)
+        return v if eta is None else self.interpolant.drift(v, eta, t)
+
+    def _both(self, x_t, t, condition, network, training=False):
+        """(v, eta), eta None without a latent."""
+        given = {"condition": condition, "training": training}
+        v = self.net(x_t, t, network=network, **given)
         if self.noise_network is None:
-            return v
-        eta = self.net(
-            x_t, t, condition=condition, network=self._noise_net(network)
-        )
-        return self.interpolant.drift(v, eta, t)
+            return v, None
+        return v, self.net(x_t, t, network=self._noise_net(network), **given)
 
     def _noise_net(self, network):
         """The noise network that belongs to `network`, averaged or not."""
@@ -152,17 +131,31 @@ class StochasticInterpolantInterface(Interface):
                 return noise_ema.averaged()
         return self.noise_network
 
-    def _export_layers(self, use_ema):
+    def sampling_layers(self, use_ema=True):
         network = self.inference_network(use_ema)
         if self.noise_network is None:
             return [network]
         return [network, self._noise_net(network)]
 
-    def _check_fit(self, x, y):
+    def generate(self, num_samples=None, *, noise=None, **kwargs):
+        """Sample from x_0, `noise`; see `Interface.generate`.
+
+        Raises:
+            ValueError: also without `noise`: there is no law to draw x_0 from.
+        """
+        if noise is None:
+            raise ValueError(
+                "`noise` is needed: the samples x_0 that the flow starts "
+                "from, (B, ...). A stochastic interpolant joins two data sets "
+                "and knows no law of either."
+            )
+        return super().generate(num_samples, noise=noise, **kwargs)
+
+    def check_fit(self, x, y):
         if isinstance(x, tuple):
             x, y = x[0], None
-        checks.check_host_array(x, self.sample_shape, "x")
-        checks.check_host_array(y, self.sample_shape, "x_0")
+        data_checks.check_host_array(x, self.sample_shape, "x")
+        data_checks.check_host_array(y, self.sample_shape, "x_0")
 
     def get_config(self):
         noise = self.noise_network

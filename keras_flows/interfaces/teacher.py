@@ -1,115 +1,113 @@
-"""A frozen teacher inside another interface."""
+"""A frozen model inside another one: what it says, and where it leads."""
 
 import keras
 from keras import ops
 from keras import tree
 
 from keras_flows import samplers
-from keras_flows.interfaces import checks
+from keras_flows.networks import checks
+from keras_flows.training import Fixed
 
 
-class Taught:
-    """An interface with a frozen teacher; a mixin over `Interface`.
+class Teacher(Fixed):
+    """A trained model that teaches; no optimizer and no flag reaches it.
 
-    The teacher's variables are among the interface's own, not trainable: they
-    are saved with it, and no optimizer has slots for them. Its first EMA, if
-    it has one, is what teaches.
+    Its variables are among the student's, not trainable: they are saved with
+    it, and no optimizer has slots for them. Its first EMA, if it has one, is
+    what teaches.
+
+    Args:
+        model: a frozen interface, or a holder that samples.
+        student: the model it teaches, on the same path.
+        guidance_scale: of its predictions, 1.0 for none.
+        sampler: a one-step sampler, by which it walks, or its name.
+        steps: number of its steps in `walk`.
+        needs: what it must predict.
     """
 
-    # Where an interface lets the teacher walk from one time to another.
-    teacher_sampler = None
-    teacher_steps = 1
+    def __init__(self, model, student, guidance_scale=1.0, sampler="euler",
+                 steps=1, needs=("velocity",)):  # fmt: skip
+        check_teacher(model, student, needs)
+        check_guidance(model, guidance_scale)
+        super().__init__(name="teacher")
+        self.model = model
+        self.guidance_scale = guidance_scale
+        self.sampler = one_step(sampler)
+        self.steps = steps
+        self.start_averages()
+        self.built = True
 
-    def _set_teacher(self, teacher, guidance_scale=1.0):
-        if teacher is not None:
-            checks.check_teacher(teacher, self)
-            # So that a first EMA without an update is the live weights.
-            teacher.inference_network()
-        if guidance_scale != 1.0 and (
-            teacher is None or teacher.null_label is None
-        ):
-            raise ValueError(
-                "`teacher_guidance_scale` needs a teacher whose network has a "
-                f"null label. Received {guidance_scale} and teacher "
-                f"{teacher!r}."
-            )
-        self.teacher = teacher
-        self.teacher_guidance_scale = guidance_scale
+    @property
+    def network(self):
+        """The network that teaches."""
+        return self.model.inference_network()
 
-    def instructor(self, condition, network=None):
+    def start_averages(self):
+        """So that a first EMA without an update is the live weights."""
+        self.model.start_averages()
+
+    def bound(self, condition, network=None):
         """The teacher as samplers see it, with its guidance.
 
         Args:
             condition: of the batch.
             network: called in the place of the teacher's own.
         """
-        scale, negative = self.teacher_guidance_scale, None
         if network is None:
-            emas = self.teacher.emas
-            network = emas[0].averaged() if emas else self.teacher.network
+            emas = self.model.emas
+            network = emas[0].averaged() if emas else self.model.network
+        scale = self.guidance_scale
         if scale != 1.0:
-            negative = tree.map_structure(
-                lambda c: ops.full_like(c, self.teacher.null_label), condition
+            rows = ops.shape(tree.flatten(condition)[0])[0]
+            condition, scale = self.model.absorb_guidance(
+                condition, scale, rows
             )
-        return samplers.Predictor(
-            self.teacher, network, condition, negative, scale
+        positive = self.model.bind(network, condition)
+        if scale == 1.0:
+            return positive
+        null = tree.map_structure(
+            lambda c: ops.full_like(c, self.model.null_label), condition
+        )
+        negative = self.model.bind(network, null)
+        return samplers.Guided(positive, negative, scale)
+
+    def velocity(self, x_t, t, condition=None):
+        """Its (guided) velocity at x_t, (B, ...)."""
+        return self.bound(condition).pred(x_t, t)
+
+    def denoise(self, x_t, t, condition=None):
+        """Its (guided) prediction of the data, (B, ...)."""
+        return self.bound(condition).denoise(x_t, t)
+
+    def walk(self, x_t, t, s, condition=None, noise=None):
+        """x_s from x_t by `steps` of its sampler, (B, ...); see `walk`."""
+        return walk(
+            self.bound(condition), self.sampler, self.steps, x_t, t, s, noise
         )
 
-    def teach(self, x_t, t, condition=None):
-        """The teacher's (guided) velocity at x_t, (B, ...)."""
-        return self.instructor(condition).pred(x_t, t)
 
-    def teacher_walk(self, x_t, t, s, condition=None):
-        """x_s from x_t by `teacher_steps` of the teacher's sampler, (B, ...).
+def walk(predictor, sampler, steps, x_t, t, s, noise=None):
+    """x_s from x_t by a one-step sampler, without gradient, (B, ...).
 
-        Args:
-            x_t: (B, ...).
-            t: (B,), the times of x_t.
-            s: (B,), times nearer to the data.
-        """
-        return self.walk(self.instructor(condition), x_t, t, s)
-
-    def walk(self, model, x_t, t, s):
-        """As `teacher_walk`, by what any `Predictor` says."""
-        sampler = self.teacher_sampler
-        for i in range(self.teacher_steps):
-            start, end = (
-                t + (s - t) * (k / self.teacher_steps) for k in (i, i + 1)
-            )
-            noise = None
-            if sampler.stochastic:
-                noise = (self.sample_n(ops.shape(x_t)) - self.n_mu) / (
-                    self.n_sigma
-                )
-            x_t = sampler.step(model, x_t, start, end, noise, False)
-        return ops.stop_gradient(x_t)
-
-    def _start_emas(self):
-        super()._start_emas()
-        if self.teacher is not None:
-            self.teacher._start_emas()
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        teacher = config.get("teacher")
-        if isinstance(teacher, dict):
-            teacher = keras.saving.deserialize_keras_object(
-                teacher, custom_objects=custom_objects
-            )
-            teacher.trainable = False
-            config = {**config, "teacher": teacher}
-        return super().from_config(config, custom_objects)
+    Args:
+        predictor: what the sampler sees.
+        sampler: a one-step `Sampler`.
+        steps: how many.
+        x_t: (B, ...).
+        t: (B,), the times of x_t.
+        s: (B,), times nearer to the data.
+        noise: function of a shape to standard normal noise, for a stochastic
+            sampler.
+    """
+    for i in range(steps):
+        start, end = (t + (s - t) * (k / steps) for k in (i, i + 1))
+        drawn = noise(ops.shape(x_t)) if sampler.stochastic else None
+        x_t = sampler.step(predictor, x_t, start, end, drawn, False)
+    return ops.stop_gradient(x_t)
 
 
-def serialize_teacher(teacher):
-    """The config of a teacher, or None."""
-    if teacher is None:
-        return None
-    return keras.saving.serialize_keras_object(teacher)
-
-
-def get_teacher_sampler(identifier):
-    """A one-step sampler for `teacher_walk`, from its name or itself.
+def one_step(identifier):
+    """A one-step sampler, from its name or itself.
 
     Raises:
         ValueError: if it looks at earlier steps.
@@ -121,3 +119,84 @@ def get_teacher_sampler(identifier):
             f"'heun' or kf.samplers.DDIM(eta=0.5). Received: {sampler}."
         )
     return sampler
+
+
+def check_guidance(teacher, scale):
+    """Refuse a scale of guidance that the teacher has no null label for."""
+    if scale != 1.0 and (teacher is None or teacher.null_label is None):
+        raise ValueError(
+            "`teacher_guidance_scale` needs a teacher whose network has a "
+            f"null label. Received {scale} and teacher {teacher!r}."
+        )
+
+
+def check_stable(stable_target):
+    """Refuse stable targets beside a teacher."""
+    if stable_target:
+        raise ValueError(
+            "`stable_target=True` averages what is sampled of data and "
+            "noise, and a `teacher` leaves nothing of that. Give one of "
+            "them; the teacher may be trained with it."
+        )
+
+
+def serialize_teacher(teacher):
+    """The config of a `Teacher`'s model, or None."""
+    if teacher is None:
+        return None
+    return keras.saving.serialize_keras_object(teacher.model)
+
+
+def frozen(config, custom_objects=None):
+    """A config whose "teacher" is a frozen model again."""
+    teacher = config.get("teacher")
+    if not isinstance(teacher, dict):
+        return config
+    teacher = keras.saving.deserialize_keras_object(
+        teacher, custom_objects=custom_objects
+    )
+    teacher.trainable = False
+    return {**config, "teacher": teacher}
+
+
+def check_teacher(teacher, student, needs=()):
+    """A frozen interface on the student's path, data and condition."""
+    if not hasattr(teacher, "interpolant") or not hasattr(teacher, "pred"):
+        raise ValueError(
+            "`teacher` must be a trained Interface, such as "
+            f"kf.SiTInterface. Received: {teacher!r}."
+        )
+    missing = sorted(set(needs) - set(teacher.provides))
+    if missing:
+        raise ValueError(
+            f"`teacher` must predict {' and '.join(missing)}; a "
+            f"{type(teacher).__name__} with objective "
+            f"'{teacher.objective.name}' predicts "
+            f"{' and '.join(sorted(teacher.provides))}."
+        )
+    own, other = student.interpolant, teacher.interpolant
+    if other != own:
+        raise ValueError(
+            f"`teacher` must have the student's interpolant. Received {other} "
+            f"beside {own}; kf.ReparametrizedInterface(teacher, interpolant) "
+            "carries a teacher over to another path."
+        )
+    for what in ("sample_shape", "n_mu", "n_sigma"):
+        own, other = getattr(student, what), getattr(teacher, what)
+        if own is not None and other is not None and own != other:
+            raise ValueError(
+                f"`teacher` must have the student's {what}. Received {other} "
+                f"beside {own}."
+            )
+    own, other = (checks.condition_spec(m.network) for m in (student, teacher))
+    if None not in (own, other) and own != other:
+        raise ValueError(
+            "`teacher` must take the student's condition. Received "
+            f"{other[0]} beside {own[0]}."
+        )
+    if teacher.trainable_variables:
+        raise ValueError(
+            "`teacher` is trainable, and the student's optimizer would move "
+            f"its {len(teacher.trainable_variables)} variables. Set "
+            "teacher.trainable = False first."
+        )

@@ -16,6 +16,7 @@ from keras_flows.metrics.pretrained import find_weights
 from keras_flows.metrics.pretrained import read_state
 from keras_flows.networks.inception import InceptionV3
 from keras_flows.networks.inception import load_inception_state
+from keras_flows.ops import arguments
 from keras_flows.ops import compiled
 from keras_flows.ops import resolve
 
@@ -112,7 +113,7 @@ class FeatureExtractor:
             count = len(batch)
             # One shape, one compilation: the last batch is filled up.
             padding = [(0, self.batch_size - count)] + [(0, 0)] * 3
-            outputs = self._run(np.pad(batch, padding))
+            outputs = self._run(arguments(np.pad(batch, padding)))
             parts.append(
                 {
                     key: ops.convert_to_numpy(value)[:count]

@@ -10,32 +10,44 @@ from keras_flows.ops import note
 
 
 class FeatureTap:
-    """A functional network that also notes the output of one of its layers.
+    """A functional network that also notes the output of some of its layers.
 
     Called as the network, it returns what the network returns; the features,
-    of the same forward pass, go to `keras_flows.ops.gather`. It has no
-    variables of its own and is no layer, so that Keras saves none twice.
+    of the same forward pass, go to `keras_flows.ops.gather` as a dict by
+    layer. It has no variables of its own and is no layer, so that Keras saves
+    none twice.
 
     Args:
         network: functional `keras.Model`.
-        layer: name of the layer whose output is noted.
     """
 
-    def __init__(self, network, layer):
+    def __init__(self, network):
         if not is_functional(network):
             raise ValueError(
                 "`network` must be a functional keras.Model, which tells its "
                 f"layers' outputs. Received: {network!r}."
             )
+        self.network = network
+        self._features, self._model = {}, None
+
+    def watch(self, layer):
+        """Note the output of a layer from now on.
+
+        Returns:
+            Its shape, without the batch.
+        """
+        network = self.network
         names = [known.name for known in network.layers]
         if layer not in names:
             raise ValueError(
                 f"`network` ('{network.name}') has no layer {layer!r}. Its "
                 f"layers: {', '.join(names)}."
             )
-        features = network.get_layer(layer).output
-        self.shape = tuple(features.shape[1:])
-        self._model = keras.Model(network.input, [network.output, features])
+        self._features[layer] = network.get_layer(layer).output
+        self._model = keras.Model(
+            network.input, [network.output, dict(self._features)]
+        )
+        return tuple(self._features[layer].shape[1:])
 
     def __call__(self, inputs, training=False):
         output, features = self._model(inputs, training=training)

@@ -1,39 +1,56 @@
 """Improved DDPM's hybrid loss, which learns the reverse variances too."""
 
+import dataclasses
 import math
 
 import numpy as np
 from keras import ops
 
+from keras_flows.objectives.base import Objective
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
 
 
-def hybrid(model, x, condition, training):
+@register
+@dataclasses.dataclass(frozen=True)
+class Hybrid(Objective):
     """L_simple + vlb_weight T L_vlb; L_vlb trains the variances alone.
 
     Source: arXiv 2102.09672; with vlb_weight = 0.001 what DiT is trained by.
+
+    Args:
+        vlb_weight: weight of the bound, over T.
     """
-    path = model.interpolant
-    n = model.sample_n(ops.shape(x))
-    t = model.draw_t(x)
-    x_t = model.sample_x_t(x, n, t)
-    output, share = model.net_and_share(
-        x_t, t, condition=condition, training=training
-    )
-    mse = model.norm(output - model.target(x, n, t))
-    weight = model.loss_weight(t)
-    x_hat = ops.stop_gradient(model.data_from_output(x_t, output, t))
-    vlb = variational_bound(path, x, x_hat, share, t)
-    check_same_shape(mse=mse, weight=weight, vlb=vlb)
-    loss = weight * mse + model.vlb_weight * path.num_timesteps * vlb
-    return {"loss": loss, "mse": mse, "vlb": vlb}
 
+    vlb_weight: float = 1e-3
 
-hybrid.terms = ("mse", "vlb")
-register(hybrid)
+    name = "hybrid"
+    terms = ("mse", "vlb")
+
+    def check(self, model):
+        if not getattr(model, "learn_sigma", False):
+            raise ValueError(
+                "`objective` 'hybrid' is that of kf.DiscreteInterface(..., "
+                f"learn_sigma=True). Received: {type(model).__name__}."
+            )
+
+    def __call__(self, model, batch):
+        x, path = batch.x, model.interpolant
+        n = model.sample_n(ops.shape(x))
+        t = model.draw_t(x)
+        x_t = model.sample_x_t(x, n, t)
+        output, share = model.net_and_share(
+            x_t, t, condition=batch.condition, training=batch.training
+        )
+        mse = batch.norm(output - model.target(x, n, t))
+        weight = model.loss_weight(t)
+        x_hat = model.parametrization.data(x_t, output, t)
+        vlb = variational_bound(path, x, ops.stop_gradient(x_hat), share, t)
+        check_same_shape(mse=mse, weight=weight, vlb=vlb)
+        loss = weight * mse + self.vlb_weight * path.num_timesteps * vlb
+        return {"loss": loss, "mse": mse, "vlb": vlb}
 
 
 def variational_bound(path, x, x_hat, share, t):

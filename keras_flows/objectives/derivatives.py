@@ -20,6 +20,15 @@ def normalized_tangent(g, c):
     return g / bcast_right(size + c, g)
 
 
+def check_derivative(derivative):
+    """Refuse what is not one of `DERIVATIVES`."""
+    if derivative not in DERIVATIVES:
+        raise ValueError(
+            f"`derivative` must be one of {DERIVATIVES}. "
+            f"Received: {derivative!r}."
+        )
+
+
 def directional(fun, primals, tangents, derivative="jvp"):
     """(fun(primals), derivative of fun at primals along tangents).
 
@@ -30,11 +39,7 @@ def directional(fun, primals, tangents, derivative="jvp"):
     """
     if derivative == "jvp":
         return jvp(fun, primals, tangents)
-    if derivative != "finite_difference":
-        raise ValueError(
-            f"`derivative` must be one of {DERIVATIVES}. "
-            f"Received: {derivative!r}."
-        )
+    check_derivative(derivative)
     h = 1e-5 if keras.config.floatx() == "float64" else 1e-3
     pairs = list(zip(primals, tangents, strict=True))
     output = fun(*primals)

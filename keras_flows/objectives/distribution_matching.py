@@ -1,14 +1,21 @@
 """Distribution matching: a generator whose scores are the teacher's.
 
 mu(x_t, t) is a prediction of the data: `real` by the teacher, `fake` by a
-network that follows the generator's own samples. Each function returns the
+network that follows the generator's own samples. `dmd` and `sid` give the
 generator's loss, (B,), at noised samples x_t of its sample x.
 """
 
+import dataclasses
+
 from keras import ops
 
+from keras_flows.objectives.base import Objective
+from keras_flows.objectives.flow_matching import denoising_loss
 from keras_flows.ops import bcast_right
+from keras_flows.ops import copies
 from keras_flows.ops import mean_flat
+from keras_flows.ops import parts
+from keras_flows.ops import register
 
 
 def _unit(x, real):
@@ -49,3 +56,150 @@ def adversary(fake_logit, real_logit):
 def adversarial(fake_logit):
     """-log D(fake), the generator's part (arXiv 2405.14867)."""
     return ops.softplus(-fake_logit)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class DistributionMatching(Objective):
+    """The turns of a generator and its fake network.
+
+    The generator's turn is `dmd` or `sid` on samples noised to levels of
+    `level_range`, plus -log D(x_t) where there is a discriminator; the fake
+    network's is the teacher's own regression of the generator's samples, with
+    times of the teacher's law, plus the discriminator's loss.
+
+    Args:
+        method: "dmd" or "sid".
+        alpha: of "sid".
+        regression_weight: weight of |G(noise) - x|^2 on pairs of the
+            teacher's samples and the noise they came from; 0 for none.
+        adversarial_weight: weight of -log D in the generator's loss.
+        discriminator_weight: weight of D's own loss beside the fake
+            network's. It scales D's gradients only, so it matters for
+            optimizers that are not scale-free, and for clipping.
+        level_range: levels of noise, 0 data and 1 noise, between which the
+            two predictions are compared.
+        fake_updates: turns of the fake network for each of the generator.
+    """
+
+    method: str = "dmd"
+    alpha: float = 1.0
+    regression_weight: float = 0.0
+    adversarial_weight: float = 3e-3
+    discriminator_weight: float = 1e-2
+    level_range: tuple = (0.02, 0.98)
+    fake_updates: int = 5
+
+    name = "distribution_matching"
+    terms = ("generator_loss", "fake_loss")
+    predicts = "data"
+    sampler = "flow_map_jump"
+    num_steps = 1
+
+    def __post_init__(self):
+        if self.method not in ("dmd", "sid"):
+            raise ValueError(
+                "`method` must be one of ('dmd', 'sid'). "
+                f"Received: {self.method!r}."
+            )
+        if self.fake_updates < 1:
+            raise ValueError(
+                "`fake_updates` must be at least 1. "
+                f"Received: {self.fake_updates!r}."
+            )
+        low, high = (float(edge) for edge in self.level_range)
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(
+                "`time_range` must be two levels of noise with 0 <= low < "
+                f"high <= 1. Received: {self.level_range}."
+            )
+        object.__setattr__(self, "level_range", (low, high))
+
+    def __call__(self, model, batch):
+        x, condition = batch.x, batch.condition
+        count = len(model.fake_networks)
+        # Rows of the samples: of every step, or of one.
+        real, label = copies(x, count), copies(condition, count)
+        # All draws before the turns, which are branches of one graph.
+        rows = ops.shape(real)[:1]
+        low, high = self.level_range
+        level = low + (high - low) * model.sample_uniform(rows)
+        path = model.interpolant
+        t = path.within(path.time_of_level(level))
+        fake_t = model.teacher.model.draw_t(real)
+        n = model.sample_n(ops.shape(real))
+        draws = model.draw(x)
+
+        def of_examples(loss):
+            return sum(parts(loss, count)) / count
+
+        def generator():
+            made = model.produce(draws, condition)
+            loss = of_examples(self.generator_loss(model, made, n, t, label))
+            if self.regression_weight:
+                again = model.first_step(batch.noise, condition)
+                regression = mean_flat(ops.square(again - x))
+                loss = loss + self.regression_weight * regression
+            return loss
+
+        def fake():
+            # Inside the turn, so that nothing is differentiated in vain.
+            made = ops.stop_gradient(model.produce(draws, condition))
+            loss = self.fake_loss(model, made, n, fake_t, label)
+            if model.discriminator is not None:
+                logits = (
+                    model.logit(model.sample_x_t(each, n, t), t, label)
+                    for each in (made, real)
+                )
+                loss = loss + self.discriminator_weight * adversary(*logits)
+            return of_examples(loss)
+
+        return self._turn(model, generator, fake, batch.training)
+
+    def generator_loss(self, model, made, n, t, condition):
+        """The generator's loss at its samples `made`, (B,)."""
+        x_t = model.sample_x_t(made, n, t)
+        real = model.teacher.denoise(x_t, t, condition)
+        fake = model.fake_denoise(x_t, t, condition)
+        if self.method == "sid":
+            loss = sid(made, real, fake, self.alpha)
+        else:
+            loss = dmd(made, real, fake)
+        if model.discriminator is not None:
+            logit = model.logit(x_t, t, condition)
+            loss = loss + self.adversarial_weight * adversarial(logit)
+        return loss
+
+    def fake_loss(self, model, made, n, t, condition):
+        """The fake networks' loss at the samples `made`, (B,)."""
+        return model.by_step(
+            lambda network, *rows: denoising_loss(
+                model.teacher.model, network, *rows
+            ),
+            model.fake_networks,
+            (made, n, t, condition),
+        )
+
+    def _turn(self, model, generator, fake, training):
+        """The terms of the side whose turn it is, of both outside training."""
+        optimizer = getattr(model, "optimizer", None)
+        if not training or optimizer is None or not optimizer.built:
+            g, f = generator(), fake()
+            return {"loss": g + f, "generator_loss": g, "fake_loss": f}
+
+        def move_generator():
+            loss = generator()
+            return loss, ops.zeros_like(loss)
+
+        def move_fake():
+            loss = fake()
+            return ops.zeros_like(loss), loss
+
+        g, f = ops.cond(optimizer.first_turn(), move_generator, move_fake)
+        # So that the means in the logs are over each side's own turns.
+        turns = self.fake_updates + 1.0
+        return {
+            "loss": g + f,
+            "generator_loss": turns * g,
+            "fake_loss": turns / self.fake_updates * f,
+        }

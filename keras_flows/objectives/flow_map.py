@@ -1,228 +1,180 @@
-"""Flow maps: learn X_{t->r}(x) = x + (r - t) u(x, t, r) in one piece.
+"""What the objectives of flow maps share: rows, times, two terms.
 
-Each function is the residual of one paper's condition on pairs t -> r, at
-x_t on the path with velocity v = dx_t/dt; `registry.flow_map_objective`
-adds flow matching on the diagonal, u(x, t, t) = velocity:
-L = E |u(x_t, t, t) - v|^2 + E |residual|^2.
-
-`stop_gradient` names, as in arXiv 2505.18825: "convex" stops the teacher's
-side, so that each term is convex in what it trains; "full" stops the
-spatial Jacobian too; "none" stops nothing.
+A flow map is X_{t->r}(x) = x + (r - t) u(x, t, r), and u(x, t, t) the
+velocity: L = E |u(x_t, t, t) - v|^2 + E |residual|^2, with the residual of a
+paper's condition on pairs t -> r.
 """
+
+import dataclasses
 
 from keras import ops
 
-from keras_flows.objectives.derivatives import directional
-from keras_flows.objectives.derivatives import normalized_tangent
+from keras_flows.objectives.base import Objective
+from keras_flows.ops import bcast_right
+from keras_flows.ops import part
+from keras_flows.ops import register
 
 
-def _check_stop(stop_gradient, allowed):
-    if stop_gradient not in allowed:
-        raise ValueError(
-            f"`stop_gradient` must be one of {allowed} for this objective. "
-            f"Received: {stop_gradient!r}."
+class FlowMap(Objective):
+    """Base class: flow matching on the diagonal, a residual beside it.
+
+    A subclass gives `residual`. The model's `diagonal_portion` of the rows
+    trains u(x_t, t, t) against v, the others `residual`. Each term is 0 on
+    rows where it does not apply and scaled by B / rows, so that its batch mean
+    is the mean over its own rows; `weighting="batch"` on the model leaves the
+    scale out.
+    """
+
+    terms = ("velocity_loss", "map_loss")
+    needs_r = True
+    sampler = "flow_map_jump"
+    num_steps = 1
+    stable = True
+
+    def residual(self, model, x_t, v, t, r, condition):
+        """A tensor like x_t that vanishes at the exact flow map.
+
+        Where it uses v, be it linear in v: with the model's `stable_target` v
+        is a mean.
+        """
+        raise NotImplementedError
+
+    def pairs(self, model, shape):
+        """(t, r) of the off-diagonal rows; None for the model's own law."""
+        return None
+
+    def check(self, model):
+        if not hasattr(model, "weighting"):
+            raise ValueError(
+                f"`objective` '{self.name}' learns a flow map: give it to "
+                "kf.FlowMapInterface, which draws pairs of times. Received: "
+                f"{type(model).__name__}."
+            )
+
+    def __call__(self, model, batch):
+        x = batch.x
+        n = model.sample_n(ops.shape(x))
+        t, r = self._times(model, x)
+        x_t = model.sample_x_t(x, n, t)
+        x, n = model.endpoints(x, n, t, batch.condition)
+        v = model.interpolant.velocity(x, n, t)
+
+        rows = model.rows(x)
+        (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
+            rows.split(part) for part in (x_t, t, v, batch.condition)
+        )
+        r_o, _ = rows.split(r)
+
+        with part("diagonal"):
+            u_d = model.pred(
+                x_d, t_d, t_d, condition=c_d, training=batch.training
+            )
+        velocity = batch.norm(u_d - v_d, lambda a: rows.split(a)[1])
+        with part("off"):
+            e_o = self.residual(model, x_o, v_o, t_o, r_o, c_o)
+        mapped = batch.norm(e_o, lambda a: rows.split(a)[0])
+
+        def term(off, diagonal, count):
+            if model.weighting == "rows":
+                scale = _share(rows.batch_size, count, off.dtype)
+                off, diagonal = off * scale, diagonal * scale
+            return rows.merge(off, diagonal)
+
+        no_off, no_diagonal = ops.zeros_like(mapped), ops.zeros_like(velocity)
+        velocity = term(no_off, velocity, rows.num_diagonal)
+        mapped = term(mapped, no_diagonal, rows.num_off)
+        return {
+            "loss": velocity + mapped,
+            "velocity_loss": velocity,
+            "map_loss": mapped,
+        }
+
+    def _times(self, model, x):
+        t, r = model.draw_t_r(x)
+        rows = model.rows(x)
+        own = self.pairs(model, (rows.num_off,))
+        if own is None:
+            return t, r
+        return tuple(
+            rows.merge(off, rows.split(drawn)[1])
+            for off, drawn in zip(own, (t, r), strict=True)
         )
 
 
-def _lagrangian(
-    model, velocity, x_t, t, r, condition, stop_gradient, derivative
-):
-    """d/dr X_{t->r}(x_t) - b_r(X_{t->r}(x_t)), b = velocity."""
-    _check_stop(stop_gradient, ("convex", "none"))
-    x_r, dx_dr = directional(
-        lambda r: model.jump(x_t, t, r, condition=condition),
-        (r,),
-        (ops.ones_like(r),),
-        derivative,
-    )
-    if stop_gradient == "none":
-        return dx_dr - velocity(x_r, r, condition=condition)
-    x_r = ops.stop_gradient(x_r)
-    return dx_dr - ops.stop_gradient(velocity(x_r, r, condition=condition))
+def _share(batch_size, count, dtype):
+    """batch_size / count, where both may be tensors; 0 rows scale nothing."""
+    if isinstance(batch_size, int):
+        return batch_size / max(count, 1)
+    return ops.cast(batch_size, dtype) / ops.cast(ops.maximum(count, 1), dtype)
 
 
-def _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative):
-    """d/dt X_{t->r}(x_t) + grad X_{t->r}(x_t) . b."""
-    _check_stop(stop_gradient, ("convex", "full", "none"))
-    one = ops.ones_like(t)
-    if stop_gradient != "none":
-        b = ops.stop_gradient(b)
-    if stop_gradient != "full":
-        return directional(
-            lambda x, t: model.jump(x, t, r, condition=condition),
-            (x_t, t),
-            (b, one),
-            derivative,
-        )[1]
-    _, time_part = directional(
-        lambda t: model.jump(x_t, t, r, condition=condition),
-        (t,),
-        (one,),
-        derivative,
-    )
-    _, space_part = directional(
-        lambda x: model.jump(x, t, r, condition=condition),
-        (x_t,),
-        (b,),
-        derivative,
-    )
-    return time_part + ops.stop_gradient(space_part)
-
-
-def lsd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
-        derivative="jvp"):  # fmt: skip
-    """Lagrangian self-distillation (arXiv 2505.18825).
-
-    d/dr X_{t->r}(x_t) against the model's own velocity at X_{t->r}(x_t).
-    """
-    return _lagrangian(
-        model, model.pred, x_t, t, r, condition, stop_gradient, derivative
-    )
-
-
-def lmd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
-        derivative="jvp"):  # fmt: skip
-    """Lagrangian map distillation (arXiv 2406.07507): a teacher's velocity."""
-    return _lagrangian(
-        model, model.teach, x_t, t, r, condition, stop_gradient, derivative
-    )
-
-
-def esd(model, x_t, v, t, r, condition, *, stop_gradient="full",
-        derivative="jvp"):  # fmt: skip
-    """Eulerian self-distillation (arXiv 2505.18825).
-
-    d/dt X_{t->r}(x_t) + grad X . b_t(x_t), with the model's own velocity at
-    the START of the jump, (t, x_t).
-    """
-    b = model.pred(x_t, t, condition=condition)
-    return _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative)
-
-
-def emd(model, x_t, v, t, r, condition, *, stop_gradient="convex",
-        derivative="jvp"):  # fmt: skip
-    """Eulerian map distillation (arXiv 2406.07507): a teacher's velocity."""
-    b = model.teach(x_t, t, condition=condition)
-    return _eulerian(model, b, x_t, t, r, condition, stop_gradient, derivative)
-
-
-def mf(model, x_t, v, t, r, condition, *, stop_gradient="full",
-       derivative="jvp"):  # fmt: skip
-    """Mean flow as a flow map: d/dt X + sg(grad X . dx_t/dt).
-
-    As the policy literature writes it (arXiv 2512.01809), with the sampled
-    velocity v. The spatial part is always stopped: v is in it and in its
-    gradient, whose mean would not vanish at the exact map. What is left to
-    train is the time derivative, against a lagging spatial one, which may
-    diverge in long runs. `stop_gradient="target"` is the loss of arXiv
-    2505.13447, which trains u itself and takes no gradient through a
-    derivative: u - sg(v + (r - t) du/dt), du/dt along (v, 1) for (x_t, t).
-    """
-    _check_stop(stop_gradient, ("full", "target"))
-    if stop_gradient == "full":
-        return _eulerian(model, v, x_t, t, r, condition, "full", derivative)
-    u, du_dt = directional(
-        lambda x, t: model.pred(x, t, r, condition=condition),
-        (x_t, t),
-        (v, ops.ones_like(t)),
-        derivative,
-    )
-    return u - ops.stop_gradient(v + model.bcast_right(r - t, x_t) * du_dt)
-
-
-def psd(model, x_t, v, t, r, condition, *, midpoint=True,
-        stop_gradient="convex"):  # fmt: skip
-    """Progressive self-distillation (arXiv 2505.18825), in u.
-
-    u(x_t, t, r) against g u(x_t, t, w) + (1 - g) u(X_{t->w}(x_t), w, r) with
-    w = t + g (r - t); g = 1/2 (`midpoint=True`, PSD-M) or uniform (PSD-U).
-    """
-    _check_stop(stop_gradient, ("convex", "none"))
-    if midpoint:
-        g = 0.5 * ops.ones_like(t)
-    else:
-        g = model.sample_uniform(ops.shape(t))
-    w = t + g * (r - t)
-    first = model.pred(x_t, t, w, condition=condition)
-    x_w = x_t + model.bcast_right(w - t, x_t) * first
-    if stop_gradient == "convex":
-        x_w = ops.stop_gradient(x_w)
-    second = model.pred(x_w, w, r, condition=condition)
-    g = model.bcast_right(g, x_t)
-    target = g * first + (1.0 - g) * second
-    if stop_gradient == "convex":
-        target = ops.stop_gradient(target)
-    return model.pred(x_t, t, r, condition=condition) - target
-
-
-def ctm(model, x_t, v, t, r, condition, *, dt=0.01):
+@register
+@dataclasses.dataclass(frozen=True)
+class CTM(FlowMap):
     """Consistency trajectory model (arXiv 2310.02279).
 
     X_{t->r}(x_t) against sg X_{s->r}(x_s), x_s one small step along: with
     the teacher's velocity (Euler) where there is one, else the model's own
     map. s = t + dt towards r, and never past it.
+
+    Args:
+        dt: length of the small step, in the path's time.
     """
-    step = ops.sign(r - t) * ops.minimum(dt, ops.abs(r - t))
-    s = t + step
-    if model.teacher is None:
-        x_s = model.jump(x_t, t, s, condition=condition)
-    else:
-        x_s = x_t + model.bcast_right(step, x_t) * model.teach(
-            x_t, t, condition=condition
+
+    dt: float = 0.01
+
+    name = "ctm"
+    teacher = "optional"
+
+    def residual(self, model, x_t, v, t, r, condition):
+        step = ops.sign(r - t) * ops.minimum(self.dt, ops.abs(r - t))
+        s = t + step
+        if model.teacher is None:
+            x_s = model.jump(x_t, t, s, condition=condition)
+        else:
+            x_s = x_t + bcast_right(step, x_t) * model.teacher.velocity(
+                x_t, t, condition
+            )
+        target = model.jump(ops.stop_gradient(x_s), s, r, condition=condition)
+        return model.jump(x_t, t, r, condition=condition) - ops.stop_gradient(
+            target
         )
-    target = model.jump(ops.stop_gradient(x_s), s, r, condition=condition)
-    return model.jump(x_t, t, r, condition=condition) - ops.stop_gradient(
-        target
-    )
 
 
-def ayf(model, x_t, v, t, r, condition, *, tangent_norm=0.1,
-        derivative="jvp"):  # fmt: skip
-    """Align Your Flow's Eulerian map distillation (arXiv 2506.14603).
-
-    u - sg(u + g / (|g| + c)), whose g = b - u + (r - t) du/dt vanishes at the
-    map of the teacher's velocity b; du/dt runs along (b, 1) for (x_t, t) and
-    c = `tangent_norm` (see `normalized_tangent`).
-    """
-    b = ops.stop_gradient(model.teach(x_t, t, condition=condition))
-    u, du_dt = directional(
-        lambda x, t: model.pred(x, t, r, condition=condition),
-        (x_t, t),
-        (b, ops.ones_like(t)),
-        derivative,
-    )
-    g = b - u + model.bcast_right(r - t, x_t) * du_dt
-    return u - ops.stop_gradient(u + normalized_tangent(g, tangent_norm))
-
-
-def shortcut(model, x_t, v, t, r, condition):
+@register
+@dataclasses.dataclass(frozen=True)
+class Shortcut(FlowMap):
     """Shortcut models (arXiv 2410.12557): two steps of d make one of 2 d.
 
     u(x_t, t, t + 2d) against the mean of u(x_t, t, t + d) and u(x', t + d,
-    t + 2d), by the averaged weights; (t, r) are `dyadic` pairs.
+    t + 2d), by the averaged weights; (t, r) are pairs on dyadic grids of
+    levels.
+
+    Args:
+        finest: the grids have 1, 2, ..., 2^(finest - 1) steps.
     """
-    network = model.emas[0].averaged() if model.emas else None
-    w = 0.5 * (t + r)
-    first = model.pred(x_t, t, w, condition=condition, network=network)
-    x_w = x_t + model.bcast_right(w - t, x_t) * first
-    second = model.pred(x_w, w, r, condition=condition, network=network)
-    target = ops.stop_gradient(0.5 * (first + second))
-    return model.pred(x_t, t, r, condition=condition) - target
 
+    finest: int = 7
 
-def dyadic(model, shape, finest=7):
-    """Pairs on grids of 1, 2, ..., 2^(finest - 1) steps, each (B,).
+    name = "shortcut"
 
-    The steps' number is uniform among the powers of two, and then the step.
-    """
-    path = model.interpolant
-    steps = ops.power(
-        2.0, ops.floor(model.sample_uniform(shape) * float(finest))
-    )
-    start = ops.floor(model.sample_uniform(shape) * steps)
-    return tuple(
-        path.time_from_fraction(1.0 - (start + i) / steps) for i in (0, 1)
-    )
+    def residual(self, model, x_t, v, t, r, condition):
+        network = model.emas[0].averaged() if model.emas else None
+        w = 0.5 * (t + r)
+        first = model.pred(x_t, t, w, condition=condition, network=network)
+        x_w = x_t + bcast_right(w - t, x_t) * first
+        second = model.pred(x_w, w, r, condition=condition, network=network)
+        target = ops.stop_gradient(0.5 * (first + second))
+        return model.pred(x_t, t, r, condition=condition) - target
 
-
-shortcut.pairs = dyadic
+    def pairs(self, model, shape):
+        """The steps' number is uniform among the powers of 2, then the step."""
+        path = model.interpolant
+        steps = ops.power(
+            2.0, ops.floor(model.sample_uniform(shape) * float(self.finest))
+        )
+        start = ops.floor(model.sample_uniform(shape) * steps)
+        return tuple(
+            path.within(path.time_of_level(1.0 - (start + i) / steps))
+            for i in (0, 1)
+        )

@@ -1,66 +1,98 @@
 """MeanFlow (arXiv 2505.13447): learn the average velocity u(x_t, t, r)."""
 
+import dataclasses
+
 from keras import ops
 
+from keras_flows.objectives.base import Objective
+from keras_flows.objectives.base import check_option
+from keras_flows.objectives.derivatives import check_derivative
 from keras_flows.objectives.derivatives import directional
+from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import mean_flat
 from keras_flows.ops import part
+from keras_flows.ops import register
 from keras_flows.ops import sum_flat
 
-TANGENTS = ("sampled", "predicted")
 
-
-def mean_flow(model, x, condition, training, *, tangent="sampled",
-              derivative="jvp"):  # fmt: skip
+@register
+@dataclasses.dataclass(frozen=True)
+class MeanFlow(Objective):
     """|u - sg(v + (r - t) du/dt)|^2 / sg(|.|^2 + eps)^p.
 
     du/dt is the derivative of u along (w, 1, 0) for (x_t, t, r), in either
-    direction of time. `tangent="sampled"` takes w = v, as in the paper;
-    "predicted" the network's own velocity w = u(x_t, t, t), as improved
-    MeanFlow does (arXiv 2512.02012): u - (r - t) sg(du/dt) is then a function
-    of x_t that regresses v, for one more forward pass of these rows. On rows
-    with r = t that term is exactly zero, so the JVP runs on the other rows
-    only.
+    direction of time. On rows with r = t that term is exactly zero, so the
+    JVP runs on the other rows only.
+
+    Args:
+        tangent: "sampled" takes w = v, as in the paper; "predicted" the
+            network's own velocity w = u(x_t, t, t), as improved MeanFlow does
+            (arXiv 2512.02012): u - (r - t) sg(du/dt) is then a function of
+            x_t that regresses v, for one more forward pass of these rows.
+        derivative: "jvp" or "finite_difference".
     """
-    if tangent not in TANGENTS:
-        raise ValueError(
-            f"`tangent` must be one of {TANGENTS}. Received: {tangent!r}."
+
+    tangent: str = "sampled"
+    derivative: str = "jvp"
+
+    name = "mean_flow"
+    terms = ("mse",)
+    needs_r = True
+    sampler = "flow_map_jump"
+    num_steps = 1
+    stable = True
+
+    def __post_init__(self):
+        check_option("tangent", self.tangent, ("sampled", "predicted"))
+        check_derivative(self.derivative)
+
+    def check(self, model):
+        if not hasattr(model, "training_velocity"):
+            raise ValueError(
+                "`objective` 'mean_flow' is that of kf.MeanFlowInterface, "
+                "which has its guidance and its weight. For a flow map on "
+                "other paths take kf.objectives.MF(stop_gradient='target'). "
+                f"Received: {type(model).__name__}."
+            )
+
+    def __call__(self, model, batch):
+        x, condition = batch.x, batch.condition
+        n = model.sample_n(ops.shape(x))
+        t, r = model.draw_t_r(x)
+        x_t = model.sample_x_t(x, n, t)
+        x, n = model.endpoints(x, n, t, condition)
+        v, condition = model.training_velocity(
+            x, n, t, condition, batch.training
         )
-    n = model.sample_n(ops.shape(x))
-    t, r = model.draw_t_r(x)
-    x_t = model.sample_x_t(x, n, t)
-    x, n = model.endpoints(x, n, t, condition)
-    v, condition = model.training_velocity(x, n, t, condition, training)
 
-    rows = model.rows(x)
-    (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
-        rows.split(part) for part in (x_t, t, v, condition)
-    )
-    r_o, _ = rows.split(r)
-
-    # No dropout inside the JVP: its mask would differ between u and du/dt.
-    with part("off"):
-        w_o = v_o
-        if tangent == "predicted":
-            w_o = model.pred(x_o, t_o, t_o, condition=c_o)
-        u_o, du_dt = directional(
-            lambda x_t, t: model.pred(x_t, t, r_o, condition=c_o),
-            (x_o, t_o),
-            (ops.stop_gradient(w_o), ops.ones_like(t_o)),
-            derivative,
+        rows = model.rows(x)
+        (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
+            rows.split(part) for part in (x_t, t, v, condition)
         )
-    target = v_o + model.bcast_right(r_o - t_o, v_o) * du_dt
-    with part("diagonal"):
-        u_d = model.pred(x_d, t_d, t_d, condition=c_d, training=training)
-    error = rows.merge(u_o - ops.stop_gradient(target), u_d - v_d)
+        r_o, _ = rows.split(r)
 
-    square = sum_flat(ops.square(error))
-    weight = 1.0 / ops.power(
-        ops.stop_gradient(square) + model.norm_eps, model.norm_power
-    )
-    check_same_shape(square=square, weight=weight)
-    return {"loss": weight * square, "mse": mean_flat(ops.square(error))}
+        # No dropout inside the JVP: its mask would differ between u and du/dt.
+        with part("off"):
+            w_o = v_o
+            if self.tangent == "predicted":
+                w_o = model.pred(x_o, t_o, t_o, condition=c_o)
+            u_o, du_dt = directional(
+                lambda x_t, t: model.pred(x_t, t, r_o, condition=c_o),
+                (x_o, t_o),
+                (ops.stop_gradient(w_o), ops.ones_like(t_o)),
+                self.derivative,
+            )
+        target = v_o + bcast_right(r_o - t_o, v_o) * du_dt
+        with part("diagonal"):
+            u_d = model.pred(
+                x_d, t_d, t_d, condition=c_d, training=batch.training
+            )
+        error = rows.merge(u_o - ops.stop_gradient(target), u_d - v_d)
 
-
-mean_flow.terms = ("mse",)
+        square = sum_flat(ops.square(error))
+        weight = 1.0 / ops.power(
+            ops.stop_gradient(square) + model.norm_eps, model.norm_power
+        )
+        check_same_shape(square=square, weight=weight)
+        return {"loss": weight * square, "mse": mean_flat(ops.square(error))}

@@ -5,20 +5,25 @@ distribution: their maximum mean discrepancy is minimised, the second set
 stopped, over groups of particles that share (t, w, r).
 """
 
+import dataclasses
+
 from keras import ops
 
+from keras_flows.objectives.base import Objective
 from keras_flows.ops import bcast_right
+from keras_flows.ops import register
 
 
-def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
-        alpha_power=1, max_ratio=160.0):  # fmt: skip
+@register
+@dataclasses.dataclass(frozen=True)
+class IMM(Objective):
     """weight(t) MMD^2(X_{t->r}(x_t), sg X_{w->r}(x_w)), x_t, x_w of one pair.
 
     w is where the ratio sigma / alpha is max_ratio / 2^power less than at t,
     and x_w the DDIM interpolant of x_t and x. Kernel: exp(-d), d = |a - b| /
     (D c_out) and c_out = |t - r| x_sigma. weight = (1/2) sigmoid(bias -
-    lambda) (-dlambda/df) alpha^alpha_power / (alpha^2 + sigma^2), lambda =
-    2 log(alpha / sigma) and f the noise fraction.
+    lambda) (-dlambda/dl) alpha^alpha_power / (alpha^2 + sigma^2), lambda =
+    2 log(alpha / sigma) and l the level.
 
     A particle and its own target are a pair, and this kernel draws the one to
     the median of what the other may be, where the velocity is a mean. In many
@@ -33,34 +38,72 @@ def imm(model, x, condition, training, *, particles=4, power=12, bias=5.0,
         alpha_power: a of the weight, 1 or 2.
         max_ratio: the largest sigma / alpha that counts.
     """
-    groups = _groups(x, particles)
-    path = model.interpolant
-    t, w, r = (
-        ops.repeat(time, particles, axis=0)
-        for time in _times(model, groups, max_ratio, max_ratio / 2.0**power)
-    )
-    n = model.sample_n(ops.shape(x))
-    x_t = model.sample_x_t(x, n, t)
-    x_w = model.sample_x_t(*model.endpoints(x, n, t, condition), w)
-    ours = model.jump(x_t, t, r, condition=condition)
-    target = ops.stop_gradient(model.jump(x_w, w, r, condition=condition))
 
-    shape = (-1, particles, _size(x))
-    ours, target = ops.reshape(ours, shape), ops.reshape(target, shape)
-    scale = ops.abs(t - r) * model.x_sigma * _size(x)
-    scale = bcast_right(ops.reshape(scale, (-1, particles))[:, 0], ours)
-    scale = ops.maximum(scale, 1e-6)
-    mmd = (
-        _kernel(ours, ours, scale)
-        + _kernel(target, target, scale)
-        - 2.0 * _kernel(ours, target, scale)
-    )
-    weight = _weight(path, t, bias, alpha_power, max_ratio)
-    mmd = ops.repeat(mmd, particles, axis=0)
-    return {"loss": weight * mmd, "mmd": mmd}
+    particles: int = 4
+    power: int = 12
+    bias: float = 5.0
+    alpha_power: int = 1
+    max_ratio: float = 160.0
 
+    name = "imm"
+    terms = ("mmd",)
+    needs_r = True
+    sampler = "flow_map_jump"
+    num_steps = 1
+    stable = True
 
-imm.terms = ("mmd",)
+    def __call__(self, model, batch):
+        x, condition = batch.x, batch.condition
+        path, particles = model.interpolant, self.particles
+        t, w, r = (
+            ops.repeat(time, particles, axis=0)
+            for time in self._times(model, _groups(x, particles))
+        )
+        n = model.sample_n(ops.shape(x))
+        x_t = model.sample_x_t(x, n, t)
+        x_w = model.sample_x_t(*model.endpoints(x, n, t, condition), w)
+        ours = model.jump(x_t, t, r, condition=condition)
+        target = ops.stop_gradient(model.jump(x_w, w, r, condition=condition))
+
+        shape = (-1, particles, _size(x))
+        ours, target = ops.reshape(ours, shape), ops.reshape(target, shape)
+        scale = ops.abs(t - r) * model.x_sigma * _size(x)
+        scale = bcast_right(ops.reshape(scale, (-1, particles))[:, 0], ours)
+        scale = ops.maximum(scale, 1e-6)
+        mmd = (
+            _kernel(ours, ours, scale)
+            + _kernel(target, target, scale)
+            - 2.0 * _kernel(ours, target, scale)
+        )
+        mmd = ops.repeat(mmd, particles, axis=0)
+        return {"loss": self._weight(path, t) * mmd, "mmd": mmd}
+
+    def _times(self, model, groups):
+        """(t, w, r) of each group, from noise to data."""
+        path, step = model.interpolant, self.max_ratio / 2.0**self.power
+        level = model.sample_uniform((groups,))
+        t = path.within(path.time_of_level(level))
+        level = level * model.sample_uniform((groups,))
+        r = path.within(path.time_of_level(level))
+        ratio_t, ratio_r = (
+            _ratio(path, time, self.max_ratio) for time in (t, r)
+        )
+        w = path.time_from_ratio(ops.maximum(ratio_t - step, 1e-6))
+        return t, ops.where(ratio_t - step > ratio_r, w, r), r
+
+    def _weight(self, path, t):
+        largest = self.max_ratio
+        ratio = ops.maximum(_ratio(path, t, largest), 1.0 / largest)
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        slope = path.sigma_dot(t) / ops.maximum(sigma, 1e-6)
+        slope = slope - path.alpha_dot(t) / ops.maximum(alpha, sigma / largest)
+        per_level = ops.abs(slope / path.level_dot(t))
+        return (
+            ops.sigmoid(self.bias + 2.0 * ops.log(ratio))
+            * per_level
+            * ops.power(alpha, self.alpha_power)
+            / (ops.square(alpha) + ops.square(sigma))
+        )
 
 
 def _size(x):
@@ -81,17 +124,6 @@ def _groups(x, particles):
     return ops.shape(x)[0] // particles
 
 
-def _times(model, groups, max_ratio, step):
-    """(t, w, r) of each group, from noise to data."""
-    path = model.interpolant
-    fraction = model.sample_uniform((groups,))
-    t = path.time_from_fraction(fraction)
-    r = path.time_from_fraction(fraction * model.sample_uniform((groups,)))
-    ratio_t, ratio_r = (_ratio(path, time, max_ratio) for time in (t, r))
-    w = path.time_from_ratio(ops.maximum(ratio_t - step, 1e-6))
-    return t, ops.where(ratio_t - step > ratio_r, w, r), r
-
-
 def _ratio(path, t, largest):
     """sigma / alpha, at most `largest`."""
     alpha, sigma = path.alpha(t), path.sigma(t)
@@ -105,17 +137,3 @@ def _kernel(a, b, scale):
     square = ops.sum(ops.square(difference), axis=-1)
     distance = ops.sqrt(ops.maximum(square, 1e-12))
     return ops.mean(ops.exp(-distance / scale), axis=(1, 2))
-
-
-def _weight(path, t, bias, alpha_power, max_ratio):
-    ratio = ops.maximum(_ratio(path, t, max_ratio), 1.0 / max_ratio)
-    alpha, sigma = path.alpha(t), path.sigma(t)
-    slope = path.sigma_dot(t) / ops.maximum(sigma, 1e-6)
-    slope = slope - path.alpha_dot(t) / ops.maximum(alpha, sigma / max_ratio)
-    per_fraction = ops.abs(slope) * abs(path.t_noise - path.t_last)
-    weight = ops.sigmoid(bias + 2.0 * ops.log(ratio)) * per_fraction
-    return (
-        weight
-        * ops.power(alpha, alpha_power)
-        / (ops.square(alpha) + ops.square(sigma))
-    )

@@ -5,12 +5,14 @@ know which backend runs. Everything above speaks `keras.ops`.
 """
 
 from keras_flows.ops.asides import gather
+from keras_flows.ops.asides import gathering
 from keras_flows.ops.asides import note
 from keras_flows.ops.asides import part
 from keras_flows.ops.autodiff import in_jvp
 from keras_flows.ops.autodiff import jvp
 from keras_flows.ops.autodiff import remat
 from keras_flows.ops.autodiff import value_and_gradients
+from keras_flows.ops.compiled import arguments
 from keras_flows.ops.compiled import compiled
 from keras_flows.ops.compiled import eager_float64
 from keras_flows.ops.config import Config

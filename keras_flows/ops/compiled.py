@@ -12,8 +12,9 @@ def compiled(fn, variables):
 
     On JAX the values are an argument of the jitted function (a closure would
     bake them in), on TensorFlow they are read from the variables of a
-    `tf.function`, on PyTorch `fn` runs eagerly without a graph. Tensors in
-    `args` trace once per shape; Python values among them are not allowed.
+    `tf.function`, on PyTorch `fn` runs eagerly without a graph, and takes its
+    arguments as they are (see `arguments`). Tensors in `args` trace once per
+    shape; Python values among them are not allowed.
 
     Args:
         fn: function of tensors (or structures of them) to tensors.
@@ -46,11 +47,18 @@ def compiled(fn, variables):
         return call
     import torch
 
-    def run_eagerly(*args):
-        with torch.no_grad():
-            return fn(*tree.map_structure(keras.ops.convert_to_tensor, args))
+    return torch.no_grad()(fn)
 
-    return run_eagerly
+
+def arguments(structure):
+    """Arrays as arguments of a `compiled` function, a structure of them.
+
+    PyTorch wants tensors, on its device; JAX and TensorFlow take arrays faster
+    as they are.
+    """
+    if keras.backend.backend() != "torch":
+        return structure
+    return tree.map_structure(keras.ops.convert_to_tensor, structure)
 
 
 @contextlib.contextmanager

@@ -6,34 +6,34 @@ The encoder runs once per chunk, outside every JVP and every sampling step,
 and trains with the network. Source: arXiv 2512.01809, 2303.04137.
 """
 
-import dataclasses
-
 import keras
 import numpy as np
 from keras import ops
 from keras import tree
 
-from keras_flows import samplers
 from keras_flows.datasets.robots import Windows
 from keras_flows.datasets.robots import action_representation
 from keras_flows.datasets.robots import as_floats
 from keras_flows.datasets.robots import poses
 from keras_flows.datasets.robots.actions import REPRESENTATIONS
 from keras_flows.datasets.robots.windows import in_parts
-from keras_flows.interfaces import InterfaceWrapper
-from keras_flows.interfaces import checks
+from keras_flows.export import Served
+from keras_flows.export import export
+from keras_flows.interfaces import Holder
+from keras_flows.networks import checks
 from keras_flows.networks import normalizers
-from keras_flows.ops import compiled
+from keras_flows.ops import arguments
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.policies import endpoints
+from keras_flows.policies import observations
 from keras_flows.policies.controller import Controller
 from keras_flows.training import EMA
-
-STARTS = ("noise", "zero")
+from keras_flows.training import data_checks
 
 
 @register
-class Policy(InterfaceWrapper):
+class Policy(Holder):
     """Trains by `fit(Windows(...))`; acts by `predict_chunk`.
 
     Args:
@@ -96,26 +96,11 @@ class Policy(InterfaceWrapper):
                 "`interface` must have a network with a 'condition', what "
                 "the encoder makes of the observations."
             )
-        if encoder is None:
-            spec = keras.Input(condition.shape[1:], name="observation")
-            encoder = keras.Model(spec, spec, name="identity_encoder")
-        self.encoder = encoder
-        self._spec = {"observation": encoder.input}
-        if tuple(encoder.output.shape[1:]) != tuple(condition.shape[1:]):
-            raise ValueError(
-                "`encoder` must yield the network's condition, of shape "
-                f"(batch, {', '.join(map(str, condition.shape[1:]))}). "
-                f"Received: {tuple(encoder.output.shape)}."
-            )
-        lengths = {leaf.shape[1] for leaf in tree.flatten(encoder.input)}
-        if len(lengths) != 1 or None in lengths:
-            raise ValueError(
-                "`encoder` must take histories of one length, (batch, "
-                f"obs_steps, ...). Received lengths: {lengths}."
-            )
-        (self.obs_steps,) = lengths
+        self.encoder = observations.encoder_of(encoder, condition)
+        self._spec = {"observation": self.encoder.input}
+        self.obs_steps = observations.history_length(self.encoder.input)
         # Of one observation, without batch and history.
-        self.observation_rank = len(tree.flatten(encoder.input)[0].shape) - 2
+        self.observation_rank = len(tree.flatten(self.encoder.input)[0].shape) - 2
         if not 1 <= act_steps <= self.horizon - self.obs_steps + 1:
             raise ValueError(
                 "`act_steps` must be at least 1 and at most horizon - "
@@ -123,8 +108,8 @@ class Policy(InterfaceWrapper):
                 f"Received: {act_steps!r}."
             )
         self.act_steps = act_steps
-        self.observation_normalizers = self._make_normalizers(
-            observation_normalizer
+        self.observation_normalizers = observations.make_normalizers(
+            observation_normalizer, self.encoder.input
         )
         self.action_normalizer = normalizers.get(action_normalizer)
         self.action_normalizer.build((None, self.action_dim))
@@ -140,11 +125,16 @@ class Policy(InterfaceWrapper):
         self.pose = poses if pose is None else pose
         self.action_low = _bound(action_low, self.action_dim, "action_low")
         self.action_high = _bound(action_high, self.action_dim, "action_high")
-        self.adapted = self._counter("adapted")
-        self._average_encoder()
-        self._track()
+        self.adapted = self.counter("adapted")
+        self.encoder_emas = []
+        if self.encoder.trainable_variables:
+            self.encoder_emas = [
+                EMA.get(ema.get_config() | {"name": f"encoder_{ema.name}"})
+                for ema in interface.emas
+            ]
+        self.average(self.encoder_emas, self.encoder, "encoder_ema")
         self.clipped_actions = self.predicted_actions = 0
-        self._chunks, self._control = {}, {"now": None}
+        self._control = {"now": None}
         self.built = True
 
     # Construction.
@@ -155,45 +145,6 @@ class Policy(InterfaceWrapper):
         return tree.map_structure(
             lambda leaf: tuple(leaf.shape[1:]), self._spec["observation"]
         )
-
-    def _make_normalizers(self, identifier):
-        """One normaliser for each array of an observation, as a dict."""
-        spec = self._spec["observation"]
-        if not isinstance(spec, dict):
-            spec = {"observation": spec}
-            if not _is_table(identifier):
-                identifier = {"observation": identifier}
-        if not _is_table(identifier):
-            # A copy for each, since their statistics differ.
-            first = normalizers.get(identifier)
-            identifier = {
-                key: first
-                if i == 0
-                else type(first).from_config(
-                    {**first.get_config(), "name": f"{first.name}_{key}"}
-                )
-                for i, key in enumerate(spec)
-            }
-        if set(identifier) != set(spec):
-            raise ValueError(
-                "`observation_normalizer` must have the observation's keys, "
-                f"{sorted(spec)}. Received: {sorted(identifier)}."
-            )
-        made = {}
-        for key, leaf in spec.items():
-            made[key] = normalizers.get(identifier[key])
-            made[key].build((None, leaf.shape[-1]))
-        return made
-
-    def _average_encoder(self):
-        """Averages of the encoder beside those of the network."""
-        self.encoder_emas = []
-        if self.encoder.trainable_variables:
-            self.encoder_emas = [
-                EMA.get(ema.get_config() | {"name": f"encoder_{ema.name}"})
-                for ema in self.interface.emas
-            ]
-        self.interface._average(self.encoder_emas, self.encoder, "encoder_ema")
 
     def adapt(self, windows):
         """Fit the normalisers to demonstrations.
@@ -236,15 +187,9 @@ class Policy(InterfaceWrapper):
     def encode(self, observation, encoder=None, training=False):
         """The network's condition from an observation history."""
         encoder = self.encoder if encoder is None else encoder
-        if isinstance(observation, dict):
-            observation = {
-                key: normalizer(observation[key])
-                for key, normalizer in self.observation_normalizers.items()
-            }
-        else:
-            observation = self.observation_normalizers["observation"](
-                observation
-            )
+        observation = observations.normalize(
+            self.observation_normalizers, observation
+        )
         return encoder(observation, training=training)
 
     def loss(self, x, condition=None, extras=None, *, training=True):
@@ -267,48 +212,15 @@ class Policy(InterfaceWrapper):
 
     def check_observation(self, observation, batch=None):
         """Raise where keys or shapes are not those of `observation_spec`."""
-        spec = self._spec["observation"]
-        if isinstance(spec, dict) != isinstance(observation, dict):
-            raise ValueError(
-                "`observation` must be "
-                + (f"a dict of {sorted(spec)}" if isinstance(spec, dict)
-                   else f"an array (batch, {spec.shape[1:]})")
-                + f". Received: {type(observation)}."
-            )  # fmt: skip
-        if isinstance(spec, dict) and set(spec) != set(observation):
-            missing = sorted(set(spec) - set(observation))
-            extra = sorted(set(observation) - set(spec))
-            raise ValueError(
-                "`observation` must have the keys the policy was built for, "
-                f"{sorted(spec)}. Missing: {missing}; not known: {extra}."
-            )
-        for key in spec if isinstance(spec, dict) else (None,):
-            expected = spec if key is None else spec[key]
-            leaf = observation if key is None else observation[key]
-            name = "observation" if key is None else f"observation[{key!r}]"
-            shape = tuple(expected.shape[1:])
-            if tuple(leaf.shape[1:]) != shape:
-                raise ValueError(
-                    f"`{name}` must have shape (batch, "
-                    f"{', '.join(map(str, shape))}): {self.obs_steps} steps "
-                    f"of history. Received: {tuple(leaf.shape)}."
-                )
-            if None not in (batch, leaf.shape[0]) and leaf.shape[0] != batch:
-                raise ValueError(
-                    f"`{name}` must have one row for each of the {batch} "
-                    f"chunks. Received: {leaf.shape[0]}."
-                )
+        observations.check_observation(
+            observation, self._spec["observation"], batch
+        )
 
-    def _check_fit(self, x, y):
+    def check_fit(self, x, y):
         if not int(self.adapted.numpy()):
             raise ValueError(
                 "The policy's normalisers know no data yet: call "
                 "policy.adapt(windows) before fit, once."
-            )
-        if "loss" in self.__dict__:
-            raise ValueError(
-                "A policy has its own loss: compile it with an optimizer "
-                "only, not with `loss` or `metrics`."
             )
         if isinstance(x, (list, tuple)) and x and isinstance(x[0], dict):
             raise ValueError(
@@ -325,11 +237,11 @@ class Policy(InterfaceWrapper):
                 "The policy's actions are relative and those of the windows "
                 "are not: pass transform=policy.encode_actions to Windows."
             )
-        checks.check_host_array(x, self.sample_shape, "actions")
+        data_checks.check_host_array(x, self.sample_shape, "actions")
         if isinstance(x, np.ndarray):
             self.check_observation(y, len(x))
             for leaf in tree.flatten(y):
-                checks.check_pixels(leaf, "observation")
+                data_checks.check_pixels(leaf, "observation")
 
     # Acting.
 
@@ -369,11 +281,11 @@ class Policy(InterfaceWrapper):
         if single:
             observation = tree.map_structure(lambda a: a[None], observation)
         batch = self._rows(observation)
-        settings = self._chunk_settings(num_steps, start, sampler, use_ema)
+        plan = endpoints.acting(self, num_steps, start, sampler, use_ema)
         inputs = {"observation": observation}
-        if self._needs_noise(settings):
+        if plan.start == "noise":
             inputs["noise"] = self._noise(batch, seed, noise)
-        chunk = self._chunk_function(settings)(inputs)
+        chunk = plan.compiled()(arguments(inputs))
         # A copy: what a backend gives may be read-only.
         chunk = np.array(ops.convert_to_numpy(chunk))
         if self.representation.needs_pose:
@@ -390,29 +302,6 @@ class Policy(InterfaceWrapper):
         self.check_observation(observation)
         return tree.flatten(observation)[0].shape[0]
 
-    def _chunk_settings(self, num_steps, start, sampler, use_ema):
-        """(sampler, num_steps, start, use_ema), hashable."""
-        sampler = (
-            self.default_sampler if sampler is None else samplers.get(sampler)
-        )
-        if sampler.stochastic:
-            raise ValueError(
-                "`sampler` of a policy must not draw noise in its steps. "
-                f"Received: {sampler}; use an ODE sampler or a jump."
-            )
-        num_steps = self.default_num_steps if num_steps is None else num_steps
-        sampler.times(self.interpolant, num_steps)
-        start = self.objective.start if start is None else start
-        if start not in STARTS:
-            raise ValueError(
-                f"`start` must be one of {STARTS}. Received: {start!r}."
-            )
-        return sampler, int(num_steps), start, bool(use_ema)
-
-    @staticmethod
-    def _needs_noise(settings):
-        return settings[2] == "noise"
-
     def _noise(self, batch, seed, noise):
         shape = (batch, *self.sample_shape)
         if noise is None:
@@ -425,53 +314,18 @@ class Policy(InterfaceWrapper):
             )
         return np.asarray(noise, dtype=float_dtype())
 
-    def _chunk_function(self, settings):
-        """The compiled function of a dict of inputs to chunks."""
-        key = (repr(settings[0]), *settings[1:])
-        if key not in self._chunks:
-            function = self._acting(settings)
-            networks = self.acting_layers(settings[3])
-            variables = [v for layer in networks for v in layer.variables]
-            self._chunks[key] = compiled(function, variables)
-        return self._chunks[key]
-
-    def acting_layers(self, use_ema):
-        """Everything whose weights acting needs: encoder, network, ..."""
-        network = self.inference_network(use_ema)
+    def sampling_layers(self, use_ema=True):
+        """Everything whose weights acting reads: encoder, network, ..."""
+        self.start_averages()
         encoder = self.encoder
         if use_ema and self.encoder_emas:
             encoder = self.encoder_emas[0].averaged()
         return [
             encoder,
-            network,
+            *self.interface.sampling_layers(use_ema),
             self.action_normalizer,
             *self.observation_normalizers.values(),
         ]
-
-    def _acting(self, settings):
-        """act(inputs) -> chunks, with all sampling steps in it."""
-        sampler, num_steps, start, use_ema = settings
-        encoder, network = self.acting_layers(use_ema)[:2]
-
-        def act(inputs):
-            condition = self.encode(inputs["observation"], encoder)
-            rows = ops.shape(tree.flatten(inputs["observation"])[0])[0]
-            if start == "noise":
-                noise = inputs["noise"]
-            else:
-                noise = ops.zeros(
-                    (rows, *self.sample_shape), dtype=float_dtype()
-                )
-            bound = self.predictor(network, condition)
-
-            if start == self.objective.start:
-                x = self.start(noise)
-            else:
-                x = self.interpolant.initial(self.n_mu + self.n_sigma * noise)
-            x = sampler.unrolled(bound, x, num_steps)
-            return self.action_normalizer.inverse(x)
-
-        return act
 
     def _clip(self, chunk):
         """Actions within their bounds, counted."""
@@ -543,83 +397,14 @@ class Policy(InterfaceWrapper):
             use_ema: whether to export the first average of the weights.
             verbose: whether to print a line.
         """
-        if self.representation.needs_pose:
-            raise ValueError(
-                "A policy of relative actions cannot be exported: the pose is "
-                "put back by NumPy. Train it with representation='absolute', "
-                "or serve it by `predict_chunk`."
-            )
-        sampler, num_steps, start, _ = self._chunk_settings(
-            num_steps, start, sampler, use_ema
-        )
-        settings = {
-            "num_steps": num_steps,
-            "sampler": sampler,
-            "start": start,
-            "output_range": None,
-        }
-        self._export(
-            filepath, format, version, settings, None, use_ema, verbose
-        )
-
-    _exported = "predict_chunk"
-
-    def _other_inputs(self):
-        spec = self._spec["observation"]
-        if not isinstance(spec, dict):
-            spec = {"observation": spec}
-        return {
-            key: ((None, *leaf.shape[1:]), "float32")
-            for key, leaf in spec.items()
-        }
-
-    def _observation_of(self, inputs):
-        """The observation among the flat inputs of an endpoint."""
-        observation = {k: inputs[k] for k in self._other_inputs()}
-        if not isinstance(self._spec["observation"], dict):
-            return observation["observation"]
-        return observation
-
-    def _export_layers(self, use_ema):
-        return self.acting_layers(use_ema)
-
-    def _sampling_function(self, settings, use_ema):
-        act = self._acting((*_in_order(settings), use_ema))
-
-        def serve(inputs):
-            observation = self._observation_of(inputs)
-            chunk = act({"observation": observation, "noise": inputs["noise"]})
-            # Keeps "noise" among the inputs of those that start from zero.
-            chunk = chunk + 0.0 * inputs["noise"]
-            if self.action_low is not None:
-                chunk = ops.maximum(chunk, self.action_low)
-            if self.action_high is not None:
-                chunk = ops.minimum(chunk, self.action_high)
-            return chunk
-
-        return serve
-
-    def _conditioning(self, settings, use_ema):
-        encoder, network = self.acting_layers(use_ema)[:2]
-        return network, lambda inputs: self.encode(
-            self._observation_of(inputs), encoder
-        )
-
-    def _endpoints(self, settings, decoder, use_ema):
-        endpoints = super()._endpoints(settings, decoder, use_ema)
-        serve = dataclasses.replace(endpoints["serve"], output="actions")
-        return {**endpoints, "serve": serve}
-
-    def _sampled(self, inputs, settings, use_ema):
-        sampler, num_steps, start = _in_order(settings)
-        return self.predict_chunk(
-            self._observation_of(inputs),
-            noise=None if start == "zero" else inputs["noise"],
-            num_steps=num_steps,
-            sampler=sampler,
-            start=start,
+        served = Served(
+            {"num_steps": num_steps, "sampler": sampler, "start": start},
             use_ema=use_ema,
         )
+        export(self, served, filepath, format, version, verbose)
+
+    def export_plan(self, served):
+        return endpoints.policy_plan(self, served)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -643,20 +428,10 @@ class Policy(InterfaceWrapper):
         }
 
 
-def _in_order(settings):
-    """The settings of an export as those of `_chunk_settings`."""
-    return settings["sampler"], settings["num_steps"], settings["start"]
-
-
 def _kind(representation):
     """The name of a representation."""
     names = {kind: name for name, kind in REPRESENTATIONS.items()}
     return names[type(representation)]
-
-
-def _is_table(identifier):
-    """Whether it is one normaliser per key."""
-    return isinstance(identifier, dict) and "class_name" not in identifier
 
 
 def _bound(value, dim, argument):

@@ -112,7 +112,7 @@ def save_to_preset(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def from_preset(preset, load_weights=True, dtype=None):
+def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
     """Load a model of any class from a preset.
 
     Args:
@@ -124,6 +124,7 @@ def from_preset(preset, load_weights=True, dtype=None):
         dtype: dtype or dtype policy of the networks inside, such as
             "bfloat16" or "mixed_bfloat16"; None as they were saved. Averages
             and normalisers stay in float32.
+        cls: class that the model must be of.
 
     Returns:
         The model, of the class that was saved.
@@ -135,27 +136,6 @@ def from_preset(preset, load_weights=True, dtype=None):
         OSError: if it cannot be downloaded (`ConnectionError`), or its cache
             or weights are damaged.
     """
-    return _load(preset, load_weights, dtype, keras.Model)
-
-
-class Preset:
-    """Mixin over `keras.Model` with presets."""
-
-    def save_to_preset(self, preset_dir, metadata=None, **kwargs):
-        """Save the model to a folder: see `presets.save_to_preset`."""
-        save_to_preset(self, preset_dir, metadata, **kwargs)
-
-    @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
-        """Load a model of this class: see `presets.from_preset`.
-
-        Raises:
-            ValueError: also if the preset holds another class.
-        """
-        return _load(preset, load_weights, dtype, cls)
-
-
-def _load(preset, load_weights, dtype, cls):
     folder = preset_folder(preset)
     config = read_config(folder)
     _check_registered(config, preset)

@@ -4,7 +4,9 @@ A one-step sampler gives `step`. A multistep solver, which looks back at
 predictions of earlier steps, gives `advance`, whose `state` holds them.
 """
 
-import keras
+import dataclasses
+import itertools
+
 from keras import ops
 
 from keras_flows.ops import Config
@@ -15,12 +17,15 @@ class Sampler(Config):
     """Walks a grid of times from `t_noise` to `t_data`, one step at a time.
 
     Attributes:
+        needs: what the model must predict: "velocity", "score", "data" (the
+            mean E[x | x_t] of a path from Gaussian noise), "map" (the flow map
+            or the end of the flow) or "action".
         order: global order of convergence in the step size (for a solver of
             an ODE; weak order for one of an SDE), None where it has none.
         stochastic: whether `step` takes noise.
         adaptive: whether the steps depend on the data.
         grid: name of the time grid, or a sequence of times; None for the
-            interpolant's own, `default_grid`.
+            interpolant's own.
         in_log_snr: whether it solves in log(alpha / sigma): its default grid
             is then the interpolant's `log_snr_grid`.
         shift: time shift of the grid, 1.0 for none.
@@ -31,6 +36,7 @@ class Sampler(Config):
         history: of how many earlier steps `advance` looks at predictions.
     """
 
+    needs = ("velocity",)
     order = None
     stochastic = False
     adaptive = False
@@ -51,7 +57,7 @@ class Sampler(Config):
         """The state at r from the state x at t.
 
         Args:
-            model: a `Predictor` (or an interface).
+            model: a predictor, such as `samplers.Bound`.
             x: state, (B, ...).
             t: times of x, (B,).
             r: times to go to, (B,), nearer to the data.
@@ -76,36 +82,45 @@ class Sampler(Config):
         """The `state` of the first step; a tuple of NumPy numbers."""
         return ()
 
-    def walk(self, advance, interpolant, x, noises, num_steps, progress=None):
-        """Run `advance(x, t, r, noise, state, left)` over the grid.
+    def steps(self, times):
+        """(t, r, left) of each step on a grid; see `advance`."""
+        for i, (t, r) in enumerate(itertools.pairwise(times)):
+            yield t, r, min(len(times) - 2 - i, max(1, self.history))
 
-        It may be compiled: times enter as tensors, so one trace serves
-        every step of every grid.
-        """
-        times = self.times(interpolant, num_steps).astype(
-            keras.backend.standardize_dtype(x.dtype)
+    def step_key(self):
+        """What one step depends on: all options but those of the grid."""
+        return (type(self).__name__,) + tuple(
+            (field.name, repr(getattr(self, field.name)))
+            for field in dataclasses.fields(self)
+            if field.name not in ("grid", "shift")
         )
-        pairs = zip(times[:-1], times[1:], strict=True)
-        state = self.begin(interpolant, num_steps)
-        for i, (t, r) in enumerate(pairs):
-            noise = noises[i] if self.stochastic else None
-            left = min(len(times) - 2 - i, max(1, self.history))
-            x, state = advance(x, t, r, noise, state, left)
-            if progress is not None:
-                progress()
-        return x
 
     def unrolled(self, model, x, num_steps):
-        """All steps in one graph, for export: the samples from x at t_noise.
+        """All steps in one graph: the samples from x at t_noise.
 
         Only for samplers that are not `stochastic`.
         """
+        times = self.times(model.interpolant, num_steps)
+        return self.unrolled_on(times, lambda t, r: model, x, num_steps)
 
-        def advance(x, t, r, noise, state, left):
-            t, r = batch_of(float(t), x), batch_of(float(r), x)
-            return self.advance(model, x, t, r, noise, state, left)
+    def unrolled_on(self, times, model_at, x, num_steps):
+        """`unrolled` on given times.
 
-        return self.walk(advance, model.interpolant, x, None, num_steps)
+        Args:
+            times: a grid of `times`.
+            model_at: function of the numbers t and r to the predictor of that
+                step.
+            x: state at times[0], (B, ...).
+            num_steps: int.
+        """
+        state = None
+        for t, r, left in self.steps(times):
+            model = model_at(float(t), float(r))
+            if state is None:
+                state = self.begin(model.interpolant, num_steps)
+            ends = batch_of(float(t), x), batch_of(float(r), x)
+            x, state = self.advance(model, x, *ends, None, state, left)
+        return x
 
 
 def batch_of(time, x):

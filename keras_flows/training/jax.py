@@ -4,10 +4,9 @@ import jax
 import keras
 from keras import ops
 
-from keras_flows.training.common import CommonSteps
-from keras_flows.training.common import global_norm
-from keras_flows.training.common import inner_optimizer
-from keras_flows.training.common import scales_loss
+from keras_flows.training.steps import global_norm
+from keras_flows.training.steps import inner_optimizer
+from keras_flows.training.steps import scales_loss
 
 
 def _scope(*pairs):
@@ -21,7 +20,7 @@ def _read(scope, variables):
     return [scope.get_current_value(v) for v in variables]
 
 
-class TrainStep(CommonSteps):
+class TrainStep:
     """`train_step` and `test_step` for the JAX trainer."""
 
     def _loss_and_updates(self, tv, ntv, ov, data):
@@ -64,7 +63,7 @@ class TrainStep(CommonSteps):
             after = inner_optimizer(self.optimizer).iterations
             logs = self.finish_step(
                 means,
-                self._batch_size(data),
+                self.batch_size(data),
                 norm,
                 finite,
                 ops.greater(after, before),
@@ -93,7 +92,7 @@ class TrainStep(CommonSteps):
             (self.non_trainable_variables, ntv),
             (self.metrics_variables, mv),
         ) as scope:
-            logs = super().test_step(data)
+            logs = self.evaluate_batch(data)
         state = (
             tv,
             _read(scope, self.non_trainable_variables),

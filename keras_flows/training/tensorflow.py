@@ -3,13 +3,12 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_flows.training.common import CommonSteps
-from keras_flows.training.common import global_norm
-from keras_flows.training.common import inner_optimizer
-from keras_flows.training.common import scales_loss
+from keras_flows.training.steps import global_norm
+from keras_flows.training.steps import inner_optimizer
+from keras_flows.training.steps import scales_loss
 
 
-class TrainStep(CommonSteps):
+class TrainStep:
     """`train_step` for the TensorFlow trainer."""
 
     def train_step(self, data):
@@ -46,11 +45,14 @@ class TrainStep(CommonSteps):
         after = inner_optimizer(optimizer).iterations
         return self.finish_step(
             means,
-            self._batch_size(data),
+            self.batch_size(data),
             norm,
             finite,
             ops.greater(after, before),
         )
+
+    def test_step(self, data):
+        return self.evaluate_batch(data)
 
     def _on_all_replicas(self, finite):
         context = tf.distribute.get_replica_context()

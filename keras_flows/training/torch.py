@@ -4,10 +4,9 @@ import torch
 from keras import ops
 from keras import tree
 
-from keras_flows.training.common import CommonSteps
-from keras_flows.training.common import global_norm
-from keras_flows.training.common import inner_optimizer
-from keras_flows.training.common import scales_loss
+from keras_flows.training.steps import global_norm
+from keras_flows.training.steps import inner_optimizer
+from keras_flows.training.steps import scales_loss
 
 
 def _average_over_processes(tensors):
@@ -32,7 +31,7 @@ def _beside_weights(data):
     )
 
 
-class TrainStep(CommonSteps):
+class TrainStep:
     """`train_step` for the PyTorch trainer."""
 
     def train_step(self, data):
@@ -64,7 +63,7 @@ class TrainStep(CommonSteps):
             means = {name: mean.detach() for name, mean in means.items()}
             return self.finish_step(
                 means,
-                self._batch_size(data),
+                self.batch_size(data),
                 norm,
                 finite,
                 ops.convert_to_tensor(after > before),
@@ -73,4 +72,4 @@ class TrainStep(CommonSteps):
     def test_step(self, data):
         # Flow maps may take a JVP in their loss, which no_grad allows.
         with torch.no_grad():
-            return super().test_step(_beside_weights(data))
+            return self.evaluate_batch(_beside_weights(data))

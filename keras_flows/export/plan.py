@@ -1,0 +1,320 @@
+"""What an exported file computes, and what it must agree with."""
+
+import dataclasses
+import typing
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_flows import samplers
+from keras_flows.export.endpoint import Endpoint
+from keras_flows.ops import arguments
+from keras_flows.ops import compiled
+from keras_flows.samplers import request
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """What a user asks of `export`.
+
+    Attributes:
+        options: dict of the arguments of sampling that are fixed in the file.
+        decoder: `keras.Model` from samples to what is served, or None.
+        output_range: (low, high) of the served values, or None.
+        use_ema: whether the first average's weights are exported.
+    """
+
+    options: dict
+    decoder: object = None
+    output_range: tuple | None = None
+    use_ema: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a file holds, and what this backend's own model gives.
+
+    Attributes:
+        endpoints: {name: Endpoint}, "serve" among them.
+        expected: {name: function of a dict of arrays} to what each must give.
+        layers: whose weights the file holds.
+        example: function (name, shape, dtype, rng) to an input to compare by.
+        settings: dict for signature.json.
+        compared_with: name of the method that "serve" agrees with.
+    """
+
+    endpoints: dict
+    expected: dict
+    layers: list
+    example: typing.Callable
+    settings: dict
+    compared_with: str = "generate"
+
+    @property
+    def variables(self):
+        """The `keras.Variable`s that the endpoints read."""
+        return [v for layer in self.layers for v in layer.variables]
+
+
+def sampling_plan(model, served):
+    """The `Plan` of a model's `generate`.
+
+    Args:
+        model: a `Generator`.
+        served: the `Served`; its options are those of `generate`.
+    """
+    options = served.options
+    sampler, num_steps, times = fixed_steps(
+        model, options["sampler"], options["num_steps"]
+    )
+    if model.sample_shape is None:
+        raise ValueError(
+            "The network does not tell the shape of a sample: export "
+            "needs a functional network."
+        )
+    scale = options["guidance_scale"]
+    request.check_scale(scale)
+    interval = request.interval_of(options["guidance_interval"])
+    channels = request.channels_of(
+        options["guidance_channels"], model.sample_shape
+    )
+    output_range = checked_range(served.output_range)
+    check_decoder(served.decoder, model.sample_shape)
+    network = model.inference_network(served.use_ema)
+
+    def conditioned(inputs, rows):
+        return model.absorb_guidance(condition_of(inputs), scale, rows)
+
+    def sample(inputs):
+        noise = inputs["noise"]
+        condition, left = conditioned(inputs, ops.shape(noise)[0])
+        plain = model.bind(network, condition)
+        negative = request.negative_of(model, condition, None, left, None)
+        guided = plain
+        if negative is not None:
+            guided = samplers.Guided(
+                plain, model.bind(network, negative), left, interval, channels
+            )
+
+        # Known before the trace, so that steps outside the interval have one
+        # network call, not two.
+        def model_at(t, r):
+            path, calls = model.interpolant, sampler.calls
+            inside = request.acts(interval, calls, path, t, r)
+            return guided if inside else plain
+
+        return sampler.unrolled_on(
+            times.astype("float32"), model_at, model.start(noise), num_steps
+        )
+
+    def velocity(inputs):
+        condition, _ = conditioned(inputs, ops.shape(inputs["x"])[0])
+        return model.pred(
+            inputs["x"],
+            inputs["t"],
+            inputs.get("r"),
+            condition=condition,
+            network=network,
+        )
+
+    others = condition_inputs(model.network)
+    shape = (None, *model.sample_shape)
+    endpoints = {
+        "serve": Endpoint(
+            lambda inputs: finished(
+                sample(inputs), served.decoder, output_range
+            ),
+            {"noise": (shape, "float32"), **others},
+            "samples",
+            shape
+            if served.decoder is None
+            else tuple(served.decoder.output_shape),
+        )
+    }
+
+    def finish(x):
+        return finished(x, served.decoder, output_range)
+
+    if served.decoder is not None:
+        finish = compiled(finish, served.decoder.variables)
+
+    def expected(inputs):
+        return finish(
+            model.generate(
+                noise=inputs["noise"],
+                condition=condition_of(inputs),
+                use_ema=served.use_ema,
+                sampler=sampler,
+                num_steps=num_steps,
+                guidance_scale=scale,
+                guidance_interval=interval,
+                guidance_channels=channels,
+            )
+        )
+
+    layers = list(model.sampling_layers(served.use_ema))
+    if served.decoder is not None:
+        layers.append(served.decoder)
+    checks = {"serve": expected}
+    if "velocity" in model.provides:
+        endpoints["velocity"] = velocity_endpoint(model, velocity, others)
+        checks["velocity"] = compiled_check(velocity, layers)
+    settings = {
+        "guidance_scale": float(scale),
+        "guidance_interval": interval,
+        "guidance_channels": channels,
+        "output_range": output_range,
+    }
+    return Plan(
+        endpoints,
+        checks,
+        layers,
+        example_of(model),
+        settings | described(model, served, sampler, num_steps, times),
+    )
+
+
+def fixed_steps(model, sampler, num_steps):
+    """(sampler, num_steps, times) that one graph can hold.
+
+    Raises:
+        ValueError: if the sampler draws noise, or chooses its steps.
+    """
+    sampler, num_steps, times = model.sampling_times(sampler, num_steps)
+    if num_steps == 1 and isinstance(sampler, samplers.FlowMapJump):
+        # Its one step is the last, which adds no noise.
+        sampler = dataclasses.replace(sampler, renoise=0.0)
+    if sampler.stochastic:
+        raise ValueError(
+            "`sampler` draws noise in every step, which the exported "
+            f"signature has no input for. Received: {sampler}; use an "
+            "ODE sampler or a flow-map jump."
+        )
+    if sampler.adaptive:
+        raise ValueError(
+            "`sampler` chooses its steps by the data, which a graph "
+            f"cannot. Received: {sampler}; use one with fixed steps."
+        )
+    return sampler, num_steps, times
+
+
+def described(model, served, sampler, num_steps, times):
+    """What signature.json tells of any model's sampling."""
+    average = model.emas[0] if served.use_ema and model.emas else None
+    return {
+        "num_steps": num_steps,
+        "sampler": repr(sampler),
+        "time_grid": [float(t) for t in times],
+        "interpolant": repr(model.interpolant),
+        "null_label": model.null_label,
+        "decoder": None if served.decoder is None else served.decoder.name,
+        "weights": "trained"
+        if average is None
+        else {"ema": {"decay": average.decay, "std": average.std}},
+    }
+
+
+def compiled_check(function, layers):
+    """A function of a dict of arrays, compiled to compare by."""
+    run = compiled(function, [v for layer in layers for v in layer.variables])
+    return lambda inputs: run(arguments(inputs))
+
+
+def velocity_endpoint(model, velocity, others):
+    """The endpoint of a function of x, t[, r] and `others` to velocities."""
+    shape = (None, *model.sample_shape)
+    times = {"t": ((None,), "float32")}
+    if "r" in model.network.input:
+        times["r"] = ((None,), "float32")
+    return Endpoint(
+        velocity, {"x": (shape, "float32"), **times, **others}, "velocity",
+        shape,
+    )  # fmt: skip
+
+
+def example_of(model):
+    """Function (name, shape, dtype, rng) to an input to compare by."""
+
+    def example(name, shape, dtype, rng):
+        if name in ("t", "r"):
+            ends = model.interpolant.t_noise, model.interpolant.t_last
+            return rng.uniform(min(ends), max(ends), shape).astype(dtype)
+        if "float" in dtype:
+            return rng.standard_normal(shape, dtype="float32").astype(dtype)
+        return rng.integers(0, model.null_label or 1, shape, dtype=dtype)
+
+    return example
+
+
+def condition_inputs(network):
+    """{name: (shape, dtype)} of a network's condition as flat inputs."""
+    condition = network.input.get("condition")
+    if condition is None:
+        return {}
+    if not isinstance(condition, dict):
+        return {"condition": _spec(condition)}
+    return {f"condition_{k}": _spec(v) for k, v in condition.items()}
+
+
+def condition_of(inputs):
+    """The condition among the inputs of an endpoint, or None."""
+    if "condition" in inputs:
+        return inputs["condition"]
+    parts = {
+        name.removeprefix("condition_"): value
+        for name, value in inputs.items()
+        if name.startswith("condition_")
+    }
+    return parts or None
+
+
+def _spec(tensor):
+    return (None, *tensor.shape[1:]), keras.backend.standardize_dtype(
+        tensor.dtype
+    )
+
+
+def finished(x, decoder, output_range):
+    """What is served of samples x: decoded, and mapped to the range."""
+    if decoder is not None:
+        x = decoder(x, training=False)
+    if output_range is None:
+        return x
+    low, high = output_range
+    return low + (ops.clip(x, -1.0, 1.0) + 1.0) * (0.5 * (high - low))
+
+
+def checked_range(output_range):
+    if output_range is None:
+        return None
+    low, high = (float(edge) for edge in output_range)
+    if not low < high:
+        raise ValueError(
+            "`output_range` must be (low, high) with low < high, such as "
+            f"(0, 255). Received: {output_range!r}."
+        )
+    return low, high
+
+
+def check_decoder(decoder, shape):
+    if decoder is None:
+        return
+    if not isinstance(decoder, keras.Model):
+        raise ValueError(
+            "`decoder` must be a keras.Model of samples, such as the "
+            f"`decoder` of a networks.AutoencoderKL. Received: {decoder!r}."
+        )
+    taken = getattr(decoder, "input_shape", None)
+    if taken is not None and (
+        not isinstance(taken, tuple)
+        or len(taken) != len(shape) + 1
+        or any(
+            a not in (None, b) for a, b in zip(taken[1:], shape, strict=True)
+        )
+    ):
+        raise ValueError(
+            f"`decoder` must take samples, of shape {(None, *shape)}; an "
+            "autoencoder has it as its attribute `decoder`. Received one "
+            f"that takes {taken}."
+        )

@@ -1,0 +1,345 @@
+"""Distillation by distributions: a generator, its fake network, a teacher."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_flows import objectives
+from keras_flows import samplers
+from keras_flows.interfaces.holder import Holder
+from keras_flows.interfaces.student import check_student
+from keras_flows.interfaces.student import student_of
+from keras_flows.interfaces.teacher import Teacher
+from keras_flows.interfaces.teacher import serialize_teacher
+from keras_flows.networks import clone_network
+from keras_flows.ops import bcast_right
+from keras_flows.ops import float_dtype
+from keras_flows.ops import mean_flat
+from keras_flows.ops import parts
+from keras_flows.ops import register
+from keras_flows.training import AlternatingOptimizer
+
+
+@register
+class DMDInterface(Holder):
+    """Distribution matching distillation: a generator of one or few steps.
+
+    Two networks take turns: the generator G, whose samples' score, as the
+    fake network sees it, is to equal the teacher's, and the fake network,
+    which learns its samples by the teacher's own objective. Of each
+    `fake_updates` + 1 training steps the first moves G and the others the
+    fake network, each with its own optimizer:
+
+    ```python
+    model = kf.DMDInterface(teacher)  # teacher.trainable is False
+    model.compile(generator_optimizer, fake_optimizer)
+    model.fit(data)
+    ```
+
+    With `num_steps` above 1, G starts from its own samples, noised anew to
+    one of its times (DMD2's back-simulation). One fake network then sees the
+    samples of all steps and what is matched is their mixture, as published:
+    each example of a batch is a sample of one step. With `separate_fakes` each
+    step has a fake network, and a discriminator, of its own, and each example
+    is a sample of every step, all of which the back-simulation passes anyway.
+
+    With a `discriminator` D, which takes turns with the fake network, G's loss
+    has the term -log D(x_t) too (DMD2's GAN on noised samples), and batches
+    are the real data. Without, they give shapes and conditions; with
+    `regression_weight` (first DMD) they are pairs, x the teacher's sample and
+    extras {"noise": what it came from}.
+
+    The fake network learns by the teacher's objective, with stable targets if
+    the teacher has them, and at the teacher's times. The losses are in
+    `objectives.DistributionMatching`.
+
+    Sources: DMD, arXiv 2311.18828; DMD2, arXiv 2405.14867; SiD, 2404.04057.
+
+    Args:
+        teacher: a frozen interface. The fake network starts as its copy.
+        student: the generator's interface, on the same path; by default a
+            copy of the teacher.
+        method: "dmd" or "sid", the generator's loss.
+        num_steps: number of G's steps.
+        fake_updates: updates of the fake network for each of G.
+        separate_fakes: whether each of several steps has a fake network of
+            its own, and a discriminator if there are any. Each sees the
+            whole batch, so the calls of teacher, fake network and
+            discriminator, and the memory of the latter two, are `num_steps`
+            times as many.
+        alpha: of "sid".
+        regression_weight: weight of |G(noise) - x|^2; 0 for none.
+        discriminator: a network with the inputs of the teacher's; the mean of
+            its output is the logit of x_t being real. Or None.
+        adversarial_weight: weight of -log D in G's loss.
+        discriminator_weight: weight of D's own loss beside the fake
+            network's.
+        time_range: levels of noise, 0 data and 1 noise, between which scores
+            are compared.
+        teacher_guidance_scale: of the teacher's prediction; 1.0 for none.
+        name: model name.
+    """
+
+    def __init__(
+        self,
+        teacher,
+        student=None,
+        *,
+        method="dmd",
+        num_steps=1,
+        fake_updates=5,
+        separate_fakes=False,
+        alpha=1.0,
+        regression_weight=0.0,
+        discriminator=None,
+        adversarial_weight=3e-3,
+        discriminator_weight=1e-2,
+        time_range=(0.02, 0.98),
+        teacher_guidance_scale=1.0,
+        name=None,
+    ):
+        student = student_of(teacher) if student is None else student
+        check_student(student)
+        own = objectives.DistributionMatching(
+            method, alpha, regression_weight, adversarial_weight,
+            discriminator_weight, tuple(time_range), fake_updates,
+        )  # fmt: skip
+        super().__init__(student, own.terms, inner_terms=False, name=name)
+        self._own = own
+        if num_steps < 1:
+            raise ValueError(
+                f"`num_steps` must be at least 1. Received: {num_steps!r}."
+            )
+        if regression_weight and discriminator is not None:
+            raise ValueError(
+                "`regression_weight` wants batches of the teacher's samples "
+                "and `discriminator` batches of data: give one of them."
+            )
+        if discriminator in (teacher.network, student.network):
+            raise ValueError(
+                "`discriminator` must be a network of its own, not the "
+                "teacher's or the student's. A copy of the teacher's will do."
+            )
+        self.teacher = Teacher(
+            teacher, student, teacher_guidance_scale, needs=("data", "score")
+        )
+        self.teacher_guidance_scale = teacher_guidance_scale
+        self.num_steps = num_steps
+        self.separate_fakes = separate_fakes
+        fake = _trainable_copy(self.teacher.network, "fake_network")
+        self.fake_networks = [fake]
+        self.discriminators = [] if discriminator is None else [discriminator]
+        for step in range(1, num_steps if separate_fakes else 1):
+            self.fake_networks.append(
+                _trainable_copy(fake, f"fake_network_{step}")
+            )
+            if discriminator is not None:
+                self.discriminators.append(
+                    _trainable_copy(discriminator, f"discriminator_{step}")
+                )
+        _, _, self._times = self.sampling_times()
+        self.built = True
+
+    @property
+    def objective(self):
+        """`objectives.DistributionMatching`."""
+        return self._own
+
+    @property
+    def fake_network(self):
+        """The only fake network, or the first step's."""
+        return self.fake_networks[0]
+
+    @property
+    def discriminator(self):
+        """The only discriminator, or the first step's; None without."""
+        return self.discriminators[0] if self.discriminators else None
+
+    def compile(self, optimizer, fake_optimizer=None, **kwargs):
+        """Configure training.
+
+        Args:
+            optimizer: of the generator.
+            fake_optimizer: of the fake network, by default one like
+                `optimizer`.
+            **kwargs: of `keras.Model.compile`.
+        """
+        if not isinstance(optimizer, AlternatingOptimizer):
+            optimizer = AlternatingOptimizer(
+                optimizer, fake_optimizer, self.objective.fake_updates
+            )
+        second = [*self.fake_networks, *self.discriminators]
+        optimizer.second_group(
+            [v for network in second for v in network.trainable_variables]
+        )
+        super().compile(optimizer, **kwargs)
+
+    def make_train_function(self, force=False):
+        # The graph asks the optimizer whose turn it is.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+    def loss(self, x, condition=None, extras=None, *, training=True):
+        """The turn's "loss", "generator_loss" and "fake_loss", each (B,)."""
+        noise = self._pairs(extras)
+        self.check_batch(x, condition, None)
+        if training:
+            condition = self.interface.drop_condition(condition)
+        x = ops.cast(x, float_dtype())
+        batch = objectives.Batch(x, condition, training, noise=noise)
+        return self.objective(self, batch)
+
+    def _pairs(self, extras):
+        """The noise of (noise, sample) pairs, where they are asked for."""
+        weight = self.objective.regression_weight
+        given, wanted = set(extras or {}), {"noise"} if weight else set()
+        if given != wanted:
+            raise ValueError(
+                "Batches must be (x, condition, {'noise': ...}) for a "
+                "`regression_weight` above 0, and x or (x, condition) "
+                f"without. Received extras {sorted(given)} and "
+                f"regression_weight={weight}."
+            )
+        return extras["noise"] if wanted else None
+
+    # The generator's samples.
+
+    def draw(self, x):
+        """What `produce` needs for a batch like x: noises, chosen steps."""
+        shape = ops.shape(x)
+        noise = (self.sample_n(shape) - self.n_mu) / self.n_sigma
+        if self.num_steps == 1:
+            return noise, (), None
+        anew = tuple(self.sample_n(shape) for _ in range(self.num_steps - 1))
+        if self.separate_fakes:
+            return noise, anew, None
+        which = ops.floor(self.sample_uniform(shape[:1]) * self.num_steps)
+        return noise, anew, which
+
+    def produce(self, draws, condition=None):
+        """G's samples from the draws of `draw`, differentiable.
+
+        Each step starts where those before it lead, without gradient.
+
+        Returns:
+            (B, ...), of the step chosen for each example, or, with
+            `separate_fakes`, (num_steps B, ...), of one step after the other.
+        """
+        noise, anew, which = draws
+        x, times = self.start(noise), self._step_times(noise)
+        if which is None:
+            made = [self.denoise(x, times[0], condition=condition)]
+            for n, t in zip(anew, times[1:], strict=True):
+                x = self.sample_x_t(ops.stop_gradient(made[-1]), n, t)
+                made.append(self.denoise(x, t, condition=condition))
+            return made[0] if len(made) == 1 else ops.concatenate(made, axis=0)
+        chosen, time = x, times[0]
+        for k, n in enumerate(anew, 1):
+            clean = ops.stop_gradient(
+                self.denoise(x, times[k - 1], condition=condition)
+            )
+            x = self.sample_x_t(clean, n, times[k])
+            here = ops.equal(which, float(k))
+            chosen = ops.where(bcast_right(here, x), x, chosen)
+            time = ops.where(here, times[k], time)
+        return self.denoise(chosen, time, condition=condition)
+
+    def first_step(self, noise, condition=None):
+        """G's sample from given noise in its first step, (B, ...)."""
+        time = self._step_times(noise)[0]
+        return self.denoise(self.start(noise), time, condition=condition)
+
+    def _step_times(self, like):
+        rows = ops.shape(like)[:1]
+        return [
+            ops.full(rows, float(t), dtype=float_dtype())
+            for t in self._times[:-1]
+        ]
+
+    # What judges them.
+
+    def fake_denoise(self, x_t, t, condition):
+        """The fake networks' predictions of the data, (B, ...)."""
+        model = self.teacher.model
+        return self.by_step(
+            lambda network, x_t, t, condition: model.denoise(
+                x_t, t, condition=condition, network=network
+            ),
+            self.fake_networks,
+            (x_t, t, condition),
+        )
+
+    def logit(self, x_t, t, condition):
+        """D's logit of x_t being noised data, (B,)."""
+        model = self.interface
+
+        def one(network, x_t, t, condition):
+            inputs = model.inputs(x_t, t, None, condition, network)
+            return mean_flat(ops.cast(network(inputs), float_dtype()))
+
+        return self.by_step(one, self.discriminators, (x_t, t, condition))
+
+    @staticmethod
+    def by_step(function, networks, batch):
+        """function(network, *rows), each step's network with its own rows."""
+        rows = zip(*(parts(each, len(networks)) for each in batch), strict=True)
+        found = [
+            function(network, *each)
+            for network, each in zip(networks, rows, strict=True)
+        ]
+        return found[0] if len(found) == 1 else ops.concatenate(found, axis=0)
+
+    # Sampling, at the times that G was trained for.
+
+    @property
+    def provides(self):
+        return samplers.EndOfFlow.provides
+
+    def bind(self, network, condition):
+        return samplers.EndOfFlow(self.interface.bind(network, condition))
+
+    def sampling_times(self, sampler=None, num_steps=None):
+        num_steps = self.num_steps if num_steps is None else num_steps
+        if num_steps != self.num_steps:
+            raise ValueError(
+                f"`num_steps` must be {self.num_steps}, for which the "
+                f"generator was trained. Received: {num_steps!r}."
+            )
+        sampler = self.default_sampler if sampler is None else sampler
+        sampler = samplers.get(sampler)
+        samplers.check_fit(sampler, self.provides, type(self).__name__)
+        levels = np.linspace(1.0, 0.0, num_steps + 1)
+        times = self.interpolant.time_of_level(levels)
+        times[-1] = self.interpolant.t_last
+        return sampler, num_steps, times
+
+    @property
+    def default_sampler(self):
+        return samplers.FlowMapJump(renoise=1.0)
+
+    @property
+    def default_num_steps(self):
+        return self.num_steps
+
+    def get_config(self):
+        options = self.objective.get_config()
+        options["time_range"] = list(options.pop("level_range"))
+        return {
+            "teacher": serialize_teacher(self.teacher),
+            "student": keras.saving.serialize_keras_object(self.interface),
+            **options,
+            "num_steps": self.num_steps,
+            "separate_fakes": self.separate_fakes,
+            "discriminator": keras.saving.serialize_keras_object(
+                self.discriminator
+            ),
+            "teacher_guidance_scale": self.teacher_guidance_scale,
+            "name": self.name,
+        }
+
+
+def _trainable_copy(network, name):
+    copy = clone_network(network, name)
+    copy.trainable = True
+    return copy

@@ -1,0 +1,237 @@
+"""What samples: `generate` and `export` of any model with a predictor."""
+
+from keras_flows import samplers
+from keras_flows.export import Served
+from keras_flows.export import export
+from keras_flows.export import sampling_plan
+from keras_flows.ops import bcast_right
+from keras_flows.ops import mean_flat
+from keras_flows.training import Trainable
+
+
+class Generator(Trainable):
+    """A `Trainable` that samples.
+
+    A subclass gives the attributes `interpolant`, `network` (of whose
+    condition the arguments are), `null_label`, `sample_shape`, `n_mu`,
+    `n_sigma`, `provides` (what it predicts, see `samplers.Sampler.needs`),
+    `default_sampler` and `default_num_steps`, and the methods `bind`, `start`,
+    `inference_network` and `sampling_layers`.
+    """
+
+    def bind(self, network, condition):
+        """The predictor that samplers see, such as `samplers.Bound`.
+
+        Args:
+            network: the network to call.
+            condition: tensor or structure, or None.
+        """
+        raise NotImplementedError
+
+    def start(self, noise):
+        """The state at `t_noise` from standard normal noise, (B, ...)."""
+        raise NotImplementedError
+
+    def inference_network(self, use_ema=True):
+        """The network for sampling: the first EMA, or the trained one.
+
+        Before its first update an EMA is the live weights.
+        """
+        raise NotImplementedError
+
+    def sampling_layers(self, use_ema=True):
+        """Everything whose weights sampling reads."""
+        return [self.inference_network(use_ema)]
+
+    def absorb_guidance(self, condition, scale, rows):
+        """(condition, scale of guidance) that sampling uses.
+
+        Args:
+            condition: with one row per sample, or None.
+            scale: the user's.
+            rows: number of samples.
+        """
+        return condition, scale
+
+    def sampling_times(self, sampler=None, num_steps=None):
+        """(sampler, num_steps, times) of what a user asked for.
+
+        Raises:
+            ValueError: if the model cannot be sampled so.
+        """
+        if sampler is None:
+            sampler = self.default_sampler
+        sampler = samplers.get(sampler)
+        samplers.check_fit(sampler, self.provides, type(self).__name__)
+        if num_steps is None:
+            num_steps = self.default_num_steps
+        times = sampler.times(self.interpolant, num_steps)
+        return sampler, int(num_steps), times
+
+    def __init__(self, network=None, **kwargs):
+        super().__init__(network, **kwargs)
+        self.loop = samplers.Loop()
+
+    def generate(
+        self,
+        num_samples=None,
+        *,
+        condition=None,
+        negative_condition=None,
+        num_steps=None,
+        guidance_scale=1.0,
+        guidance_interval=None,
+        guidance_channels=None,
+        guidance_model=None,
+        seed=None,
+        noise=None,
+        sampler=None,
+        batch_size=None,
+        use_ema=True,
+    ):
+        """Sample.
+
+        The noise is drawn by NumPy from `seed`, so one seed means the same
+        noise on every backend.
+
+        Args:
+            num_samples: int; by default the number of rows of `condition`
+                or `noise`.
+            condition: one row per sample (or a structure of such tensors),
+                or a single scalar label for all.
+            negative_condition: what guidance leads away from; by default the
+                network's null label.
+            num_steps: int, at least 1; by default the objective's.
+            guidance_scale: of classifier-free guidance, or of autoguidance
+                with a `guidance_model`; 1.0 is off and costs nothing.
+            guidance_interval: (low, high), the levels of noise (0 data,
+                1 noise) between which guidance acts.
+            guidance_channels: how many channels are guided, the first ones;
+                by default all (DiT's and SiT's published figures guide 3 of
+                a latent's 4).
+            guidance_model: a weaker interface on the same interpolant, to
+                lead away from (autoguidance, arXiv 2406.02507); it is called
+                with `negative_condition`, or `condition` without one, and
+                with its own EMA weights.
+            seed: int, or None for a fresh one.
+            noise: standard normal (B, ...), for runs that must agree.
+            sampler: name or `Sampler`; by default the objective's.
+            batch_size: how many to sample at once; by default all.
+            use_ema: whether to use the first EMA's weights, here and of the
+                `guidance_model`.
+
+        Returns:
+            Samples (B, ...), a tensor of the backend.
+
+        Raises:
+            ValueError: if an argument does not fit; the message says how.
+        """
+        request = samplers.make_request(
+            self, num_samples, condition, negative_condition, num_steps,
+            guidance_scale, guidance_interval, guidance_channels,
+            guidance_model, seed, noise, sampler, batch_size,
+        )  # fmt: skip
+        network, guide = self.inference_network(use_ema), request.guide
+        layers = list(self.sampling_layers(use_ema))
+        if guide is not None:
+            weak = guide.inference_network(use_ema)
+            layers += guide.sampling_layers(use_ema)
+
+        def bind(inputs, guided):
+            positive = self.bind(network, inputs.get("condition"))
+            if not guided:
+                return positive
+            if guide is None:
+                negative = self.bind(network, inputs["negative"])
+            else:
+                negative = guide.bind(weak, inputs.get("negative"))
+            return samplers.Guided(
+                positive, negative, inputs["scale"],
+                request.interval, request.channels,
+            )  # fmt: skip
+
+        return self.loop.run(request, bind, layers, self.start)
+
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        *,
+        version=None,
+        num_steps=None,
+        sampler=None,
+        guidance_scale=1.0,
+        guidance_interval=None,
+        guidance_channels=None,
+        decoder=None,
+        output_range=None,
+        use_ema=True,
+        verbose=True,
+    ):
+        """Export the sampler as a SavedModel or as ONNX.
+
+        A SavedModel is loaded by TensorFlow alone, without Keras. Each of its
+        endpoints takes any batch size:
+
+        - `serve`: "noise" (B, ...), standard normal, and, for a conditional
+          model, "condition" (or a "condition_<key>" for each key of one that
+          is a dict), to "samples" (B, ...);
+        - `from_seed`: "seed", and "condition" or, without one, "batch_size",
+          to "samples". The noise is TensorFlow's, by Philox, the same
+          wherever the file runs, but not that of `generate(seed=...)`;
+        - `velocity`: "x", "t"[, "r"][, "condition"] to "velocity" dx/dt in
+          the interpolant's time, unguided, undecoded: what `pred` gives. Of a
+          model that predicts no velocity there is none.
+
+        ONNX, folder/model.onnx, has `serve` alone. Beside either lies
+        signature.json: inputs, outputs, settings, weights, versions and the
+        files' SHA-256.
+
+        Before the export takes its place each endpoint is loaded and compared
+        with `generate` and `pred`. A difference above 1e-4 (of the largest
+        value, where that is above 1) is an error and leaves nothing behind.
+        What this backend cannot write (PyTorch a SavedModel, PyTorch and JAX
+        ONNX) a TensorFlow subprocess writes.
+
+        Args:
+            filepath: folder to write; its parent must be writable. An earlier
+                export there is replaced.
+            format: "tf_saved_model" or "onnx".
+            version: int, to write filepath/<version> beside other versions,
+                as TensorFlow Serving lays them out; None for filepath itself.
+            num_steps: see `generate`; fixed in the export.
+            sampler: a sampler without noise of its own; see `generate`.
+            guidance_scale: see `generate`; fixed in the export.
+            guidance_interval: see `generate`; fixed in the export.
+            guidance_channels: see `generate`; fixed in the export.
+            decoder: `keras.Model` from samples to what is served, such as the
+                `decoder` of a `networks.AutoencoderKL`.
+            output_range: (low, high) to which the served values are mapped
+                from [-1, 1], after clipping, such as (0, 255) for pixels.
+            use_ema: whether to export the first EMA's weights.
+            verbose: whether to print a line.
+
+        Raises:
+            ValueError: on an argument that does not fit, or if the folder
+                exists and is no export.
+            ImportError: if a package that the format needs is not installed.
+            RuntimeError: if the file differs from the model.
+        """
+        served = Served(
+            decoder=decoder, output_range=output_range, use_ema=use_ema,
+            options={
+                "sampler": sampler,
+                "num_steps": num_steps,
+                "guidance_scale": guidance_scale,
+                "guidance_interval": guidance_interval,
+                "guidance_channels": guidance_channels,
+            },
+        )  # fmt: skip
+        export(self, served, filepath, format, version, verbose)
+
+    def export_plan(self, served):
+        """What an exported file computes, for `keras_flows.export`."""
+        return sampling_plan(self, served)
+
+    mean_flat = staticmethod(mean_flat)
+    bcast_right = staticmethod(bcast_right)

@@ -1,0 +1,209 @@
+"""A model around a model: it holds, and does not inherit."""
+
+from keras_flows.interfaces.generator import Generator
+from keras_flows.interfaces.interface import Interface
+from keras_flows.interfaces.interface import deserialized
+from keras_flows.interfaces.teacher import frozen
+from keras_flows.networks import checks
+
+
+class Holder(Generator):
+    """Base class of models around an interface.
+
+    Path, network, averages and counters are the held interface's, and its
+    predictions unless a subclass gives others by `bind`. A subclass gives
+    `loss` and `get_config`.
+
+    Args:
+        interface: the interface to hold.
+        terms: names of terms of the loss beside the interface's own.
+        inner_terms: whether the interface's terms are among them.
+        name: model name.
+    """
+
+    def __init__(self, interface, terms=(), *, inner_terms=True, name=None):
+        if not isinstance(interface, (Interface, Holder)):
+            raise ValueError(
+                "`interface` must be an Interface, such as kf.SiTInterface. "
+                f"Received: {interface!r}."
+            )
+        if inner_terms:
+            terms = (*terms, *interface.objective.terms)
+        super().__init__(terms=terms, name=name)
+        self.interface = interface
+
+    def held(self):
+        return (self.interface,)
+
+    # The state is the held interface's.
+
+    @property
+    def network(self):
+        """The network that trains."""
+        return self.interface.network
+
+    @property
+    def emas(self):
+        """The averages of the network."""
+        return self.interface.emas
+
+    @property
+    def skipped_steps(self):
+        """Counter of the steps that were skipped."""
+        return self.interface.skipped_steps
+
+    @property
+    def skipped_in_a_row(self):
+        """Counter of those in a row."""
+        return self.interface.skipped_in_a_row
+
+    @property
+    def max_skipped_steps(self):
+        """How many there may be in a row."""
+        return self.interface.max_skipped_steps
+
+    # What samples.
+
+    @property
+    def objective(self):
+        """The held interface's objective."""
+        return self.interface.objective
+
+    @property
+    def interpolant(self):
+        """The path that is sampled on."""
+        return self.interface.interpolant
+
+    @property
+    def provides(self):
+        """What the predictions are, see `samplers.Sampler.needs`."""
+        return self.interface.provides
+
+    @property
+    def sample_shape(self):
+        """Shape of one sample."""
+        return self.interface.sample_shape
+
+    @property
+    def null_label(self):
+        """The label that stands for none."""
+        return self.interface.null_label
+
+    @property
+    def n_mu(self):
+        """Mean of the noise."""
+        return self.interface.n_mu
+
+    @property
+    def n_sigma(self):
+        """Standard deviation of the noise."""
+        return self.interface.n_sigma
+
+    @property
+    def learn_sigma(self):
+        """Whether a held `DiscreteInterface` predicts variances."""
+        return getattr(self.interface, "learn_sigma", False)
+
+    @property
+    def default_sampler(self):
+        """The sampler where `generate` is given none."""
+        return self.interface.default_sampler
+
+    @property
+    def default_num_steps(self):
+        """Number of sampling steps where `generate` is given none."""
+        return self.interface.default_num_steps
+
+    def sampling_times(self, sampler=None, num_steps=None):
+        return self.interface.sampling_times(sampler, num_steps)
+
+    def absorb_guidance(self, condition, scale, rows):
+        return self.interface.absorb_guidance(condition, scale, rows)
+
+    def inference_network(self, use_ema=True):
+        return self.interface.inference_network(use_ema)
+
+    def sampling_layers(self, use_ema=True):
+        return self.interface.sampling_layers(use_ema)
+
+    def start(self, noise):
+        return self.interface.start(noise)
+
+    def bind(self, network, condition):
+        return self.interface.bind(network, condition)
+
+    def bound(self, condition, network=None):
+        """The predictor of a condition, by the trained network."""
+        network = self.network if network is None else network
+        return self.bind(network, condition)
+
+    # Predictions, for users: what samplers see.
+
+    def pred(self, x_t, t, r=None, *, condition=None, network=None):
+        """Velocity dx_t/dt; with `r` the average from t to r, (B, ...)."""
+        predictor = self.bound(condition, network)
+        if r is None:
+            return predictor.pred(x_t, t)
+        x_r = predictor.jump(x_t, t, r)
+        return (x_r - x_t) / self.bcast_right(r - t, x_t)
+
+    def denoise(self, x_t, t, *, condition=None, network=None):
+        """Predicted data, (B, ...)."""
+        return self.bound(condition, network).denoise(x_t, t)
+
+    def jump(self, x_t, t, r, *, condition=None, network=None):
+        """X_{t->r}(x_t), (B, ...)."""
+        return self.bound(condition, network).jump(x_t, t, r)
+
+    def pred_and_score(self, x_t, t, *, condition=None, network=None):
+        """(velocity, score) from one network call."""
+        return self.bound(condition, network).pred_and_score(x_t, t)
+
+    def score(self, x_t, t, *, condition=None, network=None):
+        """Score grad log p_t(x_t), (B, ...)."""
+        return self.pred_and_score(
+            x_t, t, condition=condition, network=network
+        )[1]
+
+    # Training.
+
+    def sample_t(self, shape):
+        """Times from the interface's training law."""
+        return self.interface.sample_t(shape)
+
+    def sample_n(self, shape):
+        """Noise n ~ N(n_mu, n_sigma^2) of the given shape."""
+        return self.interface.sample_n(shape)
+
+    def sample_uniform(self, shape):
+        """Uniform on [0, 1)."""
+        return self.interface.sample_uniform(shape)
+
+    def sample_x_t(self, x, n, t):
+        """x_t = alpha(t) x + sigma(t) n, on the path here."""
+        return self.interpolant.interpolate(x, n, t)
+
+    def check_batch(self, x, condition, extras):
+        """Refuse a batch that does not fit, or would be used in part only."""
+        checks.check_data(x, self.sample_shape)
+        checks.check_condition(condition, self.network, x.shape[0])
+        if extras is not None:
+            raise ValueError(
+                f"A {type(self).__name__} takes batches x or (x, condition); "
+                "a third element would be lost. Received: "
+                f"{extras!r}."
+            )
+
+    def unpack(self, data):
+        return self.interface.unpack(data)
+
+    def check_fit(self, x, y):
+        self.interface.check_fit(x, y)
+
+    def call(self, x, condition=None, training=False):
+        """The loss: a model called on data is its `loss`."""
+        return self.loss(x, condition, training=training)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**deserialized(frozen(config, custom_objects), custom_objects))

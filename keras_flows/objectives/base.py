@@ -1,0 +1,107 @@
+"""The shape of an objective: one paper, one class, one screen.
+
+`objective(model, batch)` gives a dict of per-example terms of shape (B,),
+"loss" first. Its options are its fields, so they are checked where it is made
+and saved with the model.
+"""
+
+import dataclasses
+import typing
+
+import keras
+
+from keras_flows.ops import Config
+from keras_flows.ops import register
+
+
+class Objective(Config):
+    """Base class of objectives: frozen dataclasses.
+
+    Attributes:
+        name: by which `objectives.get` finds it.
+        terms: names of the terms beside "loss", which are logged.
+        needs_r: whether the network must take the second time `r`.
+        teacher: "required", "optional" or "none".
+        predicts: what the network predicts: "velocity" or "data".
+        trained_at: None where the model is trained at all times of the path,
+            else the calls that it is trained for: "noise" (the noise end
+            alone) or "two_step".
+        start: what sampling starts from, "noise" or "zero".
+        sampler: name of the sampler that fits.
+        num_steps: its default number of steps.
+        stable: whether it makes its targets from `model.endpoints`, as
+            `stable_target` asks.
+    """
+
+    name = ""
+    terms = ()
+    needs_r = False
+    teacher = "none"
+    predicts = "velocity"
+    trained_at = None
+    start = "noise"
+    sampler = "euler"
+    num_steps = 9
+    stable = False
+
+    def __call__(self, model, batch):
+        """Per-example terms, (B,) each, "loss" first.
+
+        Args:
+            model: the interface, which draws times and noise and calls the
+                network.
+            batch: a `Batch`.
+        """
+        raise NotImplementedError
+
+    def check(self, model):
+        """Raise a ValueError where the model lacks what it needs."""
+
+    def default_sampler(self):
+        """The sampler that fits, or its name."""
+        return self.sampler
+
+
+def check_option(argument, value, allowed):
+    """Refuse an option of an objective that is not among `allowed`."""
+    if value not in allowed:
+        raise ValueError(
+            f"`{argument}` must be one of {tuple(allowed)} for this "
+            f"objective. Received: {value!r}."
+        )
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class FunctionObjective(Objective):
+    """A function (model, batch) -> terms as an objective.
+
+    Args:
+        fn: the function, registered with Keras to be saved.
+        terms: names of its terms beside "loss".
+        needs_r, predicts, sampler, num_steps: see `Objective`.
+    """
+
+    fn: typing.Callable
+    terms: tuple = ()
+    needs_r: bool = False
+    predicts: str = "velocity"
+    sampler: str = "euler"
+    num_steps: int = 9
+
+    @property
+    def name(self):
+        return self.fn.__name__
+
+    def __call__(self, model, batch):
+        return self.fn(model, batch)
+
+    def get_config(self):
+        fn = keras.saving.serialize_keras_object(self.fn)
+        return {**super().get_config(), "fn": fn, "terms": list(self.terms)}
+
+    @classmethod
+    def from_config(cls, config):
+        fn = keras.saving.deserialize_keras_object(config["fn"])
+        terms = tuple(config["terms"])
+        return cls(**{**config, "fn": fn, "terms": terms})

@@ -1,0 +1,49 @@
+"""One batch on its way through an objective."""
+
+import dataclasses
+import typing
+
+import keras
+from keras import ops
+
+
+@dataclasses.dataclass
+class Batch:
+    """What an objective is given beside the model.
+
+    Attributes:
+        x: clean data, (B, ...), float32; a pair of them where data sets are
+            joined.
+        condition: tensor or structure, or None.
+        training: whether labels are dropped and dropout is on.
+        mask: None, or (B, T), 1 where x (B, T, ...) counts.
+        noise: None, or (B, ...), what x is a teacher's sample of.
+        residual_norm: (B, ...) -> (B,), the model's.
+        mask_used: whether `norm` has looked at the mask.
+    """
+
+    x: object
+    condition: object = None
+    training: bool = False
+    mask: object = None
+    noise: object = None
+    residual_norm: typing.Callable = None
+    mask_used: bool = False
+
+    def norm(self, residual, part=None):
+        """Norm of a residual, mean over what the mask keeps: (B,).
+
+        Scaled so that its batch mean is the mean over the kept elements.
+
+        Args:
+            residual: (B, ...), or of some rows of the batch.
+            part: None, or the function that takes these rows of the batch.
+        """
+        if self.mask is None:
+            return self.residual_norm(residual)
+        self.mask_used = True
+        mask = self.mask if part is None else part(self.mask)
+        ones = (1,) * (len(residual.shape) - len(mask.shape))
+        kept = ops.reshape(mask, (*ops.shape(mask), *ones)) * residual
+        share = ops.maximum(ops.mean(mask), keras.config.epsilon())
+        return self.residual_norm(kept) / share

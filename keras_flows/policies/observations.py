@@ -1,0 +1,126 @@
+"""Observation histories: their shapes, normalisers and encoder."""
+
+import keras
+from keras import tree
+
+from keras_flows.networks import normalizers
+
+
+def encoder_of(encoder, condition):
+    """The encoder of a policy; without one the history is the condition.
+
+    Args:
+        encoder: `keras.Model` from histories to the network's condition, or
+            None.
+        condition: the network's input of that name.
+    """
+    if encoder is None:
+        spec = keras.Input(condition.shape[1:], name="observation")
+        encoder = keras.Model(spec, spec, name="identity_encoder")
+    if tuple(encoder.output.shape[1:]) != tuple(condition.shape[1:]):
+        raise ValueError(
+            "`encoder` must yield the network's condition, of shape "
+            f"(batch, {', '.join(map(str, condition.shape[1:]))}). "
+            f"Received: {tuple(encoder.output.shape)}."
+        )
+    return encoder
+
+
+def history_length(spec):
+    """The number of steps that all histories of a spec have."""
+    lengths = {leaf.shape[1] for leaf in tree.flatten(spec)}
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(
+            "`encoder` must take histories of one length, (batch, "
+            f"obs_steps, ...). Received lengths: {lengths}."
+        )
+    return lengths.pop()
+
+
+def make_normalizers(identifier, spec):
+    """One normaliser for each array of an observation, as a dict.
+
+    Args:
+        identifier: name, `Normalizer`, or a dict of these.
+        spec: the encoder's input, or a dict of its inputs.
+    """
+    if not isinstance(spec, dict):
+        spec = {"observation": spec}
+        if not is_table(identifier):
+            identifier = {"observation": identifier}
+    if not is_table(identifier):
+        # A copy for each, since their statistics differ.
+        first = normalizers.get(identifier)
+        identifier = {
+            key: first
+            if i == 0
+            else type(first).from_config(
+                {**first.get_config(), "name": f"{first.name}_{key}"}
+            )
+            for i, key in enumerate(spec)
+        }
+    if set(identifier) != set(spec):
+        raise ValueError(
+            "`observation_normalizer` must have the observation's keys, "
+            f"{sorted(spec)}. Received: {sorted(identifier)}."
+        )
+    made = {}
+    for key, leaf in spec.items():
+        made[key] = normalizers.get(identifier[key])
+        made[key].build((None, leaf.shape[-1]))
+    return made
+
+
+def normalize(normalizers_of, observation):
+    """A normalised observation history."""
+    if not isinstance(observation, dict):
+        return normalizers_of["observation"](observation)
+    return {
+        key: normalizer(observation[key])
+        for key, normalizer in normalizers_of.items()
+    }
+
+
+def check_observation(observation, spec, batch=None):
+    """Raise where keys or shapes are not those of the spec.
+
+    Args:
+        observation: histories (B, obs_steps, ...), or a dict of them.
+        spec: the encoder's input, or a dict of its inputs.
+        batch: how many rows there must be, or None.
+    """
+    if isinstance(spec, dict) != isinstance(observation, dict):
+        raise ValueError(
+            "`observation` must be "
+            + (f"a dict of {sorted(spec)}" if isinstance(spec, dict)
+               else f"an array (batch, {spec.shape[1:]})")
+            + f". Received: {type(observation)}."
+        )  # fmt: skip
+    if isinstance(spec, dict) and set(spec) != set(observation):
+        missing = sorted(set(spec) - set(observation))
+        extra = sorted(set(observation) - set(spec))
+        raise ValueError(
+            "`observation` must have the keys the policy was built for, "
+            f"{sorted(spec)}. Missing: {missing}; not known: {extra}."
+        )
+    for key in spec if isinstance(spec, dict) else (None,):
+        expected = spec if key is None else spec[key]
+        leaf = observation if key is None else observation[key]
+        name = "observation" if key is None else f"observation[{key!r}]"
+        shape = tuple(expected.shape[1:])
+        if tuple(leaf.shape[1:]) != shape:
+            raise ValueError(
+                f"`{name}` must have shape (batch, "
+                f"{', '.join(map(str, shape))}): {shape[0]} steps "
+                f"of history. Received: {tuple(leaf.shape)}."
+            )
+        if None not in (batch, leaf.shape[0]) and leaf.shape[0] != batch:
+            raise ValueError(
+                f"`{name}` must have one row for each of the {batch} "
+                f"chunks. Received: {leaf.shape[0]}."
+            )
+
+
+def is_table(identifier):
+    """Whether it is one normaliser per key."""
+    return isinstance(identifier, dict) and "class_name" not in identifier

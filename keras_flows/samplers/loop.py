@@ -1,0 +1,113 @@
+"""The loop over a sampler's steps: compiled, and kept for the next call."""
+
+import collections
+import functools
+
+import keras
+from keras import ops
+
+from keras_flows.ops import compiled
+from keras_flows.samplers.base import batch_of
+
+
+class Loop:
+    """Compiled functions of networks, the latest `size` of them.
+
+    It is handed predictors and layers and knows no model. A function is found
+    again by its key and by the very variables that it reads: where layers have
+    others since (LoRA, quantisation, another average), it is compiled anew.
+
+    Args:
+        size: how many compiled functions are kept.
+    """
+
+    def __init__(self, size=32):
+        self.size = size
+        self._kept = collections.OrderedDict()
+
+    def __len__(self):
+        return len(self._kept)
+
+    def function(self, key, build, reads):
+        """The compiled `build()`.
+
+        Args:
+            key: hashable, all that is static in the function beside `reads`.
+            build: function without arguments to the function of tensors.
+            reads: the `Reads` of what it calls.
+        """
+        key = key, reads.key
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+        # The layers are kept too, so that no other one gets their `id`.
+        self._kept[key] = compiled(build(), reads.variables), reads
+        while len(self._kept) > self.size:
+            self._kept.popitem(last=False)
+        return self._kept[key][0]
+
+    def run(self, request, bind, layers, start):
+        """Samples of a `Request`, (B, ...).
+
+        Args:
+            request: the `Request`.
+            bind: function (inputs, guided) to the predictor, inputs being the
+                dict of "condition", "negative" and "scale" as far as given.
+            layers: whose variables the predictors read.
+            start: function of standard normal noise to the state at `t_noise`.
+        """
+        sampler, reads = request.sampler, Reads(layers)
+
+        def compiled_step(left, guided, inputs, state):
+            def step(x, t, r, state, inputs):
+                t, r = batch_of(t, x), batch_of(r, x)
+                model, noise = bind(inputs, guided), inputs.get("noise")
+                return sampler.advance(model, x, t, r, noise, state, left)
+
+            guidance = (request.interval, request.channels) if guided else ()
+            key = sampler.step_key(), left, tuple(sorted(inputs)), len(state)
+            return self.function((*key, guidance), lambda: step, reads)
+
+        batches = []
+        for noise, draw, inputs in request.batches():
+            x = start(noise)
+            dtype = keras.backend.standardize_dtype(x.dtype)
+            state = sampler.begin(request.interpolant, request.num_steps)
+            walk = sampler.steps(request.times.astype(dtype))
+            if sampler.adaptive:
+                given = inputs(request.guided)
+                moves = [
+                    compiled_step(left, request.guided, given, state)
+                    for left in (0, 1)
+                ]
+                x = sampler.solve_path(
+                    functools.partial(_move, moves, given),
+                    request.interpolant,
+                    x,
+                )
+                walk = ()
+            for i, (t, r, left) in enumerate(walk):
+                guided = request.acts(t, r)
+                given = inputs(guided)
+                if sampler.stochastic:
+                    given["noise"] = draw(i)
+                run = compiled_step(left, guided, given, state)
+                x, state = run(x, t, r, state, given)
+            batches.append(x)
+        return batches[0] if len(batches) == 1 else ops.concatenate(batches)
+
+
+class Reads:
+    """The layers that a compiled function calls, and their variables now."""
+
+    def __init__(self, layers):
+        self.layers = list(layers)
+        self.variables = [v for layer in self.layers for v in layer.variables]
+        self.key = (
+            tuple(map(id, self.layers)), tuple(map(id, self.variables))
+        )  # fmt: skip
+
+
+def _move(moves, given, x, t, r, left):
+    """One compiled step of an adaptive solver, which has no memory."""
+    return moves[left](x, t, r, (), given)[0]

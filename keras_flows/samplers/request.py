@@ -1,0 +1,343 @@
+"""What is asked of `generate`: its arguments, checked once, and frozen."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+from keras import tree
+
+from keras_flows.networks import checks
+from keras_flows.networks import input_names
+from keras_flows.ops import float_dtype
+from keras_flows.samplers.base import Sampler
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """Samples to draw. `make_request` checks and completes the arguments.
+
+    Attributes:
+        sampler, num_steps, times: how, and on which grid of times.
+        interpolant: the path that is walked.
+        num_samples, shape: how many, and of which shape each.
+        condition, negative: structures with one row per sample, or None.
+        scale, interval, channels: of guidance; see `Guided`.
+        guide: the weaker model of autoguidance, or None.
+        noise: None, or standard normal (num_samples, *shape).
+        seed: int or None.
+        batch_size: how many are sampled at once.
+    """
+
+    sampler: Sampler
+    num_steps: int
+    times: np.ndarray
+    interpolant: object
+    num_samples: int
+    shape: tuple
+    condition: object = None
+    negative: object = None
+    scale: float = 1.0
+    interval: tuple | None = None
+    channels: int | None = None
+    guide: object = None
+    noise: object = None
+    seed: int | None = None
+    batch_size: int | None = None
+
+    @property
+    def guided(self):
+        """Whether there is anything to lead away from."""
+        return self.guide is not None or self.negative is not None
+
+    def acts(self, t, r):
+        """Whether the step from t to r needs the negative prediction."""
+        return self.guided and acts(
+            self.interval, self.sampler.calls, self.interpolant, t, r
+        )
+
+    def batches(self):
+        """(noise, draw, inputs) of each batch.
+
+        `draw(i)` is the noise of step i, `inputs(guided)` the dict of tensors
+        beside it. Start and steps have streams of random numbers of their
+        own, so that a sample depends on its seed and its index, not on the
+        batch that it came in.
+        """
+        rng = np.random.Generator(np.random.Philox(self.seed))
+        children = []
+        if self.sampler.stochastic:
+            sequence = np.random.SeedSequence(self.seed)
+            children = sequence.spawn(self.num_steps)
+        steps = [np.random.Generator(np.random.Philox(c)) for c in children]
+        size = self.batch_size or self.num_samples
+        for first in range(0, self.num_samples, size):
+            part = slice(first, min(first + size, self.num_samples))
+            rows = part.stop - part.start
+            if self.noise is None:
+                noise = self._normal(rng, rows)
+            else:
+                noise = ops.convert_to_tensor(
+                    self.noise[part], dtype=float_dtype()
+                )
+            yield (
+                noise,
+                lambda i, rows=rows: self._normal(steps[i], rows),
+                lambda guided, part=part: self._inputs(guided, part),
+            )
+
+    def _normal(self, rng, rows):
+        return ops.convert_to_tensor(
+            rng.standard_normal((rows, *self.shape), dtype=float_dtype())
+        )
+
+    def _inputs(self, guided, part):
+        inputs = {"condition": self.condition}
+        if guided:
+            inputs["negative"] = self.negative
+        inputs = {
+            name: tree.map_structure(lambda leaf: leaf[part], value)
+            for name, value in inputs.items()
+            if value is not None
+        }
+        if guided:
+            inputs["scale"] = ops.convert_to_tensor(
+                self.scale, dtype=float_dtype()
+            )
+        return inputs
+
+
+def acts(interval, calls, path, t, r):
+    """Whether a step from t to r calls the model inside a guidance interval.
+
+    Args:
+        interval: (low, high), levels of noise, or None for everywhere.
+        calls: of the sampler, see `Sampler`.
+        path: the `Interpolant`.
+        t, r: numbers, times.
+    """
+    if interval is None or calls == "anywhere":
+        return True
+    low, high = interval
+    start, end = path.level(t), path.level(r)
+    if calls == "between":
+        return end <= high and start >= low
+    called = (start,) if calls == "start" else (start, end)
+    return any(low <= level <= high for level in called)
+
+
+def make_request(
+    model,
+    num_samples,
+    condition,
+    negative_condition,
+    num_steps,
+    guidance_scale,
+    guidance_interval,
+    guidance_channels,
+    guidance_model,
+    seed,
+    noise,
+    sampler,
+    batch_size,
+):
+    """The `Request` of `generate`'s arguments.
+
+    Args:
+        model: what samples: `sampling_times`, `absorb_guidance`, `network`,
+            `null_label`, `sample_shape` and `interpolant` are asked of it.
+
+    Raises:
+        ValueError: where an argument does not fit; the message says how.
+    """
+    sampler, num_steps, times = model.sampling_times(sampler, num_steps)
+    condition = as_array(condition)
+    count = _count(num_samples, condition, noise)
+    condition = rows_of(condition, count, "condition", model.network)
+    check_scale(guidance_scale)
+    condition, scale = model.absorb_guidance(condition, guidance_scale, count)
+    guide = _guide(model, guidance_model, scale)
+    negative = negative_of(
+        model, condition, as_array(negative_condition), scale, count, guide
+    )
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be at least 1. Received: {batch_size!r}."
+        )
+    return Request(
+        sampler=sampler,
+        num_steps=num_steps,
+        times=times,
+        interpolant=model.interpolant,
+        num_samples=count,
+        shape=_shape(model, noise),
+        condition=condition,
+        negative=negative,
+        scale=scale,
+        interval=interval_of(guidance_interval),
+        channels=channels_of(guidance_channels, model.sample_shape),
+        guide=guide,
+        noise=noise,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+def as_array(condition):
+    """Lists and numbers as NumPy arrays; everything else as it is."""
+    if isinstance(condition, (int, float, list)):
+        return np.asarray(condition)
+    return condition
+
+
+def _leading(structure):
+    return tree.flatten(structure)[0].shape[0]
+
+
+def _count(num_samples, condition, noise):
+    counts = {}
+    if num_samples is not None:
+        if (
+            isinstance(num_samples, bool)
+            or not isinstance(num_samples, (int, np.integer))
+            or num_samples < 1
+        ):
+            raise ValueError(
+                "`num_samples` must be an int of at least 1. "
+                f"Received: {num_samples!r}."
+            )
+        counts["num_samples"] = int(num_samples)
+    if noise is not None:
+        counts["noise"] = _leading(noise)
+    if condition is not None and np.ndim(tree.flatten(condition)[0]):
+        counts["condition"] = _leading(condition)
+    if not counts:
+        raise ValueError(
+            "Pass `num_samples`, or a `condition` or `noise` with one "
+            "row per sample."
+        )
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            "`num_samples`, `condition` and `noise` disagree about the "
+            f"number of samples: {counts}."
+        )
+    return next(iter(counts.values()))
+
+
+def rows_of(condition, num_samples, argument, network):
+    """A condition with one row per sample, in the network's dtype."""
+    if condition is None:
+        checks.check_condition(None, network)
+        return None
+    expected = None
+    if getattr(network, "inputs", None):
+        expected = getattr(network.input.get("condition"), "dtype", None)
+
+    def rows(leaf):
+        if isinstance(leaf, np.ndarray) and leaf.ndim == 0:
+            leaf = np.full((num_samples,), leaf)
+        leaf = ops.convert_to_tensor(leaf)
+        return leaf if expected is None else ops.cast(leaf, expected)
+
+    condition = tree.map_structure(rows, condition)
+    checks.check_condition(condition, network, num_samples, argument)
+    return condition
+
+
+def _guide(model, guide, scale):
+    """The weaker model of autoguidance, or None where it is off."""
+    if guide is None:
+        return None
+    if not hasattr(guide, "sampling_times"):
+        raise ValueError(
+            "`guidance_model` must be an Interface, a weaker one. "
+            f"Received: {guide!r}."
+        )
+    for what in ("interpolant", "sample_shape", "n_mu", "n_sigma"):
+        own, other = getattr(model, what), getattr(guide, what)
+        if own != other:
+            raise ValueError(
+                f"`guidance_model` must have the same {what} as the "
+                f"model it guides. Received: {other} beside {own}."
+            )
+    return None if scale == 1.0 else guide
+
+
+def check_scale(scale):
+    """Refuse what is not a finite number."""
+    if not np.isscalar(scale) or not np.isfinite(scale):
+        raise ValueError(
+            f"`guidance_scale` must be a finite number. Received: {scale}."
+        )
+
+
+def negative_of(model, condition, negative, scale, num_samples, guide=None):
+    """The condition of the negative prediction, or None."""
+    if scale == 1.0:
+        return None
+    if guide is not None:
+        names = input_names(guide.network)
+        if negative is None and (names is None or "condition" in names):
+            negative = condition
+        return rows_of(
+            negative, num_samples, "negative_condition", guide.network
+        )
+    if condition is None:
+        raise ValueError(
+            "`guidance_scale` needs a `condition` to guide towards, or a "
+            f"`guidance_model`. Received guidance_scale={scale} without."
+        )
+    if negative is None:
+        if model.null_label is None:
+            raise ValueError(
+                "`guidance_scale` needs `negative_condition`: the network "
+                "has no null label. Received guidance_scale="
+                f"{scale} without one."
+            )
+        return tree.map_structure(
+            lambda c: ops.full_like(c, model.null_label), condition
+        )
+    return rows_of(negative, num_samples, "negative_condition", model.network)
+
+
+def channels_of(channels, shape):
+    """`guidance_channels`, checked."""
+    if channels is None:
+        return None
+    most = shape[-1] if shape else None
+    whole = isinstance(channels, (int, np.integer))
+    if (
+        isinstance(channels, bool)
+        or not whole
+        or channels < 1
+        or (most is not None and channels > most)
+    ):
+        raise ValueError(
+            "`guidance_channels` must be an int from 1 to the number of "
+            f"channels ({most}). Received: {channels!r}."
+        )
+    return int(channels)
+
+
+def interval_of(interval):
+    """`guidance_interval`, checked."""
+    if interval is None:
+        return None
+    low, high = (float(edge) for edge in interval)
+    if not 0.0 <= low <= high <= 1.0:
+        raise ValueError(
+            "`guidance_interval` must be (low, high), two levels of noise "
+            f"with 0 <= low <= high <= 1. Received: {interval}."
+        )
+    return low, high
+
+
+def _shape(model, noise):
+    if noise is not None:
+        checks.check_data(noise, model.sample_shape, "noise")
+        return tuple(noise.shape[1:])
+    if model.sample_shape is None or None in model.sample_shape:
+        raise ValueError(
+            "`noise` is needed: the network does not tell the shape of "
+            "a sample."
+        )
+    return model.sample_shape

@@ -1,0 +1,314 @@
+"""A model that trains on its own loss: what the three train steps share."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_flows.presets import from_preset
+from keras_flows.presets import save_to_preset
+from keras_flows.training import data_checks
+from keras_flows.training.batches import EMPTY
+from keras_flows.training.batches import is_empty_data_error
+from keras_flows.training.batches import with_tuple_batches
+from keras_flows.training.ema import EMA
+from keras_flows.training.guard import NonFiniteGuard
+from keras_flows.training.seeds import SeedGenerator
+from keras_flows.training.seeds import spread_seeds
+from keras_flows.training.step import TrainStep
+from keras_flows.training.steps import inner_optimizer
+
+
+class Averages:
+    """Pairs of an `EMA` and the network that it averages.
+
+    Not a list of the model's own: Keras would save the networks by it.
+    """
+
+    def __init__(self):
+        self.pairs = []
+
+
+class Trainable(TrainStep, keras.Model):
+    """A `keras.Model` whose `fit` minimises its own `loss`.
+
+    A subclass gives `loss(x, condition, extras, training)`, a dict of terms of
+    shape (B,) with "loss" first. Averages, counters, the guard against steps
+    that are not finite and the seed live here; a model that holds others
+    names them in `held`, and whatever a step does to a model it does to those
+    that it holds.
+
+    Args:
+        network: what trains and is averaged; None for a model that only holds
+            others, whose state is theirs.
+        terms: names of the loss's terms beside "loss", for the logs.
+        ema: None, a decay, an `EMA`, or a list of these.
+        max_skipped_steps: how many steps in a row may be non-finite.
+        seed: int or None, the seed of times, noise and label dropping.
+        name: model name.
+    """
+
+    def __init__(
+        self,
+        network=None,
+        *,
+        terms=(),
+        ema=None,
+        max_skipped_steps=20,
+        seed=None,
+        name=None,
+    ):
+        super().__init__(name=name)
+        self.autocast = False
+        # Keras's Trainer sets `self.loss = None`, which hides the method.
+        self.__dict__.pop("loss", None)
+        if max_skipped_steps < 1:
+            raise ValueError(
+                "`max_skipped_steps` must be at least 1. "
+                f"Received: {max_skipped_steps!r}."
+            )
+        self.averages = Averages()
+        self._trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in dict.fromkeys(("loss", *terms, "gradient_norm"))
+        }
+        if network is None:
+            return
+        self.network = network
+        self.max_skipped_steps = max_skipped_steps
+        self.seed = seed
+        training_seed, _ = spread_seeds(seed, 2)
+        # Validation losses compare, also with those of a run that is resumed.
+        _, self.evaluation_seed = spread_seeds(0 if seed is None else seed, 2)
+        self.seed_generator = SeedGenerator(training_seed, name="training_seed")
+        if ema is None:
+            ema = []
+        elif not isinstance(ema, (list, tuple)):
+            ema = [ema]
+        self.emas = [EMA.get(e) for e in ema]
+        self.average(self.emas, network, "ema")
+        self.skipped_steps = self.counter("skipped_steps")
+        self.skipped_in_a_row = self.counter("skipped_in_a_row")
+
+    def average(self, emas, network, name):
+        """Let `emas` average `network` inside the train step."""
+        for i, ema in enumerate(emas):
+            ema.attach(network, f"{name}_{i}")
+            self.averages.pairs.append((ema, network))
+
+    def counter(self, name):
+        """An int32 variable of the model, 0."""
+        return self.add_weight(
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    # What a step does to a model it does to those that it holds.
+
+    def held(self):
+        """Trainables that train along with this one."""
+        return ()
+
+    def everything(self):
+        """This model and all that it holds."""
+        return [self] + [
+            model for inner in self.held() for model in inner.everything()
+        ]
+
+    def start_averages(self):
+        """An average that was never updated is the live weights."""
+        for model in self.everything():
+            for ema, network in model.averages.pairs:
+                if int(ema.updates.numpy()) == 0:
+                    ema.restart_from(network)
+
+    def after_update(self, updated):
+        """Called in every step; `updated`: whether the optimizer moved."""
+
+    # The step.
+
+    @property
+    def metrics(self):
+        return list(self._trackers.values())
+
+    def unpack(self, data):
+        """(x, condition, extras) of a batch."""
+        if not isinstance(data, (tuple, list)):
+            data = (data,)
+        if not 1 <= len(data) <= 3:
+            raise ValueError(
+                "A batch must be x, (x, condition) or (x, condition, "
+                f"extras). Received {len(data)} elements."
+            )
+        return (*data, None, None)[:3]
+
+    def compute(self, data, training):
+        """(mean loss, {term: mean}) of a batch; what backends differentiate."""
+        x, condition, extras = self.unpack(data)
+        terms = self.loss(x, condition, extras, training=training)
+        means = {name: ops.mean(term) for name, term in terms.items()}
+        return means["loss"], means
+
+    def batch_size(self, data):
+        """Number of examples in a batch."""
+        return ops.shape(keras.tree.flatten(data)[0])[0]
+
+    def record(self, means, batch_size, gradient_norm=None, finite=True):
+        """Update the trackers, weighted by the examples that counted."""
+        # A weight per batch, or an epoch of unknown length (TensorFlow) would
+        # count the failing fetch at its end, and a short batch too much.
+        weight = ops.cast(batch_size, "float32") * ops.cast(finite, "float32")
+        values = dict(means)
+        if gradient_norm is not None:
+            values["gradient_norm"] = gradient_norm
+        for name, tracker in self._trackers.items():
+            if name in values:
+                value = ops.cast(values[name], "float32")
+                tracker.update_state(
+                    ops.where(finite, value, ops.zeros_like(value)),
+                    sample_weight=weight,
+                )
+        # Every name on every backend, in the order of construction.
+        return {
+            name: tracker.result()
+            for name, tracker in self._trackers.items()
+            if name in values
+        }
+
+    def finish_step(self, means, batch_size, gradient_norm, finite, updated):
+        """After the optimizer: counters, averages, schedules, logs."""
+        skipped = ops.cast(ops.logical_not(finite), "int32")
+        self.skipped_steps.assign_add(skipped)
+        self.skipped_in_a_row.assign(
+            (self.skipped_in_a_row + skipped) * skipped
+        )
+        for model in self.everything():
+            for ema, network in model.averages.pairs:
+                ema.update(network, updated)
+            model.after_update(updated)
+        logs = self.record(means, batch_size, gradient_norm, finite)
+        logs["skipped_steps"] = ops.cast(self.skipped_steps, "float32")
+        return logs
+
+    def evaluate_batch(self, data):
+        """Losses of a batch outside training, recorded."""
+        _, means = self.compute(data, training=False)
+        return self.record(means, self.batch_size(data))
+
+    def make_train_function(self, force=False):
+        self.start_averages()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        self.start_averages()
+        return super().make_test_function(force)
+
+    # What users call.
+
+    def fit(self, x=None, y=None, *, callbacks=None, **kwargs):
+        """Train; takes what `keras.Model.fit` takes.
+
+        x is numpy arrays, a tf.data.Dataset, torch DataLoader, grain
+        dataset or loader, PyDataset or generator, yielding x or
+        (x, condition). A dataset with an order of its own keeps it.
+
+        Raises:
+            ValueError: if the data is empty, of a wrong dtype or shape, or
+                the model was compiled with a loss or metrics.
+            NonFiniteError: after `max_skipped_steps` non-finite steps in a
+                row.
+        """
+        if "loss" in self.__dict__:
+            raise ValueError(
+                f"A {type(self).__name__} has its own loss: compile it with "
+                "an optimizer only, not with `loss` or `metrics`."
+            )
+        if getattr(x, "ordered", False):
+            # An order to resume in, which Keras would shuffle unseeded.
+            kwargs.setdefault("shuffle", False)
+        self.check_fit(x, y)
+        x = with_tuple_batches(x)
+        guard = NonFiniteGuard(self.max_skipped_steps)
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            if callbacks is None:
+                callbacks = []
+            elif isinstance(callbacks, keras.callbacks.Callback):
+                callbacks = [callbacks]
+            callbacks = [guard, *callbacks]
+        else:
+            callbacks.append(guard)
+        before = self.optimizer._iterations.numpy() if self.optimizer else 0
+        try:
+            history = super().fit(x, y, callbacks=callbacks, **kwargs)
+        except Exception as error:
+            if is_empty_data_error(error):
+                raise ValueError(EMPTY) from error
+            raise
+        optimizer = inner_optimizer(self.optimizer)
+        if int(optimizer._iterations.numpy()) == before and not int(
+            self.skipped_steps.numpy()
+        ):
+            raise ValueError(EMPTY)
+        return history
+
+    def check_fit(self, x, y):
+        """Refuse arrays that do not fit, before any work."""
+        data_checks.check_host_array(x, None, "x")
+
+    def evaluate(self, *args, **kwargs):
+        """Loss on a dataset, with the same times and noise every time."""
+        generators = [
+            (model.seed_generator.state, model.evaluation_seed)
+            for model in self.everything()
+            if "seed_generator" in model.__dict__
+        ]
+        before = [state.numpy() for state, _ in generators]
+        for state, seed in generators:
+            state.assign(np.array([seed, 0], dtype="uint32"))
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            # Training is not disturbed.
+            for (state, _), value in zip(generators, before, strict=True):
+                state.assign(value)
+
+    def predict(self, *args, **kwargs):
+        """Not defined: use `generate`, `pred` or `score`."""
+        raise NotImplementedError(
+            "`predict` has no meaning for a generative model: use "
+            "`generate(...)` to sample, `pred(x_t, t)` for the velocity or "
+            "`score(x_t, t)`."
+        )
+
+    # Saving.
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if "seed_generator" in self.__dict__:
+            store["seed_generator"] = self.seed_generator.state.numpy()
+
+    def load_own_variables(self, store):
+        own = {
+            key: store[key]
+            for key in store.keys()
+            if not key.endswith("seed_generator")
+        }
+        super().load_own_variables(own)
+        if "seed_generator" in self.__dict__ and "seed_generator" in store:
+            self.seed_generator.state.assign(store["seed_generator"])
+
+    def save_to_preset(self, preset_dir, metadata=None, **kwargs):
+        """Save the model to a folder: see `presets.save_to_preset`."""
+        save_to_preset(self, preset_dir, metadata, **kwargs)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Load a model of this class: see `presets.from_preset`.
+
+        Raises:
+            ValueError: also if the preset holds another class.
+        """
+        return from_preset(preset, load_weights, dtype, cls)
