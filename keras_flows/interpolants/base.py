@@ -1,4 +1,4 @@
-"""What every interpolant shares: conversions, the score, the noise fraction.
+"""What every interpolant shares: conversions, the score, noise levels.
 
 With x_t = alpha(t) x + sigma(t) n and v = alpha'(t) x + sigma'(t) n, two
 linear equations in (x, n), every prediction follows from every other. With
@@ -7,8 +7,13 @@ D = alpha sigma' - alpha' sigma,
     n = (alpha v - alpha' x_t) / D,        x = (sigma' x_t - sigma v) / D.
 
 No direction of time enters (arXiv 2303.08797, 2209.03003).
+
+Times of one path mean nothing on another. What is meant on every path (time
+laws, time shift, even grids, ranges) is meant in noise *levels*, between 0
+at the end of the path and 1 at pure noise.
 """
 
+import numpy as np
 from keras import ops
 
 from keras_flows.ops import Config
@@ -25,17 +30,15 @@ class Interpolant(Config):
         t_data: the time at which x_t is data; sampling ends there.
         t_last: the time nearest to `t_data` at which the coefficients are
             regular: networks are neither trained nor called beyond it.
-        default_grid: the grid of samplers that name none, see `time_grid`.
-        log_snr_grid: that of solvers in log(alpha / sigma): "log_snr" where
-            that has two ends and the network knows all times; in even steps
-            of another time the last one would be most of it.
+        log_snr_grid: the grid, see `time_grid`, of solvers in
+            log(alpha / sigma) that name none: "log_snr" where that has two
+            ends. In even levels the last step would be most of it.
 
     Methods take t of shape (B,) and x, n, v, x_t of shape (B, ...).
     """
 
     t_noise: float
     t_data: float
-    default_grid = "uniform"
     log_snr_grid = "uniform"
 
     @property
@@ -126,14 +129,63 @@ class Interpolant(Config):
         """The inverse of `noise_fraction`."""
         return self.t_last + fraction * (self.t_noise - self.t_last)
 
+    # Noise levels. A path whose levels are not affine in t overrides the
+    # three methods with an underscore.
+
+    @property
+    def _clean(self):
+        """The time of level 0."""
+        return self.t_last
+
+    def _level(self, t):
+        return (t - self._clean) / (self.t_noise - self._clean)
+
+    def _time(self, level):
+        return self._clean + level * (self.t_noise - self._clean)
+
+    def _level_dot(self, t):
+        one = _module(t).ones_like(t)
+        return one / (self.t_noise - self._clean)
+
+    def level(self, t):
+        """The noise level of t: 0 where the path ends, 1 at `t_noise`.
+
+        Affine in t, unless the class says otherwise; 0 beyond the end.
+
+        Args:
+            t: tensor or NumPy array of any shape, whose dtype is kept.
+        """
+        xp = _module(t)
+        t = _between(t, self._clean, self.t_noise)
+        level = _between(self._level(t), 0.0, 1.0)
+        # Rounding must not move the ends.
+        level = xp.where(t == self._clean, 0.0, level)
+        return xp.where(t == self.t_noise, 1.0, level)
+
+    def time_of_level(self, level):
+        """The inverse of `level`; levels are held between 0 and 1."""
+        xp = _module(level)
+        t = self._time(_between(level, 0.0, 1.0))
+        t = _between(t, self._clean, self.t_noise)
+        t = xp.where(level <= 0.0, self._clean, t)
+        return xp.where(level >= 1.0, self.t_noise, t)
+
+    def level_dot(self, t):
+        """d level / dt, at the nearest time between the ends of `level`."""
+        return self._level_dot(_between(t, self._clean, self.t_noise))
+
+    def within(self, t):
+        """t, or the nearest time that is trained: from t_noise to t_last."""
+        return _between(t, self.t_last, self.t_noise)
+
     def shift(self, t, k):
-        """Time shift: noise fraction f -> k f / (1 + (k - 1) f).
+        """Time shift: noise level l -> k l / (1 + (k - 1) l).
 
         k > 1 spends more of the time near the noise, as high resolution
         needs (arXiv 2403.03206).
         """
-        f = self.noise_fraction(t)
-        return self.time_from_fraction(k * f / (1 + (k - 1) * f))
+        level = self.level(t)
+        return self.time_of_level(k * level / (1 + (k - 1) * level))
 
     def toward_data(self, t, r):
         """True where r is at least as near to the data as t."""
@@ -144,3 +196,15 @@ class Interpolant(Config):
         """The state at `t_noise`: sigma(t_noise) noise."""
         t = ops.full((1,), self.t_noise, dtype=noise.dtype)
         return bcast_right(self.sigma(t), noise) * noise
+
+
+def _module(x):
+    """NumPy for its arrays and Python's numbers, else `keras.ops`."""
+    return np if isinstance(x, (np.ndarray, np.generic, float, int)) else ops
+
+
+def _between(x, a, b):
+    """x held between two numbers in either order; keeps the dtype."""
+    xp, (low, high) = _module(x), sorted((a, b))
+    # `clip` and `maximum` make float32 of float64 on some backends.
+    return xp.where(x < low, low, xp.where(x > high, high, x))

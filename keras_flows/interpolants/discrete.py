@@ -37,7 +37,8 @@ class DiscreteVariancePreserving(Interpolant):
     abar_k = prod_{i <= k} (1 - beta_i), and timestep k is the time
     t = (k + 1) / T, so that t = 0 is data and t = 1 noise. Between two
     timesteps log abar is linear: beta is constant there. Sampling starts
-    from N(0, 1), as DDPM's prior is, not from sigma(1) n.
+    from N(0, 1), as DDPM's prior is, not from sigma(1) n. The noise level is
+    t itself, so that i / N is a timestep where N divides T.
 
     Args:
         schedule: "linear" (arXiv 2006.11239), "cosine" (2102.09672),
@@ -51,6 +52,8 @@ class DiscreteVariancePreserving(Interpolant):
 
     t_noise = 1.0
     t_data = 0.0
+    _clean = 0.0
+    log_snr_grid = "log_snr"
 
     def __post_init__(self):
         given = not isinstance(self.schedule, str)

@@ -1,7 +1,8 @@
 """Training time laws: how often each noise level is seen.
 
-A law draws noise levels, and the interpolant turns them into its own times,
-so one law means the same thing in either direction of time.
+A law draws noise levels between 0 and 1 (`Interpolant.level`), or ratios
+sigma / alpha, and the interpolant turns them into its own times, so that one
+law means the same thing on every path. No time is beyond the trained range.
 """
 
 import dataclasses
@@ -16,46 +17,50 @@ from keras_flows.ops import resolve
 
 
 class TimeLaw(Config):
-    """Draws times t of a given shape on an interpolant."""
+    """Draws times t of a given shape on an interpolant; a law has `draw`."""
 
     def __call__(self, interpolant, shape, seed=None):
-        """Times of shape `shape`, float32.
+        """Times of shape `shape` between `t_noise` and `t_last`, float32.
 
         Args:
             interpolant: the `Interpolant` whose times are drawn.
             shape: tuple, usually (B,).
             seed: int or `keras.random.SeedGenerator`.
         """
+        return interpolant.within(self.draw(interpolant, shape, seed))
+
+    def draw(self, interpolant, shape, seed):
+        """The times, which `__call__` then holds within the trained range."""
         raise NotImplementedError
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class Uniform(TimeLaw):
-    """Noise fraction uniform on [low, high]."""
+    """Noise level uniform on [low, high]."""
 
     low: float = 0.0
     high: float = 1.0
 
-    def __call__(self, interpolant, shape, seed=None):
-        f = keras.random.uniform(
+    def draw(self, interpolant, shape, seed):
+        level = keras.random.uniform(
             shape, self.low, self.high, dtype=float_dtype(), seed=seed
         )
-        return interpolant.time_from_fraction(f)
+        return interpolant.time_of_level(level)
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class LogitNormal(TimeLaw):
-    """Noise fraction sigmoid(mu + sigma N(0, 1)); arXiv 2403.03206."""
+    """Noise level sigmoid(mu + sigma N(0, 1)); arXiv 2403.03206."""
 
     mu: float = 0.0
     sigma: float = 1.0
 
-    def __call__(self, interpolant, shape, seed=None):
+    def draw(self, interpolant, shape, seed):
         z = keras.random.normal(shape, dtype=float_dtype(), seed=seed)
-        f = ops.sigmoid(self.mu + self.sigma * z)
-        return interpolant.time_from_fraction(f)
+        level = ops.sigmoid(self.mu + self.sigma * z)
+        return interpolant.time_of_level(level)
 
 
 @register
@@ -63,15 +68,15 @@ class LogitNormal(TimeLaw):
 class LogNormal(TimeLaw):
     """Noise-to-data ratio sigma/alpha = exp(mu + sigma N(0, 1)).
 
-    On VarianceExploding that is the noise level itself (EDM's law), on
-    TrigFlow sCM's ln(sigma_d tan t) ~ N(mu, sigma^2), and on `Linear` the
-    same as `LogitNormal`.
+    On VarianceExploding that is sigma itself (EDM's law), on TrigFlow
+    sCM's ln(sigma_d tan t) ~ N(mu, sigma^2), and on `Linear` the same as
+    `LogitNormal`.
     """
 
     mu: float = 0.0
     sigma: float = 1.0
 
-    def __call__(self, interpolant, shape, seed=None):
+    def draw(self, interpolant, shape, seed):
         z = keras.random.normal(shape, dtype=float_dtype(), seed=seed)
         return interpolant.time_from_ratio(ops.exp(self.mu + self.sigma * z))
 
@@ -79,7 +84,7 @@ class LogNormal(TimeLaw):
 @register
 @dataclasses.dataclass(frozen=True)
 class Beta(TimeLaw):
-    """Noise fraction ~ Beta(a, b)."""
+    """Noise level ~ Beta(a, b)."""
 
     a: float = 1.5
     b: float = 1.0
@@ -91,11 +96,11 @@ class Beta(TimeLaw):
                 f"Received: a={self.a}, b={self.b}."
             )
 
-    def __call__(self, interpolant, shape, seed=None):
-        f = keras.random.beta(
+    def draw(self, interpolant, shape, seed):
+        level = keras.random.beta(
             shape, self.a, self.b, dtype=float_dtype(), seed=seed
         )
-        return interpolant.time_from_fraction(f)
+        return interpolant.time_of_level(level)
 
 
 def get_time_law(identifier, mu=0.0, sigma=1.0):

@@ -8,44 +8,180 @@ from keras_flows.samplers.exponential import starts_without_signal
 
 GRIDS = ("uniform", "karras", "log_snr", "cosine")
 # Where sigma / alpha is 0 or infinite at an end of the path, grids in it run
-# to this noise fraction, and from 1 minus it.
+# to this noise level, and from 1 minus it.
 _EDGE = 1e-3
 
 
 def time_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
-    """num_steps + 1 decreasing noise levels, as times.
+    """num_steps + 1 times, with falling noise levels, of a solver.
 
-    - "uniform": uniform in t, on `DiscreteVariancePreserving` rounded to
-      whole timesteps.
-    - "cosine": noise fraction cos(pi u / 2), u uniform: dense near the
-      noise, as for flow matching (arXiv 2407.05407).
-    - "karras": uniform in (sigma / alpha)^(1/rho) (arXiv 2206.00364).
-    - "log_snr": uniform in log(alpha / sigma) (arXiv 2206.00927).
+    - "uniform": even in the noise level (`Interpolant.level`): in t on most
+      paths, Karras's levels on `VarianceExploding`.
+    - "cosine": level cos(pi u / 2), u even: dense near the noise, as for
+      flow matching (arXiv 2407.05407).
+    - "karras": even in (sigma / alpha)^(1/rho) (arXiv 2206.00364).
+    - "log_snr": even in log(alpha / sigma) (arXiv 2206.00927).
 
     The last two run over all sigma / alpha of the path. Where it has no
     largest (`Linear`, `Trigonometric`, `TrigFlow`) they start from `t_noise`
-    as if from the noise fraction 0.999, and where it has no least the step
-    before the last ends at 0.001. Their times are not whole timesteps.
+    as if from the level 0.999, and where it has no least the step before
+    the last ends at 0.001.
 
-    A grid that would end where the interpolant is singular stops at
+    On `DiscreteVariancePreserving` all are whole timesteps, no two the same,
+    from T - 1 to 0: "uniform" those of `timesteps`, the others as evenly as
+    whole timesteps allow. Near the data these lie far apart in log-SNR: there
+    one after the other is taken, and what is left is spread over the others.
+
+    Where `t_last` is not `t_data`, num_steps times run from `t_noise` to
     `t_last`, and the last step goes from there to `t_data`, so no network is
     called beyond `t_last`.
 
     Args:
         interpolant: an `Interpolant`.
         num_steps: int, at least 1.
-        grid: one of the above, or the times themselves: from `t_noise` to
-            `t_data`, or to a time from `t_last` on. None for
-            `interpolant.default_grid`: "karras" on `VarianceExploding`,
-            whose time is the noise level, "uniform" on the others.
-            Solvers in log(alpha / sigma) take its `log_snr_grid`.
-        shift: time shift f -> shift f / (1 + (shift - 1) f).
+        grid: one of the above, None for "uniform", or the times themselves:
+            from `t_noise` to `t_data`, or to a time from `t_last` on.
+            Solvers in log(alpha / sigma) that are given none take the
+            path's `log_snr_grid`.
+        shift: time shift of the noise levels, l -> shift l / (1 + (shift -
+            1) l). On the chain it acts on k / (T - 1), k the timestep.
         rho: exponent of the "karras" grid.
 
     Raises:
         ValueError: on an unknown grid, a grid that does not run from noise
-            to data, or num_steps < 1.
+            to data, more steps than there are timesteps, or num_steps < 1.
     """
+    grid = _checked(interpolant, num_steps, grid, shift)
+    if not isinstance(grid, str):
+        return grid
+    path = interpolant
+    if isinstance(path, DiscreteVariancePreserving):
+        if grid == "uniform":
+            index = path.timesteps(num_steps, shift)[::-1] + 1
+        else:
+            known = np.arange(1, path.num_timesteps + 1)
+            index = _spread(path, known, num_steps, grid, shift, rho)
+        return np.append(index / path.num_timesteps, path.t_data)
+    stops = path.t_last != path.t_data or grid in ("karras", "log_snr")
+    points = num_steps if stops else num_steps + 1
+    times = _times(path, points, grid, shift, rho)
+    if stops:
+        return np.append(times, path.t_data)
+    times[-1] = path.t_data
+    return times
+
+
+def jump_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
+    """num_steps + 1 times of a model that jumps: N calls are N jumps.
+
+    The grids of `time_grid`, but each ends where the path does: the last
+    jump goes from a time at which there is noise to level 0, which such a
+    model holds to be the data (`t_last`; `t_data` on the chain, whose
+    `t_last` is still a timestep). A call at `t_last` would change nothing.
+    On the chain "uniform" are the timesteps nearest to the levels i / N.
+
+    Args:
+        interpolant, num_steps, shift, rho: as in `time_grid`.
+        grid: as in `time_grid`; times that are given may end at `t_last` or
+            at `t_data`.
+
+    Raises:
+        ValueError: as `time_grid`.
+    """
+    grid = _checked(interpolant, num_steps, grid, shift)
+    if not isinstance(grid, str):
+        return grid
+    path = interpolant
+    if not isinstance(path, DiscreteVariancePreserving):
+        times = _times(path, num_steps + 1, grid, shift, rho)
+        times[-1] = path.t_last
+        return times
+    known = np.arange(path.num_timesteps + 1)
+    index = _spread(path, known, num_steps + 1, grid, shift, rho)
+    return index / path.num_timesteps
+
+
+def _times(path, points, grid, shift, rho):
+    """`points` times from `t_noise`, the last at level 0."""
+    u = np.linspace(1.0, 0.0, points) if points > 1 else np.ones(1)
+    if grid == "uniform":
+        levels = u
+    elif grid == "cosine":
+        levels = np.sin(0.5 * np.pi * u)
+    else:
+        levels = _by_ratio(path, u, grid, rho)
+    levels = shift * levels / (1.0 + (shift - 1.0) * levels)
+    times = path.time_of_level(levels)
+    times[0] = path.t_noise
+    return times
+
+
+def _by_ratio(path, u, grid, rho):
+    """Noise levels whose sigma / alpha is spaced as `grid` says."""
+    low = 0.0 if path.t_last != path.t_data else _EDGE
+    ends = path.time_of_level(np.array([low, _highest(path)]))
+    with eager_float64() as number:
+        ratios = number(lambda t: path.sigma(t) / path.alpha(t), ends)
+        if grid == "karras":
+            low, high = ratios ** (1.0 / rho)
+            ratios = (low + u * (high - low)) ** rho
+        else:
+            low, high = np.log(ratios)
+            ratios = np.exp(low + u * (high - low))
+        return path.level(number(path.time_from_ratio, ratios))
+
+
+def _highest(path):
+    """The level from which grids in sigma / alpha start."""
+    return 1.0 - _EDGE if starts_without_signal(path) else 1.0
+
+
+def _spread(path, known, points, grid, shift, rho):
+    """`points` of the whole indices `known` of a chain, falling.
+
+    An index is T times its time. From the data on, the next one is that
+    nearest to an even share of what is left, and never the same twice.
+    """
+    if points > len(known):
+        steps = points - (known[0] == 0)
+        raise ValueError(
+            "`num_steps` must leave a timestep of its own to each step: "
+            f"there are {path.num_timesteps} (`num_timesteps`). "
+            f"Received: num_steps={steps}."
+        )
+    if points == 1:
+        return known[-1:]
+    place = _places(path, known, grid, shift, rho)
+    chosen = [0]
+    for left in range(points - 1, 0, -1):
+        now = chosen[-1]
+        ideal = place[now] + (place[-1] - place[now]) / left
+        nearest = int(np.abs(place - ideal).argmin())
+        chosen.append(min(max(nearest, now + 1), len(known) - left))
+    return known[chosen[::-1]]
+
+
+def _places(path, known, grid, shift, rho):
+    """What `grid` is even in, rising, at the indices `known` of a chain."""
+    first, last = known[0], known[-1]
+    share = (known - first) / (last - first)
+    # The levels before the shift.
+    share = share / (shift - (shift - 1.0) * share)
+    if grid == "uniform":
+        return share
+    if grid == "cosine":
+        return np.arcsin(share)
+    count = path.num_timesteps
+    # Log-SNR is infinite at the data itself: it counts as half a step away.
+    index = np.maximum(first + share * (last - first), 0.5)
+    times = np.minimum(index / count, _highest(path))
+    with eager_float64() as number:
+        ratios = number(lambda t: path.sigma(t) / path.alpha(t), times)
+    return ratios ** (1.0 / rho) if grid == "karras" else np.log(ratios)
+
+
+def _checked(path, num_steps, grid, shift):
+    """The name of a grid, or times that were given, checked."""
     if (
         isinstance(num_steps, bool)
         or not isinstance(num_steps, (int, np.integer))
@@ -55,76 +191,56 @@ def time_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
             "`num_steps` must be an int of at least 1. "
             f"Received: {num_steps!r}."
         )
+    if not shift > 0:
+        raise ValueError(f"`shift` must be positive. Received: {shift!r}.")
     if grid is None:
-        grid = interpolant.default_grid
+        return "uniform"
     if not isinstance(grid, str):
-        return _given(interpolant, num_steps, grid)
+        return _given(path, num_steps, grid)
     if grid not in GRIDS:
         raise ValueError(
             f"Unknown `grid`: {grid!r}. Known: {', '.join(GRIDS)}, or a "
             "sequence of times."
         )
-    if not shift > 0:
-        raise ValueError(f"`shift` must be positive. Received: {shift!r}.")
-    discrete = isinstance(interpolant, DiscreteVariancePreserving)
-    if discrete and grid == "uniform":
-        k = interpolant.timesteps(num_steps, shift)[::-1]
-        return np.append((k + 1) / interpolant.num_timesteps, 0.0)
-    by_ratio = grid in ("karras", "log_snr")
-    stops = by_ratio or interpolant.t_last != interpolant.t_data
-    points = num_steps if stops else num_steps + 1
-    fraction = np.linspace(1.0, 0.0, points) if points > 1 else np.ones(1)
-    if grid == "cosine":
-        fraction = np.sin(0.5 * np.pi * fraction)
-    elif by_ratio:
-        fraction = _by_ratio(interpolant, fraction, grid, rho)
-    fraction = shift * fraction / (1.0 + (shift - 1.0) * fraction)
-    times = interpolant.time_from_fraction(fraction)
-    # Exact ends: the affine map rounds.
-    times[0] = interpolant.t_noise
-    if stops:
-        return np.append(times, interpolant.t_data)
-    times[-1] = interpolant.t_data
-    return times
+    return grid
 
 
-def _by_ratio(interpolant, u, grid, rho):
-    """Noise fractions whose sigma / alpha is spaced as `grid` says."""
-    path = interpolant
-    low = 0.0 if path.t_last != path.t_data else _EDGE
-    high = 1.0 - _EDGE if starts_without_signal(path) else 1.0
-    ends = path.time_from_fraction(np.array([low, high]))
-    with eager_float64() as number:
-        ratios = number(lambda t: path.sigma(t) / path.alpha(t), ends)
-        if grid == "karras":
-            low, high = ratios ** (1.0 / rho)
-            levels = (low + u * (high - low)) ** rho
-        else:
-            low, high = np.log(ratios)
-            levels = np.exp(low + u * (high - low))
-        return path.noise_fraction(number(path.time_from_ratio, levels))
-
-
-def _given(interpolant, num_steps, grid):
-    times = np.asarray(grid, dtype="float64")
+def _given(path, num_steps, grid):
+    try:
+        times = np.asarray(grid, dtype="float64")
+    except (TypeError, ValueError):
+        times = np.empty((0, 0))
     if times.ndim != 1 or len(times) != num_steps + 1:
         raise ValueError(
-            "`grid` must hold num_steps + 1 times. Received "
-            f"{times.shape} times for num_steps={num_steps}."
+            "`grid` must be a name, or a sequence of num_steps + 1 times; for "
+            f"num_steps={num_steps} give {num_steps + 1}, or leave `grid` "
+            f"out. Received: {grid!r}."
         )
-    path = interpolant
+    ends = f"{path.t_noise} to {path.t_data}"
+    if path.t_last != path.t_data:
+        ends += f" (or {path.t_last})"
+    remedy = (
+        f"Give times that run from noise to data, from t={ends}, each nearer "
+        f"to the data than the one before, or a name: {', '.join(GRIDS)}."
+    )
+    moves = path.toward_data(times[:-1], times[1:]) & (np.diff(times) != 0)
+    if not np.all(moves):
+        at = int(np.argmin(moves))
+        raise ValueError(
+            "`grid` must not stand still or go back towards the noise. "
+            f"Received: {times[at]} followed by {times[at + 1]} in "
+            f"{times.tolist()}. {remedy}"
+        )
     # Times may come rounded to float32.
     first = np.isclose(times[0], path.t_noise, rtol=1e-6, atol=0.0)
     last = np.isclose(times[-1], path.t_last, rtol=1e-6, atol=0.0) or (
         path.toward_data(path.t_last, times[-1])
         and path.toward_data(times[-1], path.t_data)
     )
-    onward = np.all(path.toward_data(times[:-1], times[1:]))
-    if not (first and last and onward and np.all(np.diff(times) != 0)):
-        end = "" if path.t_last == path.t_data else f" (or t={path.t_last})"
+    if not (first and last):
+        name, at = ("first", 0) if not first else ("last", -1)
         raise ValueError(
-            "`grid` must run from noise to data without standing still: "
-            f"from t={path.t_noise} to t={path.t_data}{end}. "
-            f"Received: {times.tolist()}."
+            f"The {name} time of `grid` is not an end of the path. Received: "
+            f"{times[at]} in {times.tolist()}. {remedy}"
         )
     return times

@@ -8,6 +8,7 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.exponential import at_least
+from keras_flows.samplers.grids import jump_grid
 
 
 @register
@@ -15,12 +16,17 @@ from keras_flows.samplers.exponential import at_least
 class FlowMapJump(Sampler):
     """x_r = X_{t->r}(x_t) = x_t + (r - t) u(x_t, t, r).
 
-    With `renoise` g > 0 each step but the last jumps further, to the noise
-    fraction sqrt(1 - g^2) f(r), and adds noise up to f(r): CTM's gamma
-    sampling (arXiv 2310.02279); g = 1 is multistep consistency sampling.
+    N calls are N jumps, the last straight to the end of the path: see
+    `jump_grid`.
+
+    With `renoise` g > 0 each step but the last jumps further, to the time
+    sqrt(1 - g^2) of the way from the data to r (on `VarianceExploding`
+    sigma(s) = sqrt(1 - g^2) sigma(r)) but not beyond `t_last`, and adds noise
+    up to r: CTM's gamma sampling (arXiv 2310.02279); g = 1 is multistep
+    consistency sampling.
 
     Args:
-        grid: time grid, see `time_grid`.
+        grid: time grid, see `jump_grid`.
         renoise: g, between 0 and 1.
         shift: time shift of the grid.
     """
@@ -40,12 +46,15 @@ class FlowMapJump(Sampler):
     def stochastic(self):
         return self.renoise > 0
 
+    def times(self, interpolant, num_steps):
+        return jump_grid(interpolant, num_steps, self.grid, self.shift)
+
     def step(self, model, x, t, r, noise, last):
         if last or not self.stochastic:
             return model.jump(x, t, r)
         path = model.interpolant
         keep = (1.0 - self.renoise**2) ** 0.5
-        s = path.time_from_fraction(keep * path.noise_fraction(r))
+        s = path.within(path.t_data + keep * (r - path.t_data))
         x_s = model.jump(x, t, s)
         ratio = path.alpha(r) / path.alpha(s)
         added = ops.square(path.sigma(r)) - ops.square(ratio * path.sigma(s))

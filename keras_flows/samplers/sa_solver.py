@@ -31,10 +31,10 @@ class SASolver(Sampler):
             for no corrector.
         tau: strength of the noise inside `interval`; 0 is the flow.
         interval: (low, high) between which there is noise, or None for
-            everywhere. Published: noise fractions 0.2 to 0.8, and sigma 0.05
-            to 1 for EDM's models, which is (0.05, 1.0) `by` "ratio".
-        by: what `interval` bounds: the noise "fraction", or the "ratio"
-            sigma / alpha.
+            everywhere. Published: noise levels 0.2 to 0.8, and sigma 0.05 to
+            1 for EDM's models, which is (0.05, 1.0) `by` "ratio".
+        by: what `interval` bounds: the noise "level" between 0 and 1, or
+            the "ratio" sigma / alpha.
         grid: time grid, see `time_grid`.
         shift: time shift of the grid.
 
@@ -46,7 +46,7 @@ class SASolver(Sampler):
     corrector_order: int = 4
     tau: float = 1.0
     interval: tuple | None = (0.2, 0.8)
-    by: str = "fraction"
+    by: str = "level"
     grid: object = None
     shift: float = 1.0
     calls = "start"
@@ -67,9 +67,9 @@ class SASolver(Sampler):
                     "`interval` must be (low, high) with 0 <= low <= high. "
                     f"Received: {self.interval!r}."
                 )
-        if self.by not in ("fraction", "ratio"):
+        if self.by not in ("level", "ratio"):
             raise ValueError(
-                f"`by` must be 'fraction' or 'ratio'. Received: {self.by!r}."
+                f"`by` must be 'level' or 'ratio'. Received: {self.by!r}."
             )
 
     @property
@@ -128,8 +128,8 @@ class SASolver(Sampler):
         if self.interval is None:
             return tau
         low, high = self.interval
-        if self.by == "fraction":
-            at, one = path.noise_fraction(t), 1.0
+        if self.by == "level":
+            at, one = path.level(t), 1.0
         else:
             at, one = path.sigma(t), path.alpha(t)
         inside = ops.logical_and(at >= low * one, at <= high * one)
