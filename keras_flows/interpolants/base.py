@@ -30,6 +30,8 @@ class Interpolant(Config):
         t_data: the time at which x_t is data; sampling ends there.
         t_last: the time nearest to `t_data` at which the coefficients are
             regular: networks are neither trained nor called beyond it.
+        gaussian: whether n is Gaussian noise, so that the two coefficients
+            say all of the path.
         log_snr_grid: the grid, see `time_grid`, of solvers in
             log(alpha / sigma) that name none: "log_snr" where that has two
             ends. In even levels the last step would be most of it.
@@ -39,6 +41,7 @@ class Interpolant(Config):
 
     t_noise: float
     t_data: float
+    gaussian = True
     log_snr_grid = "uniform"
 
     @property

@@ -35,6 +35,8 @@ class StochasticInterpolant(Interpolant):
     scale: float = 1.0
     eps: float = 1e-3
 
+    gaussian = False
+
     def __post_init__(self):
         if self.base not in ("linear", "trigonometric"):
             raise ValueError(

@@ -165,7 +165,7 @@ def check_condition(condition, network, batch=None, argument="condition"):
             and leaf.shape[0] != batch
         ):
             raise ValueError(
-                ff"`{argument}` must hold one row for each of the {batch} "
+                f"`{argument}` must hold one row for each of the {batch} "
                 f"examples. Received {leaf.shape[0]}."
             )
 

@@ -159,10 +159,10 @@ def check_jvp(model, batch, tolerance=0.02):
     n = ops.convert_to_tensor(rng.standard_normal(x.shape), dtype=x.dtype)
     path = model.interpolant
     # Away from the ends, where the differences would leave the time range.
-    fraction = rng.uniform(0.3, 0.8, x.shape[0])
-    t = path.time_from_fraction(ops.convert_to_tensor(fraction, dtype=x.dtype))
-    r = path.time_from_fraction(
-        ops.convert_to_tensor(0.4 * fraction, dtype=x.dtype)
+    level = rng.uniform(0.3, 0.8, x.shape[0])
+    t, r = (
+        ops.convert_to_tensor(path.time_of_level(share * level), dtype=x.dtype)
+        for share in (1.0, 0.4)
     )
     x_t, v = path.interpolate(x, n, t), path.velocity(x, n, t)
     layers = _leaves(model.network)
@@ -189,7 +189,7 @@ def check_jvp(model, batch, tolerance=0.02):
         )
     try:
         errors = _compare(
-            lambda x_t, t: model.pred(x_t, t, r, condition=condition),
+            lambda x_t, t: model.net(x_t, t, r, condition=condition),
             (x_t, t),
             (v, bcast_right(ops.ones_like(t), t)),
             model.network.trainable_variables,

@@ -159,6 +159,23 @@ def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
     return model
 
 
+class Preset:
+    """Mixin over `keras.Model` with presets."""
+
+    def save_to_preset(self, preset_dir, metadata=None, **kwargs):
+        """Save the model to a folder: see `presets.save_to_preset`."""
+        save_to_preset(self, preset_dir, metadata, **kwargs)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Load a model of this class: see `presets.from_preset`.
+
+        Raises:
+            ValueError: also if the preset holds another class.
+        """
+        return from_preset(preset, load_weights, dtype, cls)
+
+
 def _load_weights(model, folder, preset):
     path, files = weights_files(folder)
     try:

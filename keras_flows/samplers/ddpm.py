@@ -68,6 +68,7 @@ class DDIM(Sampler):
     shift: float = 1.0
     clip: float | None = None
     order = 1
+    needs = ("data",)
     calls = "start"
 
     def __post_init__(self):
@@ -113,6 +114,7 @@ class DDPM(Sampler):
     shift: float = 1.0
     clip: float | None = None
     order = 1
+    needs = ("data",)
     calls = "start"
     stochastic = True
 

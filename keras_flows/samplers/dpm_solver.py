@@ -47,6 +47,7 @@ class DPMSolverPP(Sampler):
     grid: object = None
     shift: float = 1.0
     clip: float | None = None
+    needs = ("data",)
     calls = "start"
     in_log_snr = True
 
@@ -102,6 +103,7 @@ class DPMSolver(Sampler):
     order: int = 2
     grid: object = None
     shift: float = 1.0
+    needs = ("data",)
     calls = "between"
     in_log_snr = True
 

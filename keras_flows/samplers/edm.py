@@ -44,6 +44,7 @@ class EDM(Sampler):
     order: int = 2
     grid: object = "karras"
     shift: float = 1.0
+    needs = ("velocity", "data")
     calls = "anywhere"
 
     def __post_init__(self):

@@ -1,7 +1,8 @@
-"""Samplers of flow maps and of two-step policies."""
+"""Samplers of flow maps and of policies that predict actions."""
 
 import dataclasses
 
+import numpy as np
 from keras import ops
 
 from keras_flows.ops import bcast_right
@@ -34,6 +35,7 @@ class FlowMapJump(Sampler):
     grid: object = None
     renoise: float = 0.0
     shift: float = 1.0
+    needs = ("map",)
     calls = "start"
 
     def __post_init__(self):
@@ -70,6 +72,27 @@ class FlowMapJump(Sampler):
 
 @register
 @dataclasses.dataclass(frozen=True)
+class OneStep(Sampler):
+    """One call of an action predictor at the noise end: a = pi(z, t_noise)."""
+
+    needs = ("action",)
+    calls = "start"
+
+    def times(self, interpolant, num_steps):
+        """The time of the call, and the end."""
+        if num_steps != 1:
+            raise ValueError(
+                "`num_steps` must be 1: the actions are predicted in one "
+                f"call, and trained at no other time. Received: {num_steps!r}."
+            )
+        return np.array([interpolant.t_noise, interpolant.t_data])
+
+    def step(self, model, x, t, r, noise, last):
+        return model.denoise(x, t)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
 class TwoStep(Sampler):
     """Two calls of an action predictor: a0 at the noise end, then at t_fix.
 
@@ -84,23 +107,17 @@ class TwoStep(Sampler):
 
     t_fix: float = 0.9
     form: str = "paper"
+    needs = ("second_action",)
     calls = "ends"
 
     def times(self, interpolant, num_steps):
+        """The times of the two calls."""
         if num_steps != 2:
             raise ValueError(
                 "`num_steps` of the two-step sampler must be 2. "
                 f"Received: {num_steps!r}."
             )
-        return super().times(interpolant, num_steps)
-
-    def walk(self, advance, interpolant, x, noises, num_steps, progress=None):
-        self.times(interpolant, num_steps)
-        x, _ = advance(x, interpolant.t_noise, self.t_fix, None, (), 0)
-        if progress is not None:
-            progress()
-            progress()
-        return x
+        return np.array([interpolant.t_noise, self.t_fix])
 
     def step(self, model, x, t, r, noise, last):
         kept = 1.0 if self.form == "public" else self.t_fix

@@ -49,6 +49,7 @@ class SASolver(Sampler):
     by: str = "level"
     grid: object = None
     shift: float = 1.0
+    needs = ("data",)
     calls = "start"
     in_log_snr = True
 

@@ -30,6 +30,7 @@ class EulerMaruyama(Sampler):
     grid: object = None
     shift: float = 1.0
     order = 1
+    needs = ("velocity", "score")
     calls = "start"
     stochastic = True
 

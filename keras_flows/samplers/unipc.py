@@ -35,6 +35,7 @@ class UniPC(Sampler):
     corrector: bool = True
     grid: object = None
     shift: float = 1.0
+    needs = ("data",)
     calls = "start"
     in_log_snr = True
 

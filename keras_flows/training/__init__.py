@@ -2,6 +2,8 @@
 
 from keras_flows.training.alternating import AlternatingOptimizer
 from keras_flows.training.ema import EMA
+from keras_flows.training.fixed import Fixed
+from keras_flows.training.fixed import Snapshot
 from keras_flows.training.guard import NonFiniteError
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds
