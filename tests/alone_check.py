@@ -6,10 +6,10 @@
     KERAS_BACKEND=jax python tests/alone_check.py tfonly/bin/python \\
         ort/bin/python
 
-For the cases of export_test.py: exported here, run there, batches of 7 and 1
-against `generate` here. Prints the largest differences; they must be below
-1e-5 of the samples' size. The tests do the same in this environment, with
-Keras barred.
+For the cases of helpers/exports.py: exported here, run there, batches of 7
+and 1 against `generate` here. Prints the largest differences; they must be
+below 1e-5 of the samples' size. The tests do the same in this environment,
+with Keras barred.
 """
 
 import pathlib
@@ -17,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 
-import export_test
 import keras
 import numpy as np
+from helpers import exports
 
 ALONE = """
 import importlib.util, sys
@@ -51,13 +51,13 @@ assert not [name for name in others if importlib.util.find_spec(name)]
 
 def main(tf_python, onnx_python):
     pythons = {"tf_saved_model": tf_python, "onnx": onnx_python}
-    for case in export_test.CASES:
+    for case in exports.CASES:
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             model, settings = case()
-            inputs = export_test.given(model, 7)
+            inputs = exports.given(model, 7)
             np.savez(folder / "inputs.npz", **inputs)
-            samples = export_test.expected(model, settings, inputs)
+            samples = exports.expected(model, settings, inputs)
             scale = max(1.0, float(np.abs(samples).max()))
             found = {}
             for kind, python in pythons.items():

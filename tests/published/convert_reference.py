@@ -1,4 +1,4 @@
-"""Write what tests/convert_test.py needs of small published networks.
+"""What tests/converters/convert_test.py needs of small published networks.
 
     python tests/published/convert_reference.py NAME [FOLDER_OF_ITS_REPOSITORY]
 

@@ -1,0 +1,177 @@
+"""The image recipes run, and go on where they were."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+BACKEND = keras.backend.backend()
+
+
+def python(*arguments):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+
+
+def run(recipe, *arguments):
+    return python(str(ROOT / "recipes" / recipe), *arguments)
+
+
+ONE_PROCESS = """
+import importlib.util, json, sys
+from absl import flags
+from absl.testing import flagsaver
+path, lines = sys.argv[1], json.loads(sys.argv[2])
+spec = importlib.util.spec_from_file_location("recipe", path)
+recipe = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(recipe)
+errors = []
+for line in lines:
+    with flagsaver.flagsaver():
+        try:
+            flags.FLAGS([path, *line])
+            recipe.main([path])
+            errors.append(None)
+        except Exception as error:
+            errors.append(f"{type(error).__name__}: {error}")
+print("ERRORS" + json.dumps(errors))
+"""
+
+
+def run_lines(recipe, *lines):
+    """The error, or None, of each command line, all in one process.
+
+    A process takes longer to start than these runs take.
+    """
+    path = str(ROOT / "recipes" / recipe)
+    result = python("-c", ONE_PROCESS, path, json.dumps(lines))
+    return json.loads(check(result).split("ERRORS")[1])
+
+
+def check(result):
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_digits_recipe_measures_what_it_trained(tmp_path):
+    arguments = ("--steps=4", "--draws=1", "--width=16", "--depth=2",
+                 "--batch_size=8", f"--out={tmp_path}")  # fmt: skip
+    text = check(run("digits.py", "--objective=repa", *arguments))
+    assert "| repa |" in text
+    results = json.loads((tmp_path / "results.json").read_text())
+    real, repa = results["real"], results["objectives"]["repa"]
+    # The classifier is trained; the model is not: the figures tell.
+    assert real["accuracy"] > 0.95
+    assert repa["steps"]["32"]["accuracy"] < 0.5
+    assert repa["steps"]["32"]["fd"] > 3 * real["fd"]
+    assert (tmp_path / "repa" / "preset" / "config.json").exists()
+    assert (tmp_path / "repa" / "grids" / "samples_00000004.png").exists()
+    assert (tmp_path / "digits.png").stat().st_size > 1000
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_imagenet_recipe_names_what_is_missing_and_resumes(tmp_path):
+    arguments = ("--config=tiny", "--synthetic", "--batch_size=2",
+                 "--save_every=1", f"--out={tmp_path}")  # fmt: skip
+    no_data, unknown, trained, again = run_lines(
+        "imagenet.py",
+        ("--config=tiny", f"--out={tmp_path}"),
+        ("--config=dit", f"--out={tmp_path}"),
+        ("--steps=2", *arguments),
+        ("--steps=3", *arguments),
+    )
+    assert "--synthetic" in no_data and "sit_xl_2" in unknown
+    assert trained is None
+    assert "UsageError" in again and "--resume" in again
+    first = json.loads((tmp_path / "results.json").read_text())
+    assert first["parameters"] == 33_043_456
+    assert np.isfinite(first["loss"])
+    check(run("imagenet.py", "--steps=3", "--resume", *arguments))
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2"]
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_few_steps_recipe_resumes(tmp_path):
+    arguments = ("--steps=12", "--teacher_steps=6", "--num_samples=500",
+                 "--width=16", "--depth=1", "--batch_size=8",
+                 f"--out={tmp_path}")  # fmt: skip
+    chosen = "--methods=lsd,progressive,cd eta=0.5"
+    text = check(run("few_steps.py", chosen, *arguments))
+    assert "| cd eta=0.5 | teacher |" in text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["progressive"]["kl"]) == ["1", "2", "4", "8"]
+    # Untrained models are far off, and one that was trained stays as it was.
+    assert results["lsd"]["kl"]["1"] > 1.0
+    assert (tmp_path / "few_steps.png").stat().st_size > 1000
+    resumed, other = run_lines(
+        "few_steps.py",
+        ("--methods=lsd,dmd2", *arguments),
+        ("--seed=1", "--methods=lsd", *arguments),
+    )
+    assert resumed is None and "another configuration" in other
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert again["lsd"] == results["lsd"] and list(again["dmd2"]["kl"]) == ["1"]
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_bridge_recipe_measures_from_board_to_rings(tmp_path):
+    arguments = ("--steps=2", "--batch_size=8", "--width=8", "--depth=1",
+                 "--num_samples=2000", f"--out={tmp_path}")  # fmt: skip
+    check(run("bridge.py", *arguments))
+    results = json.loads((tmp_path / "results.json").read_text())
+    # Untrained drifts leave the board where it is.
+    assert abs(
+        results["kl"]["ODE, 16 steps"] / results["untransported"] - 1
+    ) < (0.2)
+    assert results["floor"] < 0.5 * results["untransported"]
+    assert (tmp_path / "bridge.png").stat().st_size > 1000
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_checkerboard_recipe_draws_its_data_once(tmp_path):
+    line = ("--steps=20", "--batch_size=64", "--width=8", "--depth=1",
+            "--num_samples=500", "--noexport", f"--out={tmp_path}")  # fmt: skip
+    enough, few = run_lines(
+        "checkerboard.py", (*line, "--data_size=64"), (*line, "--data_size=63")
+    )
+    assert enough is None and "must be at least --batch_size" in few
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["data_size"] == 64
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_benchmark_of_images(tmp_path):
+    text = check(
+        python(
+            str(ROOT / "tools" / "benchmark.py"), "--suite=images",
+            "--size=S/8", "--batch_size=2", "--rounds=1", "--steps=1",
+            "--objectives=mean_flow", f"--out={tmp_path}",
+        )
+    )  # fmt: skip
+    assert "mean_flow" in text and "images/s" in text
+    results = json.loads((tmp_path / f"{BACKEND}_images_s_8.json").read_text())
+    assert results["settings"]["size"] == "S/8"
+    assert results["flow_matching"]["ratio"] == 1.0
+    for name in ("flow_matching", "mean_flow"):
+        row = results[name]
+        rate = 2e3 / row["milliseconds"]
+        assert np.isclose(row["images_per_second"], rate)
