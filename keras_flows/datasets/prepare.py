@@ -30,6 +30,7 @@ from keras_flows.datasets.shards import SHARED
 from keras_flows.datasets.shards import Row
 from keras_flows.datasets.shards import png_of
 from keras_flows.datasets.shards import write_shard
+from keras_flows.ops.files import write_text
 
 
 def describe_autoencoder(
@@ -77,9 +78,7 @@ def _weights_sha256(model):
 
 
 def _write_json(path, content):
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 class _Encoder:

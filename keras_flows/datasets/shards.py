@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_flows.datasets.manifest import sha256_of
 from keras_flows.datasets.sources import needed
+from keras_flows.ops.files import move
 
 # What every shard must have alike.
 SHARED = ("latent_shape", "labelled", "features_shape", "image_shape")
@@ -37,6 +38,7 @@ def png_of(image):
 def write_shard(path, rows, dtype, report):
     """Write a shard and return its entry of the manifest."""
     records = needed("array_record.python.array_record_module", "array_record")
+    # One name, so that the next try writes over what a broken one left.
     temporary = path.with_name(f"{path.name}.partial")
     writer = records.ArrayRecordWriter(
         str(temporary), "group_size:1,uncompressed"
@@ -63,7 +65,7 @@ def write_shard(path, rows, dtype, report):
         writer.close()
     if len(labelled) > 1:
         raise ValueError("`source` has labels for some images only.")
-    temporary.replace(path)
+    move(temporary, path)
     average = total / count
     return {
         "records": count,

@@ -7,6 +7,7 @@ import urllib.parse
 
 import numpy as np
 
+from keras_flows.ops.files import move
 from keras_flows.presets import download
 from keras_flows.presets.handles import optional
 from keras_flows.presets.handles import parse_hf
@@ -121,7 +122,7 @@ def _downloaded(handle):
             download.resume(url, part)
             try:
                 download.check(part, checksum, url)
-                part.rename(path)
+                move(part, path)
             finally:
                 part.unlink(missing_ok=True)
     return path
