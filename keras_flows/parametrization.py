@@ -63,9 +63,7 @@ class Parametrization:
 
     def velocity(self, x_t, output, t):
         """dx_t/dt from F."""
-        return self.path.velocity_from_data(
-            x_t, self.data(x_t, output, t), t
-        )
+        return self.path.velocity_from_data(x_t, self.data(x_t, output, t), t)
 
     def data(self, x_t, output, t):
         """x from F."""

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_flows.callbacks.every import Every
+from keras_flows.ops.files import replacing
 
 
 def image_grid(images, columns=None, scale=1, border=1):
@@ -43,11 +44,8 @@ def image_grid(images, columns=None, scale=1, border=1):
 
 def write_image(path, picture):
     """Write a uint8 picture under a temporary name, then rename it."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    keras.utils.save_img(temporary, picture, file_format="png", scale=False)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        keras.utils.save_img(temporary, picture, file_format="png", scale=False)
 
 
 class SampleGrid(Every):

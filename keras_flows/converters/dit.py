@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from keras_flows.converters.assign import assign
-from keras_flows.networks.embeddings import sincos_positions
+from keras_flows.networks.layers.patches import sincos_positions
 
 PREFIXES = {
     "x_embedder.proj": "patch_embedding",

@@ -1,7 +1,6 @@
-"""The kinds of checkpoints: their sizes from shapes, the models they become."""
+"""The kinds of checkpoints, and the models they become."""
 
 import functools
-import math
 import re
 
 import keras
@@ -15,111 +14,53 @@ from keras_flows.converters.assign import assign
 from keras_flows.converters.assign import values_of
 from keras_flows.converters.direction import reverse
 from keras_flows.converters.direction import reversed_call
+from keras_flows.converters.sizes import ENCODERS
+from keras_flows.converters.sizes import count
+from keras_flows.converters.sizes import dims
+from keras_flows.converters.sizes import heads_of
+from keras_flows.converters.sizes import image_shape_of
+from keras_flows.converters.sizes import policy_sizes
+from keras_flows.converters.sizes import resolved
+from keras_flows.converters.sizes import unknown
 from keras_flows.interfaces import DiscreteInterface
 from keras_flows.interfaces import EDMInterface
 from keras_flows.interfaces import MeanFlowInterface
 from keras_flows.interfaces import SiTInterface
 from keras_flows.networks import DDT
 from keras_flows.networks import AutoencoderKL
-from keras_flows.networks import ChunkMLP
 from keras_flows.networks import DhariwalUNet
 from keras_flows.networks import DiT
 from keras_flows.networks import LightningDiT
-from keras_flows.networks import PolicyDiT
-from keras_flows.networks import PolicyRNN
-from keras_flows.networks import PolicyTransformer
 from keras_flows.networks import SongUNet
-from keras_flows.networks import TemporalUNet
 from keras_flows.presets import Converter
 from keras_flows.presets import register_converter
-
-# Width: heads, of the published sizes; shapes do not tell heads.
-HEADS = {
-    width: heads
-    for cls in (LightningDiT, DiT)
-    for width, _, heads in cls.SIZES.values()
-}
-# DDT's encoder has these of its blocks, by their number and width.
-ENCODERS = {(12, 768): 8, (24, 1024): 20, (28, 1152): 22}
-
-
-def _unknown(argument):
-    """Raise for what neither shapes nor options tell."""
-    raise ValueError(
-        f"`options` must have {argument!r}: the file does not tell it, as in "
-        f"options={{{argument!r}: ...}}."
-    )
-
-
-def _shape(state, name):
-    if name not in state:
-        raise ValueError(
-            f"`source` has no weight {name!r}, which this kind of checkpoint "
-            f"has; it has {', '.join(map(repr, list(state)[:4]))}, ..."
-        )
-    return state[name].shape
-
-
-def _count(state, pattern):
-    """How many numbers stand in the pattern's group, among all names."""
-    found = (re.match(pattern, name) for name in state)
-    return len({match[1] for match in found if match})
-
-
-def _merged(inferred, options):
-    """`inferred` overruled by `options`; functions there are last resorts."""
-    merged = inferred | options
-    for key, value in merged.items():
-        if callable(value):
-            merged[key] = value()
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in merged.items()
-    }
-
-
-def _heads(width, state, norm):
-    """From the size of a normalised head, or as published."""
-    if norm in state:
-        return width // state[norm].shape[0]
-    return HEADS.get(width) or functools.partial(_unknown, "num_heads")
-
-
-def _image_shape(state, config, patch, channels):
-    """(H, W, C) of squares, from the positions or the config."""
-    side = config.get("sample_size")
-    if "pos_embed" in state:
-        side = math.isqrt(state["pos_embed"].shape[1]) * patch
-    if side is None:
-        return functools.partial(_unknown, "image_shape")
-    return (side, side, channels)
 
 
 def _transformer(cls, state, config, options):
     """A `DiT` or `LightningDiT` of the sizes of a state, with its weights."""
-    width, channels, patch, _ = _shape(state, "x_embedder.proj.weight")
-    outputs = _shape(state, "final_layer.linear.weight")[0]
-    labels = _shape(state, "y_embedder.embedding_table.weight")[0]
+    width, channels, patch, _ = dims(state, "x_embedder.proj.weight")
+    outputs = dims(state, "final_layer.linear.weight")[0]
+    labels = dims(state, "y_embedder.embedding_table.weight")[0]
     norm = "blocks.0.attn.q_norm.weight"
     inferred = {
-        "image_shape": _image_shape(state, config, patch, channels),
+        "image_shape": image_shape_of(state, config, patch, channels),
         "patch_size": patch,
         "width": width,
-        "depth": _count(state, r"blocks\.(\d+)\."),
+        "depth": count(state, r"blocks\.(\d+)\."),
         "num_heads": config.get("num_attention_heads")
-        or _heads(width, state, norm),
+        or heads_of(width, state, norm),
         "two_times": "h_embedder.mlp.0.weight" in state,
         # The last is the null label.
         "num_classes": labels - 1,
         "learn_sigma": outputs == 2 * patch**2 * channels,
     }
     if cls is DiT:
-        hidden = _shape(state, "blocks.0.mlp.fc1.weight")[0]
+        hidden = dims(state, "blocks.0.mlp.fc1.weight")[0]
         inferred["mlp_ratio"] = hidden / width
     else:
-        rows = _shape(state, "blocks.0.adaLN_modulation.1.weight")[0]
+        rows = dims(state, "blocks.0.adaLN_modulation.1.weight")[0]
         inferred |= {"qk_norm": norm in state, "shift": rows == 6 * width}
-    network = cls(**_merged(inferred, options))
+    network = cls(**resolved(inferred, options))
     dit.convert(state, network)
     return network
 
@@ -175,14 +116,14 @@ def _mean_flow(state, config, options):
 def _ddt(architecture, state, config, options):
     rae = architecture == "rae"
     # RAE embeds patches by a convolution.
-    shape = _shape(state, "x_embedder.proj.weight")
-    encoder_shape = _shape(state, "s_embedder.proj.weight")
+    shape = dims(state, "x_embedder.proj.weight")
+    encoder_shape = dims(state, "s_embedder.proj.weight")
     width, out_width = encoder_shape[0], shape[0]
-    labels = _shape(state, "y_embedder.embedding_table.weight")[0]
+    labels = dims(state, "y_embedder.embedding_table.weight")[0]
     norm = "blocks.0.attn.q_norm.weight"
-    depth = _count(state, r"blocks\.(\d+)\.")
+    depth = count(state, r"blocks\.(\d+)\.")
     widths = [
-        _shape(state, f"blocks.{i}.attn.proj.weight")[0] for i in range(depth)
+        dims(state, f"blocks.{i}.attn.proj.weight")[0] for i in range(depth)
     ]
     if rae:
         patch, channels = shape[-1], shape[1]
@@ -195,14 +136,14 @@ def _ddt(architecture, state, config, options):
         "encoder_depth", encoder or ENCODERS.get((depth, width))
     )
     if encoder is None:
-        _unknown("encoder_depth")
+        unknown("encoder_depth")
     inferred = {
-        "image_shape": _image_shape(state, config, patch, channels),
+        "image_shape": image_shape_of(state, config, patch, channels),
         "patch_size": patch,
         "width": width,
         "encoder_depth": encoder,
         "decoder_depth": depth - encoder,
-        "num_heads": _heads(width, state, norm),
+        "num_heads": heads_of(width, state, norm),
         "qk_norm": norm in state,
         "architecture": architecture,
         "num_classes": labels - 1,
@@ -210,9 +151,9 @@ def _ddt(architecture, state, config, options):
     if out_width != width:
         last = f"blocks.{depth - 1}.attn.q_norm.weight"
         # RAE's wide decoder has 16 heads at every width.
-        heads = 16 if out_width == 2048 else _heads(out_width, state, last)
+        heads = 16 if out_width == 2048 else heads_of(out_width, state, last)
         inferred |= {"decoder_dim": out_width, "decoder_heads": heads}
-    network = DDT(**_merged(inferred, options))
+    network = DDT(**resolved(inferred, options))
     ddt.convert(state, network)
     if rae:
         return SiTInterface(network, "uniform", ema=None)
@@ -226,18 +167,18 @@ def _edm(state, config, options):
         if (match := re.match(r"enc\.(\d+)x\d+_", name))
     }
     if not sides:
-        _shape(state, "enc.<side>x<side>_conv.weight")
+        dims(state, "enc.<side>x<side>_conv.weight")
     sides = sorted(sides, reverse=True)
     side = sides[0]
-    channels, colours = _shape(state, f"enc.{side}x{side}_conv.weight")[:2]
+    channels, colours = dims(state, f"enc.{side}x{side}_conv.weight")[:2]
     inferred = {
         "image_shape": (side, side, colours),
         "channels": channels,
         "channel_mult": tuple(
-            _shape(state, f"enc.{s}x{s}_block0.conv0.weight")[0] // channels
+            dims(state, f"enc.{s}x{s}_block0.conv0.weight")[0] // channels
             for s in sides
         ),
-        "num_blocks": _count(state, rf"enc\.{side}x{side}_block(\d+)\."),
+        "num_blocks": count(state, rf"enc\.{side}x{side}_block(\d+)\."),
         "attn_resolutions": tuple(
             s for s in sides if f"enc.{s}x{s}_block0.qkv.weight" in state
         ),
@@ -249,22 +190,22 @@ def _edm(state, config, options):
         cls = SongUNet
         ncsn = "map_noise.freqs" in state
         inferred["architecture"] = "ncsn++" if ncsn else "ddpm++"
-    network = cls(**_merged(inferred, options))
+    network = cls(**resolved(inferred, options))
     edm.convert(state, network)
     return EDMInterface(network, ema=None)
 
 
 def _vae(state, config, options):
-    levels = _count(state, r"encoder\.down_blocks\.(\d+)\.")
+    levels = count(state, r"encoder\.down_blocks\.(\d+)\.")
     side = config.get("sample_size", 256)
     inferred = {
-        "image_shape": (side, side, _shape(state, "encoder.conv_in.weight")[1]),
-        "latent_channels": _shape(state, "decoder.conv_in.weight")[1],
+        "image_shape": (side, side, dims(state, "encoder.conv_in.weight")[1]),
+        "latent_channels": dims(state, "decoder.conv_in.weight")[1],
         "block_out_channels": tuple(
-            _shape(state, f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0]
+            dims(state, f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0]
             for i in range(levels)
         ),
-        "layers_per_block": _count(
+        "layers_per_block": count(
             state, r"encoder\.down_blocks\.0\.resnets\.(\d+)\."
         ),
         "norm_groups": config.get("norm_num_groups", 32),
@@ -272,81 +213,19 @@ def _vae(state, config, options):
     for key in ("scaling_factor", "shift_factor"):
         if config.get(key) is not None:
             inferred[key] = config[key]
-    network = AutoencoderKL(**_merged(inferred, options))
+    network = AutoencoderKL(**resolved(inferred, options))
     vae.convert(state, network)
     return network
 
 
-def _policy_sizes(state):
-    """(class, its arguments as far as shapes tell them)."""
-    layers = _count(state, r"decoder\.layers\.(\d+)\.")
-    if "input_proj.weight" in state:
-        width = state["input_proj.weight"].shape[0]
-        hidden = _shape(state, "residual_blocks.0.linear1.weight")[0]
-        return ChunkMLP, {
-            "width": width,
-            "depth": _count(state, r"residual_blocks\.(\d+)\."),
-            "expansion": hidden // width,
-        }
-    if "map_emb.0.weight" in state:
-        levels = _count(state, r"downs\.(\d+)\.")
-        kernels = [
-            _shape(state, f"downs.{i}.0.conv1.0.weight") for i in range(levels)
-        ]
-        widths = [shape[0] for shape in kernels]
-        film = _shape(state, "downs.0.0.cond_encoder.1.weight")[0]
-        return TemporalUNet, {
-            "action_dim": kernels[0][1],
-            "width": widths[0],
-            "width_mult": (
-                1,
-                *(b / a for a, b in zip(widths, widths[1:], strict=False)),
-            ),
-            "embedding_width": state["map_emb.0.weight"].shape[1],
-            "kernel_size": kernels[0][2],
-            "scale": film == 2 * widths[0],
-        }
-    if "cond_obs_emb.weight" in state:
-        width, action_dim = _shape(state, "input_emb.weight")
-        # The first position of the condition is that of time.
-        steps = _shape(state, "cond_pos_emb")[1] - 1
-        return PolicyTransformer, {
-            "action_dim": action_dim,
-            "horizon": _shape(state, "pos_emb")[1],
-            "condition_shape": (steps, state["cond_obs_emb.weight"].shape[1]),
-            "width": width,
-            "depth": layers,
-            "condition_depth": _count(state, r"encoder\.layers\.(\d+)\."),
-            "num_heads": functools.partial(_unknown, "num_heads"),
-        }
-    if "x_proj.0.weight" in state:
-        width = _shape(state, "x_proj.2.weight")[0]
-        hidden = _shape(state, "decoder.layers.0.linear1.weight")[0]
-        return PolicyDiT, {
-            "action_dim": state["x_proj.0.weight"].shape[1],
-            "horizon": _shape(state, "pos_emb")[0],
-            "width": width,
-            "depth": layers,
-            "mlp_ratio": hidden // width,
-            "num_heads": functools.partial(_unknown, "num_heads"),
-        }
-    rows, width = _shape(state, "rnn.weight_hh_l0")
-    return PolicyRNN, {
-        "action_dim": _shape(state, "main_output.weight")[0],
-        "width": width,
-        "depth": _count(state, r"rnn\.weight_hh_l(\d+)"),
-        "cell": "lstm" if rows == 4 * width else "gru",
-    }
-
-
 def _policy(state, config, options):
-    cls, sizes = _policy_sizes(state)
+    cls, sizes = policy_sizes(state)
     needed = {
-        key: functools.partial(_unknown, key)
+        key: functools.partial(unknown, key)
         for key in ("action_dim", "horizon", "condition_shape")
     }
     inferred = needed | {"two_times": True} | sizes
-    network = cls(**_merged(inferred, options))
+    network = cls(**resolved(inferred, options))
     policy.convert(state, network)
     return network
 

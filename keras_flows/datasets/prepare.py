@@ -11,7 +11,6 @@ made, and `fit` compares it with the model.
 
 import dataclasses
 import hashlib
-import io
 import json
 import pathlib
 from importlib import metadata
@@ -27,8 +26,11 @@ from keras_flows.datasets.manifest import MANIFEST
 from keras_flows.datasets.manifest import PROGRESS
 from keras_flows.datasets.manifest import check_shard
 from keras_flows.datasets.manifest import check_shards
-from keras_flows.datasets.manifest import sha256_of
-from keras_flows.datasets.sources import needed
+from keras_flows.datasets.shards import SHARED
+from keras_flows.datasets.shards import Row
+from keras_flows.datasets.shards import png_of
+from keras_flows.datasets.shards import write_shard
+from keras_flows.ops.files import write_text
 
 
 def describe_autoencoder(
@@ -76,9 +78,7 @@ def _weights_sha256(model):
 
 
 def _write_json(path, content):
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 class _Encoder:
@@ -236,7 +236,7 @@ def prepare_latents(
             report = None
             if progress is not None:
                 report = _Counter(progress, finished, len(source))
-            shard = _write_shard(out / file, reading.rows(part), dtype, report)
+            shard = write_shard(out / file, reading.rows(part), dtype, report)
             for key in SHARED:
                 _check_same(done, key, shard.pop(key))
             done["shards"].append({"file": file, **shard})
@@ -291,21 +291,6 @@ def _check_same(done, key, value):
         )
 
 
-# What every shard must have alike.
-SHARED = ("latent_shape", "labelled", "features_shape", "image_shape")
-
-
-@dataclasses.dataclass
-class _Row:
-    """One image: its label, posteriors, features and PNG."""
-
-    label: int
-    posteriors: list
-    features: list
-    png: bytes
-    image_shape: list
-
-
 @dataclasses.dataclass
 class _Reading:
     """How records become rows."""
@@ -319,7 +304,7 @@ class _Reading:
     flip: bool
 
     def rows(self, indices):
-        """Yields a `_Row` for each index."""
+        """Yields a `Row` for each index."""
         for start in range(0, len(indices), self.batch_size):
             records = [
                 self.source[int(i)]
@@ -332,77 +317,10 @@ class _Reading:
             if self.features is not None:
                 features = [p for view in views for p in self.features(view)]
             for i, record in enumerate(records):
-                yield _Row(
+                yield Row(
                     record.get("label", -1),
                     [part[i] for part in posteriors],
                     [part[i] for part in features],
-                    _png(images[i]) if self.keep_images else b"",
+                    png_of(images[i]) if self.keep_images else b"",
                     list(images[i].shape) if self.keep_images else None,
                 )
-
-
-def _png(image):
-    """The PNG of an image in [-1, 1] that was uint8."""
-    pillow = needed("PIL.Image", "Pillow")
-    pixels = np.round((image + 1.0) * 127.5).astype("uint8")
-    if pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    file = io.BytesIO()
-    pillow.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def _write_shard(path, rows, dtype, report):
-    """Write a shard and return its entry of the manifest."""
-    records = needed("array_record.python.array_record_module", "array_record")
-    temporary = path.with_name(f"{path.name}.partial")
-    writer = records.ArrayRecordWriter(
-        str(temporary), "group_size:1,uncompressed"
-    )
-    count, labelled, shape, tokens, image = 0, set(), None, None, None
-    total, squares = 0.0, 0.0
-    try:
-        for row in rows:
-            record = np.array(row.label, "<i4").tobytes()
-            record += _stored(row.posteriors, dtype, "autoencoder's latents")
-            shape, image = list(row.posteriors[0].shape), row.image_shape
-            if row.features:
-                record += _stored(row.features, dtype, "encoder's features")
-                tokens = list(row.features[0].shape)
-            labelled.add(row.label >= 0)
-            writer.write(record + row.png)
-            mean, std = (np.float64(part) for part in row.posteriors[:2])
-            total += mean.mean()
-            squares += (mean**2 + std**2).mean()
-            count += 1
-            if report is not None:
-                report()
-    finally:
-        writer.close()
-    if len(labelled) > 1:
-        raise ValueError("`source` has labels for some images only.")
-    temporary.replace(path)
-    average = total / count
-    return {
-        "records": count,
-        "bytes": path.stat().st_size,
-        "sha256": sha256_of(path),
-        # Of what `encode` gave, its noise included.
-        "mean": average,
-        "std": float(np.sqrt(squares / count - average**2)),
-        "latent_shape": shape,
-        "labelled": labelled.pop(),
-        "features_shape": tokens,
-        "image_shape": image,
-    }
-
-
-def _stored(parts, dtype, what):
-    """The bytes of arrays of one shape, checked to be finite."""
-    values = np.stack(parts).astype(f"<{np.dtype(dtype).str[1:]}")
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"The {what} are not finite in {dtype}. Check its weights, or use "
-            "dtype='float32'."
-        )
-    return values.tobytes()

@@ -9,12 +9,13 @@ int. Sources may be read by several threads at once.
 import importlib
 import io
 import json
-import os
 import pathlib
 import threading
 import zipfile
 
 import numpy as np
+
+from keras_flows.ops.files import write_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".npy")
 
@@ -227,9 +228,7 @@ class FolderSource:
 
 def _kept_classes(names, file):
     if not file.exists():
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        temporary.write_text(json.dumps(names, indent=1) + "\n")
-        temporary.replace(file)
+        write_text(file, json.dumps(names, indent=1) + "\n")
         return names
     classes = json.loads(file.read_text())
     unknown = sorted(set(names) - set(classes))

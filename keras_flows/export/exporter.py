@@ -94,7 +94,6 @@ def _check_format(format):
         raise ValueError(
             f"`format` must be one of {sorted(FORMATS)}. Received: {format!r}."
         )
-    import importlib.util
 
     packages, _ = FORMATS[format]
     missing = [p for p in packages if importlib.util.find_spec(p) is None]

@@ -4,7 +4,6 @@ import dataclasses
 import typing
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_flows import samplers

@@ -105,9 +105,7 @@ def order(**what):
         )
 
 
-def carry_out(
-    preset, decoder, folder, format, options, output_range, use_ema
-):
+def carry_out(preset, decoder, folder, format, options, output_range, use_ema):
     """Load a preset, and the decoder beside it, and write the export."""
     import keras
 

@@ -19,7 +19,8 @@ class FlowMapInterface(Interface):
 
     `objective` is one of flow, regression, straight_flow, tsd, mip, ctm,
     psd, lsd, esd, mf, lmd, emd, ayf, shortcut, imm, or an `Objective` with
-    options of its own, such as `kf.objectives.LSD(stop_gradient="none")`. x_t = t x + (1 - t) n: noise at t = 0, data at t = 1. The
+    options of its own, such as `kf.objectives.LSD(stop_gradient="none")`.
+    x_t = t x + (1 - t) n: noise at t = 0, data at t = 1. The
     flow-map objectives need a network with a second time `r`.
 
     Args:

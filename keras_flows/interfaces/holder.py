@@ -206,4 +206,6 @@ class Holder(Generator):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**deserialized(frozen(config, custom_objects), custom_objects))
+        return cls(
+            **deserialized(frozen(config, custom_objects), custom_objects)
+        )

@@ -14,8 +14,8 @@ from keras_flows.metrics.images import check_images
 from keras_flows.metrics.images import resize_tf1
 from keras_flows.metrics.pretrained import find_weights
 from keras_flows.metrics.pretrained import read_state
-from keras_flows.networks.inception import InceptionV3
-from keras_flows.networks.inception import load_inception_state
+from keras_flows.networks.images.inception import InceptionV3
+from keras_flows.networks.images.inception import load_inception_state
 from keras_flows.ops import arguments
 from keras_flows.ops import compiled
 from keras_flows.ops import resolve

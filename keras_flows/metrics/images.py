@@ -1,10 +1,9 @@
 """Images on the host: their checks, 8 bits, resizing, and ADM's files."""
 
-import os
-import pathlib
-
 import numpy as np
 from keras import ops
+
+from keras_flows.ops.files import replacing
 
 
 def check_images(images, channels=3, grey_to_rgb=False):
@@ -105,14 +104,8 @@ def resize_tf1(images, size):
 
 def write_npz(path, **arrays):
     """Write arrays to `path` as .npz: all of it, or nothing."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def save_adm_npz(path, samples, labels=None):

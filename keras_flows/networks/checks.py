@@ -4,9 +4,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_flows.networks.inspect import input_names
-from keras_flows.networks.inspect import is_functional
-from keras_flows.ops import float_dtype
+from keras_flows.networks.contract import input_names
+from keras_flows.networks.contract import is_functional
 
 
 def dtype_of(x):

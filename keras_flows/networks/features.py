@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 from keras import ops
 
-from keras_flows.networks.inspect import is_functional
+from keras_flows.networks.contract import is_functional
 from keras_flows.ops import note
 
 

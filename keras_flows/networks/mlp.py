@@ -6,8 +6,8 @@ import keras
 from keras import layers
 
 from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.embeddings import FourierFeatures
-from keras_flows.networks.embeddings import TimeFeatures
+from keras_flows.networks.layers.embeddings import FourierFeatures
+from keras_flows.networks.layers.embeddings import TimeFeatures
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -132,18 +132,3 @@ class MLP(DescribedModel):
             y = layers.Reshape(shape, dtype=dtype, name="unflatten")(y)
         super().__init__(inputs=inputs, outputs=y, name=name)
         self.null_label = num_classes
-        self._arguments = {
-            "dim": dim,
-            "width": width,
-            "depth": depth,
-            "two_times": two_times,
-            "activation": activation,
-            "fourier_features": fourier_features,
-            "fourier_scale": fourier_scale,
-            "time_features": time_features,
-            "max_frequency": max_frequency,
-            "num_classes": num_classes,
-            "condition_dim": condition_dim,
-            "dtype": dtype,
-            "name": name,
-        }

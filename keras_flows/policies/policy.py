@@ -100,7 +100,9 @@ class Policy(Holder):
         self._spec = {"observation": self.encoder.input}
         self.obs_steps = observations.history_length(self.encoder.input)
         # Of one observation, without batch and history.
-        self.observation_rank = len(tree.flatten(self.encoder.input)[0].shape) - 2
+        self.observation_rank = (
+            len(tree.flatten(self.encoder.input)[0].shape) - 2
+        )
         if not 1 <= act_steps <= self.horizon - self.obs_steps + 1:
             raise ValueError(
                 "`act_steps` must be at least 1 and at most horizon - "

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from keras_flows.datasets.robots.pool import EnvPool
+from keras_flows.ops.files import replacing
 
 
 def wilson_interval(successes, trials, z=1.96):
@@ -228,7 +229,6 @@ def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
         seed: int, of the policy's noise.
         options: of `Controller`.
     """
-    import pathlib
 
     from PIL import Image
 
@@ -240,13 +240,11 @@ def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
         if achieved:
             frames.append(Image.fromarray(env.render(size)))
             break
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}")
-    frames[0].save(
-        temporary, format="GIF", save_all=True, append_images=frames[1:],
-        duration=1000 // fps, loop=0,
-    )  # fmt: skip
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        frames[0].save(
+            temporary, format="GIF", save_all=True, append_images=frames[1:],
+            duration=1000 // fps, loop=0,
+        )  # fmt: skip
     return achieved
 
 

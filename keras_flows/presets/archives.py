@@ -7,16 +7,16 @@ outside, a link or a device refuses the whole archive, where
 
 import contextlib
 import lzma
-import os
 import pathlib
 import re
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 
+from keras_flows.ops.files import move
+from keras_flows.ops.files import workspace
 from keras_flows.presets.files import CONFIG
 from keras_flows.presets.files import check_preset
 
@@ -46,26 +46,23 @@ def unpack(archive, folder):
             preset.
     """
     folder = pathlib.Path(folder)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-    try:
+    with workspace(folder) as temporary:
         try:
-            _extract(archive, temporary)
+            _extract(archive, temporary / folder.name)
         except _BROKEN as error:
             raise ValueError(
                 f"The archive is truncated or broken: {error}."
             ) from error
-        inside = list(temporary.iterdir())
-        root = temporary
+        root = temporary / folder.name
+        inside = list(root.iterdir())
         if not (root / CONFIG).is_file() and len(inside) == 1:
             root = inside[0]
         check_preset(root)
-        os.chmod(root, 0o755)
-        os.rename(root, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        move(root, folder)
 
 
 def _extract(archive, folder):
+    folder.mkdir()
     for name, is_folder, opened in _members(archive):
         target = folder.joinpath(*_parts(name))
         try:

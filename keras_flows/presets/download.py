@@ -44,7 +44,7 @@ def fetch(handle):
         ConnectionError: if the download fails; the next call resumes it.
         OSError: if the cache cannot be written.
     """
-    url, checksum = _parsed(handle)
+    url, checksum = parsed(handle)
     cache = cache_folder()
     folder = cache / checksum
     # Renamed into place when it was complete.
@@ -58,13 +58,13 @@ def fetch(handle):
             f"The cache {cache} cannot be written ({error}). Set KERAS_HOME to "
             "a folder that can."
         ) from error
-    with lock, _locked(lock):
+    with lock, locked(lock):
         if folder.is_dir():
             return folder
         part = cache / f"{checksum}.part"
-        _download(url, part)
+        resume(url, part)
         try:
-            _check(part, checksum, url)
+            check(part, checksum, url)
             unpack(part, folder)
         except ValueError as error:
             raise ValueError(f"No preset from {url}: {error}") from error
@@ -73,7 +73,7 @@ def fetch(handle):
     return folder
 
 
-def _parsed(handle):
+def parsed(handle):
     url, _, fragment = handle.partition("#")
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in _LOCAL:
@@ -91,7 +91,7 @@ def _parsed(handle):
 
 
 @contextlib.contextmanager
-def _locked(file):
+def locked(file):
     """Hold the file's lock, which the system frees when a process dies."""
     try:
         import fcntl
@@ -109,7 +109,7 @@ def _locked(file):
     yield
 
 
-def _download(url, part):
+def resume(url, part):
     """Download to `part`, from where an earlier call was interrupted."""
     done = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"}
@@ -149,7 +149,7 @@ def _download(url, part):
         )
 
 
-def _check(part, checksum, url):
+def check(part, checksum, url):
     digest = hashlib.sha256()
     with open(part, "rb") as file:
         while chunk := file.read(_CHUNK):

@@ -1,11 +1,12 @@
 """What is in a preset's folder, and whether all of it is there."""
 
 import json
-import os
 import re
 
 import h5py
 import numpy as np
+
+from keras_flows.ops.files import replacing
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
@@ -128,7 +129,6 @@ def halve(path):
     Raises:
         ValueError: if a weight is beyond what float16 holds.
     """
-    temporary = path.with_name(f".{path.name}")
 
     def copy(name, item):
         if isinstance(item, h5py.Group):
@@ -146,10 +146,10 @@ def halve(path):
             made = new.create_dataset(name, data=value)
         made.attrs.update(item.attrs)
 
-    with h5py.File(path) as old, h5py.File(temporary, "w") as new:
-        new.attrs.update(old.attrs)
-        old.visititems(copy)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        with h5py.File(path) as old, h5py.File(temporary, "w") as new:
+            new.attrs.update(old.attrs)
+            old.visititems(copy)
 
 
 def _number(key):

@@ -7,15 +7,13 @@ and README.md, the model card.
 
 import collections
 import dataclasses
-import os
 import pathlib
-import shutil
-import tempfile
 import time
 import warnings
 
 import keras
 
+from keras_flows.ops.files import replacing
 from keras_flows.presets.card import Card
 from keras_flows.presets.card import card_text
 from keras_flows.presets.files import CARD
@@ -78,11 +76,8 @@ def save_to_preset(
                 "preset; it is left alone. Name a new folder."
             )
     card = Card() if card is None else card
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(
-        tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
-    )
-    try:
+    with replacing(target) as temporary:
+        temporary.mkdir()
         config = keras.saving.serialize_keras_object(model)
         for key in ("compile_config", "build_config"):
             config.pop(key, None)
@@ -107,9 +102,6 @@ def save_to_preset(
         if weights_dtype is not None:
             for path in sorted(temporary.glob("*.h5")):
                 halve(path)
-        _replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
@@ -271,22 +263,6 @@ def _with_dtype(config, dtype):
         if is_model and "dtype" in arguments:
             arguments["dtype"] = dtype
     return config
-
-
-def _replace(temporary, target):
-    """Put `temporary` in the place of `target`."""
-    os.chmod(temporary, 0o755)
-    if target.exists():
-        old = target.with_name(f".{target.name}-old-{os.getpid()}")
-        os.rename(target, old)
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            os.rename(old, target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.rename(temporary, target)
 
 
 def _version():

@@ -74,9 +74,7 @@ def check_fit(sampler, provides, what):
     missing = sorted(set(sampler.needs) - set(provides))
     if missing:
         fitting = [
-            name
-            for name in _KNOWN
-            if set(get(name).needs) <= set(provides)
+            name for name in _KNOWN if set(get(name).needs) <= set(provides)
         ]
         raise ValueError(
             f"`sampler` {sampler} needs the model's {' and '.join(missing)}, "

@@ -26,9 +26,7 @@ class Guided:
             first ones; None for all.
     """
 
-    def __init__(
-        self, positive, negative, scale, interval=None, channels=None
-    ):
+    def __init__(self, positive, negative, scale, interval=None, channels=None):
         self.positive, self.negative = positive, negative
         self.interpolant = positive.interpolant
         self.n_mu, self.n_sigma = positive.n_mu, positive.n_sigma

@@ -9,7 +9,6 @@ from keras import tree
 from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
 from keras_flows.ops import jvp
-from keras_flows.ops import sum_flat
 from keras_flows.samplers.adaptive import DormandPrince
 from keras_flows.samplers.adaptive import flat
 from keras_flows.samplers.adaptive import nearest_to_data
@@ -177,7 +176,7 @@ def _field(model, network):
         xs = repeated(x)
         e = ops.reshape(directions, xs.shape)
         v, change = jvp(lambda y: bound.pred(y, batch_of(t, y)), (xs,), (e,))
-        products = ops.reshape(sumflat(e * change), (count, -1))
+        products = ops.reshape(sum_flat(e * change), (count, -1))
         return v[: x.shape[0]], ops.sum(products, axis=0)
 
     return run

@@ -116,7 +116,7 @@ def test_sizes_come_from_shapes(tmp_path):
 
 
 def test_published_sizes_have_published_heads():
-    from keras_flows.converters.kinds import HEADS
+    from keras_flows.converters.sizes import HEADS
 
     assert [HEADS[w] for w in (384, 768, 1024, 1152)] == [6, 12, 16, 16]
 

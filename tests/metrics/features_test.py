@@ -16,7 +16,7 @@ from keras_flows.metrics.features import weights_digest
 from keras_flows.metrics.images import resize_tf1
 from keras_flows.metrics.pretrained import find_weights
 from keras_flows.metrics.pretrained import read_state
-from keras_flows.networks.inception import load_inception_state
+from keras_flows.networks.images.inception import load_inception_state
 
 HERE = pathlib.Path(__file__).parents[1]
 

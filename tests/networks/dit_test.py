@@ -130,13 +130,13 @@ def test_starts_as_the_zero_velocity():
 
 def test_patches_of_an_oblong_image_come_back():
     x, _ = batch()
-    tokens = kf.networks.dit.Patchify(2)(ops.convert_to_tensor(x))
+    tokens = kf.networks.layers.patches.Patchify(2)(ops.convert_to_tensor(x))
     assert tuple(tokens.shape) == (4, 8, 12)
     # The second token lies right of the first, in the same row.
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(tokens[0, 1]), x[0, :2, 2:].ravel()
     )
-    y = kf.networks.dit.Unpatchify(2, (8, 4, 3))(tokens)
+    y = kf.networks.layers.patches.Unpatchify(2, (8, 4, 3))(tokens)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(y), x)
 
 

@@ -10,7 +10,7 @@ import pytest
 from published import weights
 
 import keras_flows as kf
-from keras_flows.networks.observation_encoders import Crop
+from keras_flows.networks.encoders.images import Crop
 
 to_numpy = keras.ops.convert_to_numpy
 HERE = pathlib.Path(__file__).parents[1]

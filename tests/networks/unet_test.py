@@ -9,8 +9,8 @@ from keras import ops
 from published import weights
 
 import keras_flows as kf
-from keras_flows.networks.unet import downsample
-from keras_flows.networks.unet import upsample
+from keras_flows.networks.images.unet_layers import downsample
+from keras_flows.networks.images.unet_layers import upsample
 
 HERE = pathlib.Path(__file__).parents[1]
 # JAX derives every kernel itself, and XLA takes a minute over these; PyTorch

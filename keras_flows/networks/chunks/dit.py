@@ -10,14 +10,14 @@ import functools
 from keras import layers
 from keras import ops
 
-from keras_flows.networks.action_chunks import chunk_inputs
-from keras_flows.networks.action_chunks import embedded_times
-from keras_flows.networks.action_chunks import flat_condition
+from keras_flows.networks.chunks.inputs import chunk_inputs
+from keras_flows.networks.chunks.inputs import embedded_times
+from keras_flows.networks.chunks.inputs import flat_condition
+from keras_flows.networks.chunks.transformer import LearnedPositions
 from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.layers import Dense
-from keras_flows.networks.layers import LayerNormalization
-from keras_flows.networks.layers import SelfAttention
-from keras_flows.networks.policy_transformer import LearnedPositions
+from keras_flows.networks.layers.attention import SelfAttention
+from keras_flows.networks.layers.dense import Dense
+from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -248,16 +248,3 @@ class PolicyDiT(DescribedModel):
             x, c + ops.cast(encoded, c.dtype)
         )
         super().__init__(inputs, y, name=name)
-        self._arguments = {
-            "action_dim": action_dim,
-            "horizon": horizon,
-            "condition_shape": tuple(condition_shape),
-            "two_times": two_times,
-            "width": width,
-            "depth": depth,
-            "num_heads": num_heads,
-            "mlp_ratio": mlp_ratio,
-            "dropout": dropout,
-            "dtype": dtype,
-            "name": name,
-        }

@@ -8,12 +8,12 @@ import numpy as np
 from keras import layers
 from keras import ops
 
-from keras_flows.networks.action_chunks import chunk_inputs
-from keras_flows.networks.action_chunks import embedded_times
-from keras_flows.networks.action_chunks import flat_condition
+from keras_flows.networks.chunks.inputs import chunk_inputs
+from keras_flows.networks.chunks.inputs import embedded_times
+from keras_flows.networks.chunks.inputs import flat_condition
 from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.layers import Dense
-from keras_flows.networks.layers import GroupNormalization
+from keras_flows.networks.layers.dense import Dense
+from keras_flows.networks.layers.normalization import GroupNormalization
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -231,17 +231,3 @@ class TemporalUNet(DescribedModel):
             ops.gelu(x, approximate=False)
         )
         super().__init__(inputs, y, name=name)
-        self._arguments = {
-            "action_dim": action_dim,
-            "horizon": horizon,
-            "condition_shape": tuple(condition_shape),
-            "two_times": two_times,
-            "width": width,
-            "width_mult": tuple(width_mult),
-            "embedding_width": embedding_width,
-            "kernel_size": kernel_size,
-            "scale": scale,
-            "dropout": dropout,
-            "dtype": dtype,
-            "name": name,
-        }

@@ -7,9 +7,7 @@ x, y; block x, y, angle), "img" (96, 96, 3) and "action" (2).
 Source: arXiv 2303.04137; https://github.com/real-stanford/diffusion_policy.
 """
 
-import os
 import pathlib
-import shutil
 import zipfile
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy as np
 from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
 from keras_flows.datasets.sources import needed
+from keras_flows.ops.files import replacing
 
 # Array names that are further keys of an episode, not observations.
 EXTRAS = ("reward", "done", "success")
@@ -166,32 +165,24 @@ def write_replay_buffer(path, episodes, *, chunk=512):
         )
     episodes = check_episodes(episodes)
     rows = [_named(episode) for episode in episodes]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    zipped = path.suffix == ".zip"
-    if zipped:
-        store = zarr.storage.ZipStore(temporary, mode="w")
-    else:
-        store = zarr.storage.LocalStore(temporary)
-    try:
-        root = zarr.create_group(store, zarr_format=2)
-        data = root.create_group("data")
-        for name in rows[0]:
-            values = np.concatenate([row[name] for row in rows])
-            data.create_array(
-                name, data=values, chunks=(chunk, *values.shape[1:])
-            )
-        ends = np.cumsum([len(e["action"]) for e in episodes], dtype="int64")
-        root.create_group("meta").create_array("episode_ends", data=ends)
-        store.close()
-        os.replace(temporary, path)
-    except BaseException:
-        store.close()
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
+    with replacing(path) as temporary:
+        if path.suffix == ".zip":
+            store = zarr.storage.ZipStore(temporary, mode="w")
         else:
-            temporary.unlink(missing_ok=True)
-        raise
+            store = zarr.storage.LocalStore(temporary)
+        try:
+            root = zarr.create_group(store, zarr_format=2)
+            data = root.create_group("data")
+            for name in rows[0]:
+                values = np.concatenate([row[name] for row in rows])
+                data.create_array(
+                    name, data=values, chunks=(chunk, *values.shape[1:])
+                )
+            lengths = [len(e["action"]) for e in episodes]
+            ends = np.cumsum(lengths, dtype="int64")
+            root.create_group("meta").create_array("episode_ends", data=ends)
+        finally:
+            store.close()
 
 
 def _named(episode):

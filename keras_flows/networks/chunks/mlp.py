@@ -3,13 +3,13 @@
 from keras import layers
 from keras import ops
 
-from keras_flows.networks.action_chunks import LinearTimeFeatures
-from keras_flows.networks.action_chunks import both_times
-from keras_flows.networks.action_chunks import chunk_inputs
-from keras_flows.networks.action_chunks import flat_condition
+from keras_flows.networks.chunks.inputs import both_times
+from keras_flows.networks.chunks.inputs import chunk_inputs
+from keras_flows.networks.chunks.inputs import flat_condition
 from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.layers import Dense
-from keras_flows.networks.layers import LayerNormalization
+from keras_flows.networks.layers.dense import Dense
+from keras_flows.networks.layers.embeddings import LinearTimeFeatures
+from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -156,17 +156,3 @@ class ChunkMLP(DescribedModel):
         )(h)
         y = layers.Reshape((horizon, action_dim), dtype=dtype, name="chunk")(y)
         super().__init__(inputs, y, name=name)
-        self._arguments = {
-            "action_dim": action_dim,
-            "horizon": horizon,
-            "condition_shape": tuple(condition_shape),
-            "two_times": two_times,
-            "width": width,
-            "depth": depth,
-            "expansion": expansion,
-            "time_features": time_features,
-            "max_frequency": max_frequency,
-            "dropout": dropout,
-            "dtype": dtype,
-            "name": name,
-        }

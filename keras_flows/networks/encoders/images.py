@@ -1,180 +1,16 @@
-"""Encoders of observations: a policy's condition from what a robot sees.
-
-An observation is an array (B, obs_steps, D), or a dict of these by name,
-among which images (B, obs_steps, H, W, C). An encoder makes of it a condition
-(B, obs_steps, width). As functional models they are copied, averaged and
-saved like any network.
-Source: arXiv 2512.01809 (MLPs, images), after arXiv 2303.04137.
-"""
+"""Encoders of observations with images."""
 
 import keras
 from keras import layers
 from keras import ops
 
-from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.layers import Dense
-from keras_flows.networks.layers import GroupNormalization
+from keras_flows.networks.encoders.resnet import resnet
+from keras_flows.networks.encoders.vectors import ObservationEncoder
+from keras_flows.networks.encoders.vectors import joined
+from keras_flows.networks.encoders.vectors import mlp
+from keras_flows.networks.encoders.vectors import observation_inputs
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
-
-
-def _shapes(observation_shape):
-    """The shape, or the dict of shapes by sorted name, as tuples."""
-    if isinstance(observation_shape, dict):
-        return {
-            k: tuple(observation_shape[k]) for k in sorted(observation_shape)
-        }
-    return tuple(observation_shape)
-
-
-def _inputs(observation_shape, ranks):
-    """Inputs of an observation, checked: shapes of these ranks, same steps."""
-    shapes = _shapes(observation_shape)
-    by_name = shapes if isinstance(shapes, dict) else {"observation": shapes}
-    if not by_name or len({shape[:1] for shape in by_name.values()}) > 1:
-        raise ValueError(
-            "`observation_shape` must give one or more shapes with the same "
-            f"number of steps first. Received: {observation_shape!r}."
-        )
-    for name, shape in by_name.items():
-        if len(shape) not in ranks:
-            known = {2: "(obs_steps, D)", 4: "(obs_steps, H, W, C)"}
-            raise ValueError(
-                f"`observation_shape` of {name!r} must be "
-                f"{' or '.join(known[rank] for rank in ranks)}; "
-                f"`ImageEncoder` takes images. Received: {shape!r}."
-            )
-    inputs = {
-        name: keras.Input(shape, dtype=float_dtype(), name=name)
-        for name, shape in by_name.items()
-    }
-    return inputs if isinstance(shapes, dict) else inputs["observation"]
-
-
-def _parts(inputs):
-    """The inputs as a list, by sorted name."""
-    return list(inputs.values()) if isinstance(inputs, dict) else [inputs]
-
-
-def _joined(parts, name):
-    """Parts joined along the last axis."""
-    if len(parts) == 1:
-        return parts[0]
-    return layers.Concatenate(dtype=float_dtype(), name=name)(parts)
-
-
-def _mlp(x, width, hidden_width, depth, dtype):
-    """`depth` hidden layers with leaky ReLU, then a dense layer."""
-    for i in range(depth):
-        x = Dense(hidden_width, dtype=dtype, name=f"hidden_{i}")(x)
-        x = ops.leaky_relu(x, negative_slope=0.01)
-    return Dense(width, dtype=dtype, name="output")(x)
-
-
-@register
-class IdentityEncoder(DescribedModel):
-    """The observation itself, parts of a dict side by side.
-
-    (B, obs_steps, D), or several, to (B, obs_steps, sum of D), in the order
-    of their names.
-
-    Args:
-        observation_shape: (obs_steps, D) or a dict of name to such shapes.
-        name: model name.
-    """
-
-    def __init__(self, observation_shape, name="identity_encoder"):
-        inputs = _inputs(observation_shape, (2,))
-        y = layers.Identity(dtype=float_dtype(), name="condition")(
-            _joined(_parts(inputs), "observations")
-        )
-        super().__init__(inputs, y, name=name)
-        self._arguments = {
-            "observation_shape": _shapes(observation_shape),
-            "name": name,
-        }
-
-
-@register
-class MLPEncoder(DescribedModel):
-    """An MLP of all steps of the observation at once.
-
-    (B, obs_steps, D), or a dict of several, to (B, obs_steps, width).
-
-    Args:
-        observation_shape: (obs_steps, D) or a dict of name to such shapes.
-        width: channels of a step of the condition.
-        hidden_width: units of the hidden layers, by default `width`.
-        depth: number of hidden layers.
-        dtype: dtype policy of the dense layers.
-        name: model name.
-    """
-
-    def __init__(
-        self,
-        observation_shape,
-        width=512,
-        hidden_width=None,
-        depth=2,
-        dtype=None,
-        name="mlp_encoder",
-    ):
-        inputs = _inputs(observation_shape, (2,))
-        parts = _parts(inputs)
-        steps = parts[0].shape[1]
-        x = _joined(
-            [layers.Flatten(dtype=float_dtype())(part) for part in parts],
-            "observations",
-        )
-        y = _mlp(x, steps * width, hidden_width or width, depth, dtype)
-        y = layers.Reshape((steps, width), dtype=dtype, name="condition")(y)
-        super().__init__(inputs, y, name=name)
-        self._arguments = {
-            "observation_shape": _shapes(observation_shape),
-            "width": width,
-            "hidden_width": hidden_width,
-            "depth": depth,
-            "dtype": dtype,
-            "name": name,
-        }
-
-
-@register
-class PerStepMLPEncoder(DescribedModel):
-    """An MLP of each step of the observation on its own.
-
-    (B, obs_steps, D), or a dict of several, to (B, obs_steps, width).
-
-    Args:
-        observation_shape: (obs_steps, D) or a dict of name to such shapes.
-        width: channels of a step of the condition.
-        hidden_width: units of the hidden layers, by default `width`.
-        depth: number of hidden layers.
-        dtype: dtype policy of the dense layers.
-        name: model name.
-    """
-
-    def __init__(
-        self,
-        observation_shape,
-        width=512,
-        hidden_width=None,
-        depth=2,
-        dtype=None,
-        name="per_step_mlp_encoder",
-    ):
-        inputs = _inputs(observation_shape, (2,))
-        x = _joined(_parts(inputs), "observations")
-        y = _mlp(x, width, hidden_width or width, depth, dtype)
-        super().__init__(inputs, y, name=name)
-        self._arguments = {
-            "observation_shape": _shapes(observation_shape),
-            "width": width,
-            "hidden_width": hidden_width,
-            "depth": depth,
-            "dtype": dtype,
-            "name": name,
-        }
 
 
 @register
@@ -313,69 +149,7 @@ class SpatialSoftmax(layers.Layer):
 
 
 @register
-class BackboneNormalization(GroupNormalization):
-    """Group normalisation called as batch normalisation is."""
-
-    def call(self, x, training=None, mask=None):
-        return super().call(x)
-
-
-RESNETS = {
-    "resnet18": ("basic_block", (2, 2, 2, 2)),
-    "resnet34": ("basic_block", (3, 4, 6, 3)),
-    "resnet50": ("bottleneck_block", (3, 4, 6, 3)),
-}
-
-
-def _resnet_config(backbone):
-    """KerasHub's arguments of a backbone by name, or as they are."""
-    if isinstance(backbone, dict):
-        return dict(backbone)
-    if backbone not in RESNETS:
-        raise ValueError(
-            f"`backbone` must be one of {', '.join(RESNETS)} or a dict of the "
-            f"arguments of KerasHub's ResNetBackbone. Received: {backbone!r}."
-        )
-    block, blocks = RESNETS[backbone]
-    return {
-        "input_conv_filters": [64],
-        "input_conv_kernel_sizes": [7],
-        "stackwise_num_filters": [64, 128, 256, 512],
-        "stackwise_num_blocks": list(blocks),
-        "stackwise_num_strides": [1, 2, 2, 2],
-        "block_type": block,
-    }
-
-
-def _resnet(backbone, image_shape, dtype):
-    """A ResNet with group in the place of batch normalisation.
-
-    Groups of 16 channels, as in diffusion policy: the statistics of a batch
-    do not go with averaged weights, nor with acting on one observation.
-    """
-    try:
-        import keras_hub
-    except ImportError as error:
-        raise ImportError(
-            "The ResNets come from KerasHub: pip install keras_flows[hub]"
-        ) from error
-    batch_norm = keras_hub.models.ResNetBackbone(
-        **_resnet_config(backbone), image_shape=image_shape, dtype=dtype
-    )
-
-    def replaced(layer):
-        if isinstance(layer, layers.BatchNormalization):
-            return BackboneNormalization(
-                layer.gamma.shape[0] // 16, 1e-5, dtype=dtype, name=layer.name
-            )
-        return type(layer).from_config(layer.get_config())
-
-    clone = keras.models.clone_model(batch_norm, clone_function=replaced)
-    return keras.Model(clone.input, clone.output, name="resnet")
-
-
-@register
-class ImageEncoder(DescribedModel):
+class ImageEncoder(ObservationEncoder):
     """Images of several cameras and vectors, each step on its own.
 
     A dict of (B, obs_steps, H, W, C) and (B, obs_steps, D) to (B, obs_steps,
@@ -437,7 +211,7 @@ class ImageEncoder(DescribedModel):
                 "`observation_shape` must be a dict of name to shape. "
                 f"Received: {observation_shape!r}."
             )
-        inputs = _inputs(observation_shape, (2, 4))
+        inputs = observation_inputs(observation_shape, (2, 4))
         cameras = [k for k, x in inputs.items() if len(x.shape) == 5]
         if not cameras:
             raise ValueError(
@@ -460,7 +234,7 @@ class ImageEncoder(DescribedModel):
             # Paths that tell the cameras' weights apart.
             with keras.name_scope(name):
                 images = keras.Input(shapes[camera], dtype=float_dtype())
-                h = _resnet(backbone, shapes[camera], dtype)(images)
+                h = resnet(backbone, shapes[camera], dtype)(images)
                 if pooling == "average":
                     h = layers.GlobalAveragePooling2D(dtype=dtype)(h)
                 else:
@@ -492,18 +266,5 @@ class ImageEncoder(DescribedModel):
                 )
             )
         parts += [x for k, x in inputs.items() if k not in cameras]
-        y = _mlp(_joined(parts, "features"), width, width, 1, dtype)
+        y = mlp(joined(parts, "features"), width, width, 1, dtype)
         super().__init__(inputs, y, name=name)
-        self._arguments = {
-            "observation_shape": _shapes(observation_shape),
-            "width": width,
-            "backbone": backbone,
-            "crop_shape": None if crop_shape is None else tuple(crop_shape),
-            "random_crop": random_crop,
-            "share_weights": share_weights,
-            "pooling": pooling,
-            "keypoints": keypoints,
-            "pixel_scale": pixel_scale,
-            "dtype": dtype,
-            "name": name,
-        }

@@ -14,8 +14,8 @@ from keras import layers
 from keras import ops
 
 from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.layers import GroupNormalization
-from keras_flows.networks.layers import SelfAttention
+from keras_flows.networks.layers.attention import SelfAttention
+from keras_flows.networks.layers.normalization import GroupNormalization
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.ops import sum_flat
@@ -300,17 +300,8 @@ class AutoencoderKL(DescribedModel):
         self.encoder = encoder
         self.decoder = decoder
         self.latent_shape = latent_shape
-        self._arguments = {
-            "image_shape": image_shape,
-            "latent_channels": latent_channels,
-            "block_out_channels": channels,
-            "layers_per_block": layers_per_block,
-            "norm_groups": norm_groups,
-            "scaling_factor": scaling_factor,
-            "shift_factor": shift_factor,
-            "dtype": dtype,
-            "name": name,
-        }
+        self._image_shape = image_shape
+        self._scaling = scaling_factor, shift_factor
 
     def encode(self, x):
         """Mean and log variance of the scaled latents of images.
@@ -325,7 +316,7 @@ class AutoencoderKL(DescribedModel):
             (mean, logvar), each (B, H / f, W / f, c).
         """
         x = ops.convert_to_tensor(x, dtype=float_dtype())
-        _check_input("x", x, self._arguments["image_shape"], "images")
+        _check_input("x", x, self._image_shape, "images")
         return self.encoder(x)
 
     def sample(self, mean, logvar, seed=None):
@@ -367,7 +358,7 @@ class AutoencoderKL(DescribedModel):
             mean: (B, h, w, c), of `encode`.
             logvar: (B, h, w, c), of `encode`.
         """
-        scale = self._arguments["scaling_factor"]
-        mean = mean / scale + self._arguments["shift_factor"]
+        scale, shift = self._scaling
+        mean = mean / scale + shift
         logvar = logvar - 2.0 * math.log(scale)
         return 0.5 * sum_flat(mean * mean + ops.exp(logvar) - 1.0 - logvar)

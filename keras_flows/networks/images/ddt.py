@@ -12,19 +12,19 @@ import functools
 from keras import ops
 
 from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.dit import FinalLayer
-from keras_flows.networks.dit import Patchify
-from keras_flows.networks.dit import SinCosPositions
-from keras_flows.networks.dit import Unpatchify
-from keras_flows.networks.dit import embedded_times
-from keras_flows.networks.dit import image_inputs
-from keras_flows.networks.dit import patch_grid
-from keras_flows.networks.dit import with_label
-from keras_flows.networks.embeddings import RandomTimestepEmbedding
-from keras_flows.networks.embeddings import TimestepEmbedding
-from keras_flows.networks.layers import Dense
-from keras_flows.networks.lightning_dit import LightningDiTBlock
-from keras_flows.networks.lightning_dit import RMSFinalLayer
+from keras_flows.networks.images.lightning_dit import LightningDiTBlock
+from keras_flows.networks.images.lightning_dit import RMSFinalLayer
+from keras_flows.networks.images.transformer import embedded_times
+from keras_flows.networks.images.transformer import image_inputs
+from keras_flows.networks.images.transformer import with_label
+from keras_flows.networks.layers.dense import Dense
+from keras_flows.networks.layers.embeddings import RandomTimestepEmbedding
+from keras_flows.networks.layers.embeddings import TimestepEmbedding
+from keras_flows.networks.layers.modulation import FinalLayer
+from keras_flows.networks.layers.patches import Patchify
+from keras_flows.networks.layers.patches import SinCosPositions
+from keras_flows.networks.layers.patches import Unpatchify
+from keras_flows.networks.layers.patches import patch_grid
 from keras_flows.ops import register
 
 # What the two publications do otherwise around the same plan.
@@ -175,21 +175,3 @@ class DDT(DescribedModel):
         )(y)
         super().__init__(inputs, y, name=name)
         self.null_label = num_classes
-        self._arguments = {
-            "image_shape": tuple(image_shape),
-            "patch_size": patch_size,
-            "width": width,
-            "encoder_depth": encoder_depth,
-            "decoder_depth": decoder_depth,
-            "num_heads": num_heads,
-            "decoder_dim": decoder_dim,
-            "decoder_heads": decoder_heads,
-            "mlp_ratio": mlp_ratio,
-            "qk_norm": qk_norm,
-            "architecture": architecture,
-            "two_times": two_times,
-            "num_classes": num_classes,
-            "remat": remat,
-            "dtype": dtype,
-            "name": name,
-        }

@@ -1,18 +1,19 @@
-"""Embeddings of times, coordinates and positions."""
+"""Embeddings of times, noise levels, coordinates and labels."""
 
 import math
 
-import keras
 import numpy as np
+from keras import initializers
+from keras import layers
 from keras import ops
 
-from keras_flows.networks.layers import Dense
+from keras_flows.networks.layers.dense import Dense
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
 
 @register
-class TimeFeatures(keras.layers.Layer):
+class TimeFeatures(layers.Layer):
     """Sine and cosine features of a time: (B,) -> (B, 1 + 2 num).
 
     [t, sin(w_k t), cos(w_k t)] with w_k spaced geometrically from 1 to
@@ -46,7 +47,7 @@ class TimeFeatures(keras.layers.Layer):
 
 
 @register
-class FourierFeatures(keras.layers.Layer):
+class FourierFeatures(layers.Layer):
     """Random Fourier features: (B, d) -> (B, d + 2 num).
 
     [x, sin(W x), cos(W x)] with a fixed W ~ N(0, scale^2), stored with the
@@ -94,7 +95,7 @@ class FourierFeatures(keras.layers.Layer):
 
 
 @register
-class TimestepEmbedding(keras.layers.Layer):
+class TimestepEmbedding(layers.Layer):
     """The embedding of a time in DiT: (B,) -> (B, units).
 
     Dense(silu(Dense([cos(w_k t), sin(w_k t)]))), w_k = P^(-k / half) for
@@ -119,7 +120,7 @@ class TimestepEmbedding(keras.layers.Layer):
         self._frequencies = np.exp(
             -math.log(max_period) * np.arange(half) / half
         )
-        normal = keras.initializers.RandomNormal(stddev=0.02)
+        normal = initializers.RandomNormal(stddev=0.02)
         self.hidden = Dense(
             units,
             activation="silu",
@@ -197,24 +198,150 @@ class RandomTimestepEmbedding(TimestepEmbedding):
         return config
 
 
-def sincos_positions(rows, columns, dim):
-    """Fixed 2-D sine-cosine embedding, (rows * columns, dim), float64.
-
-    The first half of the features is of the column, the second of the row,
-    each [sin(w_k p), cos(w_k p)] with w_k = 10000^(-k / (dim / 4)): the order
-    of MAE and of every DiT since.
+@register
+class NoiseEmbedding(layers.Layer):
+    """Sines and cosines of c_noise: (B,) -> (B, dim), float32.
 
     Args:
-        rows: number of rows of patches.
-        columns: number of columns of patches.
-        dim: size of the embedding, a multiple of 4.
+        dim: number of features, even.
+        kind: "ddpm++" (geometric frequencies to 1/10000, sines first),
+            "adm" (short of 1/10000, cosines first) or "ncsn++" (random
+            frequencies N(0, 16^2), kept with the weights, sines first).
     """
-    if dim % 4:
-        raise ValueError(
-            "A sine-cosine embedding of two coordinates needs a width that "
-            f"4 divides. Received: {dim!r}."
+
+    def __init__(self, dim, kind, **kwargs):
+        kwargs["dtype"] = float_dtype()
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.kind = kind
+        half = dim // 2
+        last = half if kind == "adm" else half - 1
+        self._frequencies = 10_000.0 ** (-np.arange(half) / last)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        if self.kind == "ncsn++":
+            drawn = np.random.default_rng(0).normal(0.0, 16.0, self.dim // 2)
+            self.freqs = self.add_weight(
+                shape=drawn.shape,
+                initializer=lambda shape, dtype: ops.convert_to_tensor(
+                    drawn, dtype=dtype
+                ),
+                trainable=False,
+                name="freqs",
+            )
+        self.built = True
+
+    def call(self, t):
+        if self.kind == "ncsn++":
+            frequencies = 2.0 * math.pi * self.freqs
+        else:
+            frequencies = ops.convert_to_tensor(
+                self._frequencies, dtype=t.dtype
+            )
+        angles = ops.expand_dims(t, -1) * frequencies
+        features = [ops.sin(angles), ops.cos(angles)]
+        if self.kind == "adm":
+            features.reverse()
+        return ops.concatenate(features, axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim, "kind": self.kind}
+
+
+@register
+class LabelProjection(layers.Layer):
+    """Dense(scale one_hot(label)): (B,) -> (B, units); null label: no vector.
+
+    Args:
+        num_classes: number of labels; label `num_classes` is the null label.
+        units: size of the embedding.
+        use_bias: whether there is a bias.
+        scale: factor of the one-hot vector.
+        initializer: of the kernel.
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        units,
+        use_bias,
+        scale=1.0,
+        initializer="glorot_uniform",
+        **kwargs,
+    ):
+        kwargs["dtype"] = float_dtype()
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.units = units
+        self.use_bias = use_bias
+        self.scale = scale
+        self.initializer = initializers.get(initializer)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        self.kernel = self.add_weight(
+            shape=(self.num_classes, self.units),
+            initializer=self.initializer,
+            name="kernel",
         )
-    frequencies = 10_000.0 ** (-np.arange(dim // 4) / (dim // 4))
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    angles = [p[:, None] * frequencies for p in (column, row)]
-    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], 1)
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.units,), initializer="zeros", name="bias"
+            )
+        self.built = True
+
+    def call(self, labels):
+        one_hot = ops.one_hot(
+            labels, self.num_classes + 1, dtype=self.compute_dtype
+        )
+        y = ops.matmul(self.scale * one_hot[:, :-1], self.kernel)
+        return y if self.bias is None else y + self.bias
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "units": self.units,
+            "use_bias": self.use_bias,
+            "scale": self.scale,
+            "initializer": initializers.serialize(self.initializer),
+        }
+
+
+@register
+class LinearTimeFeatures(layers.Layer):
+    """Sines and cosines of a time: (B,) -> (B, num), float32.
+
+    [sin(w_k t), cos(w_k t)] with w_k spaced evenly from 0 to
+    `max_frequency`. Source: arXiv 2512.01809's MLP.
+
+    Args:
+        num: number of features, even.
+        max_frequency: the largest frequency, in radians per unit of time.
+    """
+
+    def __init__(self, num=128, max_frequency=100.0, **kwargs):
+        kwargs["dtype"] = float_dtype()
+        super().__init__(**kwargs)
+        if num < 2 or num % 2:
+            raise ValueError(f"`num` must be even. Received: {num!r}.")
+        self.num = num
+        self.max_frequency = max_frequency
+        self._frequencies = np.linspace(0.0, max_frequency, num // 2)
+        self.built = True
+
+    def call(self, t):
+        frequencies = ops.convert_to_tensor(self._frequencies, dtype=t.dtype)
+        angles = ops.expand_dims(t, -1) * frequencies
+        return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num": self.num,
+            "max_frequency": self.max_frequency,
+        }

@@ -8,15 +8,15 @@ from keras import layers
 from keras import ops
 
 from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.dit import FinalLayer
-from keras_flows.networks.dit import Modulated
-from keras_flows.networks.dit import image_transformer
-from keras_flows.networks.dit import modulate
-from keras_flows.networks.dit import patch_grid
-from keras_flows.networks.dit import size_arguments
-from keras_flows.networks.layers import Dense
-from keras_flows.networks.layers import RMSNormalization
-from keras_flows.networks.layers import SelfAttention
+from keras_flows.networks.images.transformer import image_transformer
+from keras_flows.networks.images.transformer import size_arguments
+from keras_flows.networks.layers.attention import SelfAttention
+from keras_flows.networks.layers.dense import Dense
+from keras_flows.networks.layers.modulation import FinalLayer
+from keras_flows.networks.layers.modulation import Modulated
+from keras_flows.networks.layers.modulation import modulate
+from keras_flows.networks.layers.normalization import RMSNormalization
+from keras_flows.networks.layers.patches import patch_grid
 from keras_flows.ops import register
 from keras_flows.ops import remat
 
@@ -240,22 +240,6 @@ class LightningDiT(DescribedModel):
         )
         super().__init__(inputs, outputs, name=name)
         self.null_label = num_classes
-        self._arguments = {
-            "image_shape": tuple(image_shape),
-            "patch_size": patch_size,
-            "width": width,
-            "depth": depth,
-            "num_heads": num_heads,
-            "mlp_ratio": mlp_ratio,
-            "qk_norm": qk_norm,
-            "shift": shift,
-            "two_times": two_times,
-            "num_classes": num_classes,
-            "learn_sigma": learn_sigma,
-            "remat": remat,
-            "dtype": dtype,
-            "name": name,
-        }
 
     @classmethod
     def from_size(cls, size, image_shape, **kwargs):

@@ -8,13 +8,13 @@ from keras import initializers
 from keras import layers
 from keras import ops
 
-from keras_flows.networks.action_chunks import chunk_inputs
-from keras_flows.networks.action_chunks import embedded_times
+from keras_flows.networks.chunks.inputs import chunk_inputs
+from keras_flows.networks.chunks.inputs import embedded_times
 from keras_flows.networks.described import DescribedModel
-from keras_flows.networks.layers import CrossAttention
-from keras_flows.networks.layers import Dense
-from keras_flows.networks.layers import LayerNormalization
-from keras_flows.networks.layers import SelfAttention
+from keras_flows.networks.layers.attention import CrossAttention
+from keras_flows.networks.layers.attention import SelfAttention
+from keras_flows.networks.layers.dense import Dense
+from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import register
 
 
@@ -258,18 +258,3 @@ class PolicyTransformer(DescribedModel):
             )(x, memory)
         x = LayerNormalization(1e-5, dtype=dtype, name="norm")(x)
         super().__init__(inputs, dense(action_dim, "output")(x), name=name)
-        self._arguments = {
-            "action_dim": action_dim,
-            "horizon": horizon,
-            "condition_shape": tuple(condition_shape),
-            "two_times": two_times,
-            "width": width,
-            "depth": depth,
-            "num_heads": num_heads,
-            "condition_depth": condition_depth,
-            "causal": causal,
-            "embedding_dropout": embedding_dropout,
-            "dropout": dropout,
-            "dtype": dtype,
-            "name": name,
-        }

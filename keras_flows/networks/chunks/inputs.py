@@ -8,48 +8,10 @@ velocity network are those of a flow map, too.
 """
 
 import keras
-import numpy as np
 from keras import layers
-from keras import ops
 
-from keras_flows.networks.unet import NoiseEmbedding
+from keras_flows.networks.layers.embeddings import NoiseEmbedding
 from keras_flows.ops import float_dtype
-from keras_flows.ops import register
-
-
-@register
-class LinearTimeFeatures(layers.Layer):
-    """Sines and cosines of a time: (B,) -> (B, num), float32.
-
-    [sin(w_k t), cos(w_k t)] with w_k spaced evenly from 0 to
-    `max_frequency`. Source: arXiv 2512.01809's MLP.
-
-    Args:
-        num: number of features, even.
-        max_frequency: the largest frequency, in radians per unit of time.
-    """
-
-    def __init__(self, num=128, max_frequency=100.0, **kwargs):
-        kwargs["dtype"] = float_dtype()
-        super().__init__(**kwargs)
-        if num < 2 or num % 2:
-            raise ValueError(f"`num` must be even. Received: {num!r}.")
-        self.num = num
-        self.max_frequency = max_frequency
-        self._frequencies = np.linspace(0.0, max_frequency, num // 2)
-        self.built = True
-
-    def call(self, t):
-        frequencies = ops.convert_to_tensor(self._frequencies, dtype=t.dtype)
-        angles = ops.expand_dims(t, -1) * frequencies
-        return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num": self.num,
-            "max_frequency": self.max_frequency,
-        }
 
 
 def chunk_inputs(action_dim, horizon, condition_shape, two_times):

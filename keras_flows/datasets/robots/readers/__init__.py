@@ -1,0 +1,1 @@
+"""Readers of demonstrations in the formats of others."""

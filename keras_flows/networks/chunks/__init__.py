@@ -1,0 +1,1 @@
+"""Networks for chunks of actions, the data of a robot policy."""

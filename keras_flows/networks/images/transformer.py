@@ -1,0 +1,106 @@
+"""What transformers for images have around their blocks."""
+
+import functools
+
+import keras
+from keras import layers
+
+from keras_flows.networks.layers.dense import Dense
+from keras_flows.networks.layers.embeddings import TimestepEmbedding
+from keras_flows.networks.layers.patches import Patchify
+from keras_flows.networks.layers.patches import SinCosPositions
+from keras_flows.networks.layers.patches import Unpatchify
+from keras_flows.networks.layers.patches import patch_grid
+from keras_flows.ops import float_dtype
+
+
+def size_arguments(size, sizes):
+    """Constructor arguments of a size such as "S/2": its letter, its patch."""
+    letter, _, patch = size.upper().rpartition("-")[2].partition("/")
+    if letter not in sizes or not patch.isdigit():
+        raise ValueError(
+            f"`size` must be one of {', '.join(sizes)}, a slash and the patch "
+            f"size, as in 'B/2'. Received: {size!r}."
+        )
+    width, depth, num_heads = sizes[letter]
+    return {
+        "patch_size": int(patch),
+        "width": width,
+        "depth": depth,
+        "num_heads": num_heads,
+    }
+
+
+def image_inputs(image_shape, two_times, num_classes, guidance=False):
+    """The dict of inputs of a network for images."""
+    inputs = {
+        "x": keras.Input(tuple(image_shape), dtype=float_dtype(), name="x"),
+        "t": keras.Input((), dtype=float_dtype(), name="t"),
+    }
+    if two_times:
+        inputs["r"] = keras.Input((), dtype=float_dtype(), name="r")
+    if num_classes is not None:
+        inputs["condition"] = keras.Input((), dtype="int32", name="condition")
+    if guidance:
+        inputs["guidance"] = keras.Input(
+            (), dtype=float_dtype(), name="guidance"
+        )
+    return inputs
+
+
+def embedded_times(inputs, embedding):
+    """embedding("t_embedding")(t), added where they are: t - r, guidance."""
+    c = embedding(name="t_embedding")(inputs["t"])
+    if "r" in inputs:
+        c = c + embedding(name="interval_embedding")(inputs["t"] - inputs["r"])
+    if "guidance" in inputs:
+        c = c + embedding(name="guidance_embedding")(inputs["guidance"])
+    return c
+
+
+def with_label(c, inputs, num_classes):
+    """c plus the embedding of the label, where there is one."""
+    if num_classes is None:
+        return c
+    return c + layers.Embedding(
+        num_classes + 1,
+        c.shape[-1],
+        embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+        dtype=float_dtype(),
+        name="label_embedding",
+    )(inputs["condition"])
+
+
+def image_transformer(
+    image_shape, patch_size, width, blocks, final, num_heads, two_times,
+    num_classes, learn_sigma, dtype, guidance=False,
+):  # fmt: skip
+    """(inputs, outputs) of a DiT: what its blocks have around them.
+
+    Args:
+        blocks: list of layers of (tokens, condition).
+        final: class of the last layer, called with its number of units.
+
+    The other arguments are those of `DiT`.
+    """
+    grid = patch_grid(image_shape, patch_size)
+    channels = image_shape[-1]
+    if width % num_heads or width % 4:
+        raise ValueError(
+            "`width` must be a multiple of `num_heads` and of 4. "
+            f"Received: width={width}, num_heads={num_heads}."
+        )
+    inputs = image_inputs(image_shape, two_times, num_classes, guidance)
+    c = embedded_times(inputs, functools.partial(TimestepEmbedding, width))
+    c = with_label(c, inputs, num_classes)
+    x = Patchify(patch_size, dtype=dtype, name="patchify")(inputs["x"])
+    x = Dense(width, dtype=dtype, name="patch_embedding")(x)
+    x = SinCosPositions(*grid, dtype=dtype, name="positions")(x)
+    for block in blocks:
+        x = block(x, c)
+    outputs = channels * (2 if learn_sigma else 1)
+    y = final(patch_size**2 * outputs, dtype=dtype, name="final")(x, c)
+    y = Unpatchify(
+        patch_size, (*image_shape[:2], outputs), dtype=dtype, name="unpatchify"
+    )(y)
+    return inputs, y[..., :channels]

@@ -1,0 +1,21 @@
+"""Dense layers, over the last axis."""
+
+import keras
+from keras import ops
+
+from keras_flows.ops import register
+
+
+@register
+class Dense(keras.layers.Dense):
+    """`keras.layers.Dense` with the leading axes made one.
+
+    (..., C) -> (..., units). The same function; XLA on CPU takes five times
+    as long for the gradient of a product of rank 3 as for one of rank 2.
+    """
+
+    def call(self, x, training=None):
+        if len(x.shape) == 2:
+            return super().call(x, training=training)
+        y = super().call(ops.reshape(x, (-1, x.shape[-1])), training=training)
+        return ops.reshape(y, (-1, *x.shape[1:-1], self.units))
