@@ -8,12 +8,44 @@ from keras_flows.presets import Preset
 class DescribedModel(Preset, keras.Model):
     """Base of the networks: `get_config` is what the constructor was given.
 
-    A subclass keeps its arguments in the dict `_arguments`.
+    And what was done to its layers since: `enable_lora` and `quantize`. A
+    subclass keeps its arguments in the dict `_arguments`.
     """
 
     def get_config(self):
-        return dict(self._arguments)
+        config = dict(self._arguments)
+        adapted = _adapted(self)
+        return {**config, "adapted": adapted} if adapted else config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        config = dict(config)
+        adapted = config.pop("adapted", {})
+        model = cls(**config)
+        _adapt(model, adapted)
+        return model
+
+
+def _adapted(model):
+    """{place of a layer: {"lora": [rank, alpha], "quantize": mode}}."""
+    found = {}
+    for place, layer in enumerate(model._flatten_layers(include_self=False)):
+        changes = {}
+        if getattr(layer, "lora_enabled", False):
+            changes["lora"] = [layer.lora_rank, layer.lora_alpha]
+        if getattr(layer, "_is_quantized", False):
+            changes["quantize"] = layer.quantization_mode
+        if changes:
+            found[str(place)] = changes
+    return found
+
+
+def _adapt(model, adapted):
+    """Do to the layers of a new model what `_adapted` tells."""
+    layers = list(model._flatten_layers(include_self=False))
+    for place, changes in adapted.items():
+        layer = layers[int(place)]
+        if "quantize" in changes:
+            layer.quantize(changes["quantize"], type_check=False)
+        if "lora" in changes:
+            layer.enable_lora(*changes["lora"])

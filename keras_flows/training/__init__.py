@@ -4,6 +4,8 @@ import keras
 
 from keras_flows.training.alternating import AlternatingOptimizer
 from keras_flows.training.ema import EMA
+from keras_flows.training.ema import settle
+from keras_flows.training.fixed import Fixed
 from keras_flows.training.guard import NonFiniteError
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds

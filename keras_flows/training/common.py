@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_flows.training.ema import EMA
+from keras_flows.training.ema import settle
 from keras_flows.training.guard import NonFiniteGuard
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds
@@ -152,11 +153,13 @@ class CommonSteps:
         self._start_emas()
         return super().make_train_function(force)
 
+    def make_test_function(self, force=False):
+        self._start_emas()
+        return super().make_test_function(force)
+
     def _start_emas(self):
-        """An average that was never updated is the live weights."""
-        for ema, network in self._averaged["pairs"]:
-            if int(ema.updates.numpy()) == 0:
-                ema.restart_from(network)
+        """See `settle`."""
+        settle(self)
 
     def fit(self, x=None, y=None, *, callbacks=None, **kwargs):
         """Train; takes what `keras.Model.fit` takes.

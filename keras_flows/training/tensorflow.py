@@ -1,5 +1,6 @@
 """The TensorFlow train step: a tape, and replicas that sum."""
 
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -7,6 +8,8 @@ from keras_flows.training.common import CommonSteps
 from keras_flows.training.common import global_norm
 from keras_flows.training.common import inner_optimizer
 from keras_flows.training.common import scales_loss
+from keras_flows.training.ema import running_step
+from keras_flows.training.fixed import moving_variables
 
 
 class TrainStep(CommonSteps):
@@ -15,7 +18,9 @@ class TrainStep(CommonSteps):
     def train_step(self, data):
         optimizer = self.optimizer
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        with tf.GradientTape() as tape:
+        moving = moving_variables(self)
+        statistics = [tf.identity(v.value) for v in moving]
+        with running_step(), tf.GradientTape() as tape:
             loss, means = self.compute(data, training=True)
             # Keras optimizers SUM gradients over replicas.
             scaled = optimizer.scale_loss(loss / replicas)
@@ -28,21 +33,22 @@ class TrainStep(CommonSteps):
         scale = ops.cast(optimizer.scale_loss(ops.ones_like(loss)), "float32")
         norm = global_norm(gradients) * replicas / scale
         finite = tf.math.is_finite(means["loss"])
+        applied = tf.logical_and(finite, tf.math.is_finite(norm))
+        if replicas > 1:
+            finite = self._on_all_replicas(finite)
+            applied = self._on_all_replicas(applied)
         before = tf.identity(inner_optimizer(optimizer).iterations)
-        pairs = list(zip(gradients, variables, strict=True))
         if scales_loss(optimizer):
-            optimizer.apply_gradients(pairs)
+            # The scaler skips by the gradients, of one replica, alone.
+            gradients = [
+                tf.where(applied, g, tf.constant(np.nan, g.dtype))
+                for g in gradients
+            ]
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
         else:
-            finite = tf.logical_and(finite, tf.math.is_finite(norm))
-            if replicas > 1:
-                finite = self._on_all_replicas(finite)
-                self._apply_and_restore(pairs, finite)
-            else:
-                tf.cond(
-                    finite,
-                    lambda: tf.identity(optimizer.apply_gradients(pairs)),
-                    lambda: tf.identity(optimizer._iterations),
-                )
+            finite = applied
+            self._apply_where(applied, gradients, variables, replicas)
+        self._put_back(applied, moving, statistics, replicas)
         after = inner_optimizer(optimizer).iterations
         return self.finish_step(
             means,
@@ -52,6 +58,10 @@ class TrainStep(CommonSteps):
             ops.greater(after, before),
         )
 
+    def test_step(self, data):
+        with running_step():
+            return super().test_step(data)
+
     def _on_all_replicas(self, finite):
         context = tf.distribute.get_replica_context()
         count = context.all_reduce(
@@ -59,20 +69,37 @@ class TrainStep(CommonSteps):
         )
         return count >= context.num_replicas_in_sync
 
-    def _apply_and_restore(self, pairs, finite):
-        """Apply, then put the old values back where not finite.
-
-        A conditional cannot hold the cross-replica call that applies
-        gradients, so a bad step's gradients are replaced by zeros and the
-        variables restored.
-        """
-        pairs = [(tf.where(finite, g, tf.zeros_like(g)), v) for g, v in pairs]
-        state = [*(v for _, v in pairs), *self.optimizer.variables]
+    def _apply_where(self, finite, gradients, variables, replicas):
+        """Apply the gradients where finite, else change nothing."""
+        optimizer = self.optimizer
+        if replicas == 1:
+            pairs = list(zip(gradients, variables, strict=True))
+            tf.cond(
+                finite,
+                lambda: tf.identity(optimizer.apply_gradients(pairs)),
+                lambda: tf.identity(optimizer._iterations),
+            )
+            return
+        # A conditional cannot hold the cross-replica call that applies
+        # gradients, so a bad step's gradients are replaced by zeros and the
+        # variables put back.
+        gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
+        state = [*variables, *optimizer.variables]
         old = [tf.identity(v.value) for v in state]
-        self.optimizer.apply_gradients(pairs)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._put_back(finite, state, old, replicas)
+
+    def _put_back(self, finite, variables, old, replicas):
+        """The old values where not finite."""
+        if not variables:
+            return
+        if replicas == 1:
+            for variable, value in zip(variables, old, strict=True):
+                variable.assign(tf.where(finite, variable.value, value))
+            return
 
         def restore(strategy, finite, *old):
-            for variable, value in zip(state, old, strict=True):
+            for variable, value in zip(variables, old, strict=True):
                 strategy.extended.update(
                     variable.value,
                     lambda v, o, f: v.assign(tf.where(f, v, o)),

@@ -8,6 +8,9 @@ from keras_flows.training.common import CommonSteps
 from keras_flows.training.common import global_norm
 from keras_flows.training.common import inner_optimizer
 from keras_flows.training.common import scales_loss
+from keras_flows.training.ema import running_step
+from keras_flows.training.fixed import moving_variables
+from keras_flows.training.guard import spoil_unless_finite
 
 
 def _average_over_processes(tensors):
@@ -39,8 +42,14 @@ class TrainStep(CommonSteps):
         data = _beside_weights(data)
         optimizer = self.optimizer
         self.zero_grad()
-        loss, means = self.compute(data, training=True)
-        optimizer.scale_loss(loss).backward()
+        moving = moving_variables(self)
+        statistics = [v.value.detach().clone() for v in moving]
+        with running_step():
+            loss, means = self.compute(data, training=True)
+        scaled = optimizer.scale_loss(loss)
+        if scales_loss(optimizer):
+            scaled = spoil_unless_finite(scaled, loss)
+        scaled.backward()
         variables = self.trainable_variables
         gradients = [
             torch.zeros_like(v.value) if v.value.grad is None else v.value.grad
@@ -56,11 +65,17 @@ class TrainStep(CommonSteps):
             before = int(inner_optimizer(optimizer).iterations)
             if scales_loss(optimizer):
                 optimizer.apply(gradients, variables)
+                after = int(inner_optimizer(optimizer).iterations)
+                applied = after > before
             else:
                 finite = torch.logical_and(finite, torch.isfinite(norm))
-                if finite:
+                applied = bool(finite)
+                if applied:
                     optimizer.apply(gradients, variables)
-            after = int(inner_optimizer(optimizer).iterations)
+                after = int(inner_optimizer(optimizer).iterations)
+            if not applied:
+                for variable, value in zip(moving, statistics, strict=True):
+                    variable.assign(value)
             means = {name: mean.detach() for name, mean in means.items()}
             return self.finish_step(
                 means,
@@ -72,5 +87,5 @@ class TrainStep(CommonSteps):
 
     def test_step(self, data):
         # Flow maps may take a JVP in their loss, which no_grad allows.
-        with torch.no_grad():
+        with torch.no_grad(), running_step():
             return super().test_step(_beside_weights(data))
