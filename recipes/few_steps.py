@@ -176,7 +176,7 @@ METHODS = {
     "shortcut": ("scratch", flow_map("shortcut", SMOOTH)),
     "imm": (
         "scratch",
-        flow_map("imm", SMOOTH, objective_args={"power": 14}),
+        flow_map(kf.objectives.IMM(power=14), SMOOTH),
     ),
     "cm (ict)": ("scratch", discrete(SLOW, schedule="ict", max_levels=160)),
     "ect": ("scratch", discrete(schedule="ect")),

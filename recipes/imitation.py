@@ -132,8 +132,7 @@ def build(horizon, episode, representation):
     )
     interface = kf.FlowMapInterface(
         network,
-        name,
-        objective_args={"form": form} if form else None,
+        kf.objectives.get(name, **({"form": form} if form else {})),
         ema=FLAGS.ema,
         seed=FLAGS.seed,
     )

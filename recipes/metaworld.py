@@ -126,8 +126,7 @@ def build(objective, seed):
         options = {"dt": 0.2}
     interface = kf.FlowMapInterface(
         network(FLAGS.network, kf.objectives.get(name).needs_r),
-        name,
-        objective_args=options,
+        kf.objectives.get(name, **options),
         ema=FLAGS.ema,
         seed=seed,
     )

@@ -132,22 +132,25 @@ def kl(model, metric):
 
 # What departs from the defaults, found by one run each on JAX.
 ENDS = {"train_time_dist_type": kf.interpolants.Beta(0.5, 0.5)}
-SETTINGS = {
+OPTIONS = {
     # The map's residual is a difference over one step dt: at the default of
     # 0.01 its square weighs next to nothing beside the velocity's.
+    "ctm": {"dt": 0.3},
+    # With the spatial Jacobian stopped it diverges in some runs.
+    "esd": {"stop_gradient": "convex"},
+    # The policies' form, a time derivative against a stopped spatial one,
+    # diverges here; the loss of the MeanFlow paper does not.
+    "mf": {"stop_gradient": "target"},
+}
+SETTINGS = {
     "ctm": {
-        "objective_args": {"dt": 0.3},
         "diagonal_portion": 0.5,
         "stable_target": True,
         **ENDS,
     },
     "psd": ENDS,
-    # With the spatial Jacobian stopped it diverges in some runs.
-    "esd": {"objective_args": {"stop_gradient": "convex"}, **ENDS},
-    # The policies' form, a time derivative against a stopped spatial one,
-    # diverges here; the loss of the MeanFlow paper does not.
+    "esd": ENDS,
     "mf": {
-        "objective_args": {"stop_gradient": "target"},
         "diagonal_portion": 0.5,
         "stable_target": True,
         **ENDS,
@@ -173,7 +176,7 @@ def generative(name, teacher, metric):
     )
     model = kf.FlowMapInterface(
         network,
-        name,
+        kf.objectives.get(name, **OPTIONS.get(name, {})),
         teacher=teacher if name in DISTILLED else None,
         seed=FLAGS.seed,
         **{"ema": 0.99, **SETTINGS.get(name, {})},

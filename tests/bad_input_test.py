@@ -50,8 +50,8 @@ CONSTRUCTORS = {
         "`objective`.*lds.*lsd",
     ),
     "unknown option": (
-        lambda: flow_map(objective_args={"stopgrad": "full"}),
-        "`objective_args`.*stopgrad.*stop_gradient",
+        lambda: kf.objectives.get("lsd", stopgrad="full"),
+        "'lsd' has no option 'stopgrad'.*stop_gradient",
     ),
     "unknown law": (
         lambda: kf.SiTInterface(mlp(), "gaussian"),
@@ -216,9 +216,7 @@ CALLS = {
     ),
     "preset": (lambda: kf.Interface.from_preset("no/such"), "No preset"),
     "stop_gradient": (
-        lambda: flow_map(objective_args={"stop_gradient": "half"}).loss(
-            tensor(X)
-        ),
+        lambda: kf.objectives.LSD(stop_gradient="half"),
         "`stop_gradient` must be one of",
     ),
 }

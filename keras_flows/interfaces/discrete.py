@@ -1,5 +1,6 @@
 """DDPM: diffusion in discrete time (arXiv 2006.11239, 2102.09672)."""
 
+import keras
 from keras import ops
 
 from keras_flows.interfaces.interface import Interface
@@ -156,10 +157,16 @@ class DiscreteInterface(Interface):
         own = {"eps": snr, "x0": ops.ones_like(snr), "v": snr + 1.0}
         return ops.minimum(snr, self.min_snr_gamma) / own[self.prediction]
 
-    def sample_t(self, shape):
+    def sample_t(self, shape, seed=None):
         """Times of uniform timesteps."""
         count = self.interpolant.num_timesteps
-        k = ops.floor(self.sample_uniform(shape) * count)
+        if seed is None:
+            uniform = self.sample_uniform(shape)
+        else:
+            uniform = keras.random.uniform(
+                shape, dtype=float_dtype(), seed=seed
+            )
+        k = ops.floor(uniform * count)
         return (ops.minimum(k, count - 1.0) + 1.0) / count
 
     @property

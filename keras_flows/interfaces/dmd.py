@@ -203,6 +203,16 @@ class DMDInterface(Holder):
             )
         return extras["noise"] if wanted else None
 
+    def sample_t(self, shape, seed=None):
+        """Times of the fake network: the teacher's law, by our own seed."""
+        seed = self.interface.seed_generator if seed is None else seed
+        return self.teacher.model.sample_t(shape, seed)
+
+    def fake_times(self, x):
+        """Shifted times of the fake network for samples like x, (B,)."""
+        t = self.sample_t(ops.shape(x)[:1])
+        return self.teacher.model.shifted(t, x)
+
     # The generator's samples.
 
     def draw(self, x):

@@ -167,9 +167,13 @@ class Holder(Generator):
 
     # Training.
 
-    def sample_t(self, shape):
+    def sample_t(self, shape, seed=None):
         """Times from the interface's training law."""
-        return self.interface.sample_t(shape)
+        return self.interface.sample_t(shape, seed)
+
+    def shifted(self, t, x):
+        """Times shifted by the size of an example of x."""
+        return self.interface.shifted(t, x)
 
     def sample_n(self, shape):
         """Noise n ~ N(n_mu, n_sigma^2) of the given shape."""

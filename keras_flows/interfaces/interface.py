@@ -5,6 +5,8 @@ parametrization, trains by `fit` and samples by `generate`. The network is
 called in one method, `net`.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -21,6 +23,7 @@ from keras_flows.objectives import norms
 from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
 from keras_flows.ops import gathering
+from keras_flows.presets import from_preset
 from keras_flows.training import data_checks
 
 
@@ -315,9 +318,15 @@ class Interface(Generator):
         """Weight of the loss, (B,)."""
         return self.parametrization.weight(t)
 
-    def sample_t(self, shape):
-        """Times from the training law, without time shift."""
-        return self.time_law(self.interpolant, shape, self.seed_generator)
+    def sample_t(self, shape, seed=None):
+        """Times from the training law, without time shift.
+
+        Args:
+            shape: usually (B,).
+            seed: a `SeedGenerator`, by default the model's own.
+        """
+        seed = self.seed_generator if seed is None else seed
+        return self.time_law(self.interpolant, shape, seed)
 
     def sample_n(self, shape):
         """Noise n ~ N(n_mu, n_sigma^2) of the given shape."""
@@ -356,12 +365,15 @@ class Interface(Generator):
 
     def shifted(self, t, x):
         """Times shifted by the size of an example of x."""
-        elements = 1
-        for size in x.shape[1:]:
-            elements *= size
-        if self.t_shift_base is None or elements <= self.t_shift_base:
-            return t
-        return self.interpolant.shift(t, (elements / self.t_shift_base) ** 0.5)
+        k = self.shift_of(x)
+        return t if k == 1.0 else self.interpolant.shift(t, k)
+
+    def shift_of(self, x):
+        """k = max(1, sqrt(elements of an example of x / t_shift_base))."""
+        if self.t_shift_base is None:
+            return 1.0
+        elements = math.prod(x.shape[1:])
+        return max(1.0, (elements / self.t_shift_base) ** 0.5)
 
     def drop_condition(self, condition):
         """Replace a share of the integer labels by the null label."""
@@ -441,7 +453,6 @@ class Interface(Generator):
     def inference_network(self, use_ema=True):
         if not use_ema or not self.emas:
             return self.network
-        self.start_averages()
         return self.emas[0].averaged()
 
     def sampling_times(self, sampler=None, num_steps=None):
@@ -496,6 +507,12 @@ class Interface(Generator):
             "seed": self.seed,
             "name": self.name,
         }
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """As `Trainable.from_preset`; `Interface` loads all that samples."""
+        kind = Generator if cls is Interface else cls
+        return from_preset(preset, load_weights, dtype, kind)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

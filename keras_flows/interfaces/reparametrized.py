@@ -81,12 +81,16 @@ class ReparametrizedInterface(Holder):
             return x, n
         return objectives.stable_endpoints(self, x, n, t, condition)
 
-    def draw_t(self, x):
-        """The held model's times of a batch, on the new path."""
+    def sample_t(self, shape, seed=None):
+        """The held model's times, on the new path."""
         old = self.interface.interpolant
-        t = self.interface.draw_t(x)
+        t = self.interface.sample_t(shape, seed)
         ratio = old.sigma(t) / ops.maximum(old.alpha(t), 1e-6)
         return self._path.within(self._path.time_from_ratio(ratio))
+
+    def shifted(self, t, x):
+        k = self.interface.shift_of(x)
+        return t if k == 1.0 else self._path.shift(t, k)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

@@ -5,8 +5,8 @@ from keras import ops
 from keras import tree
 
 from keras_flows import samplers
+from keras_flows.networks import Fixed
 from keras_flows.networks import checks
-from keras_flows.training import Fixed
 
 
 class Teacher(Fixed):
@@ -34,17 +34,12 @@ class Teacher(Fixed):
         self.guidance_scale = guidance_scale
         self.sampler = one_step(sampler)
         self.steps = steps
-        self.start_averages()
         self.built = True
 
     @property
     def network(self):
         """The network that teaches."""
         return self.model.inference_network()
-
-    def start_averages(self):
-        """So that a first EMA without an update is the live weights."""
-        self.model.start_averages()
 
     def bound(self, condition, network=None):
         """The teacher as samplers see it, with its guidance.
@@ -54,8 +49,7 @@ class Teacher(Fixed):
             network: called in the place of the teacher's own.
         """
         if network is None:
-            emas = self.model.emas
-            network = emas[0].averaged() if emas else self.model.network
+            network = self.network
         scale = self.guidance_scale
         if scale != 1.0:
             rows = ops.shape(tree.flatten(condition)[0])[0]

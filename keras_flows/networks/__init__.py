@@ -14,6 +14,7 @@ from keras_flows.networks.encoders.images import SpatialSoftmax
 from keras_flows.networks.encoders.vectors import IdentityEncoder
 from keras_flows.networks.encoders.vectors import MLPEncoder
 from keras_flows.networks.encoders.vectors import PerStepMLPEncoder
+from keras_flows.networks.fixed import Fixed
 from keras_flows.networks.features import FeatureTap
 from keras_flows.networks.features import Frozen
 from keras_flows.networks.features import dino_encoder

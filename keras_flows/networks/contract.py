@@ -50,7 +50,7 @@ def sample_shape(network):
     return tuple(structure["x"].shape[1:])
 
 
-def clone_network(network, name):
+def clone_network(network, name, config=None):
     """A copy with variables of its own, equal in value and not trainable.
 
     The copies' paths end in the originals', so that one layout rule shards
@@ -59,12 +59,13 @@ def clone_network(network, name):
     Args:
         network: a built network that `get_config` describes.
         name: name scope of the copy.
+        config: a config in the place of the network's own.
 
     Raises:
         ValueError: if the copy's variables do not match the network's.
     """
     with keras.name_scope(name):
-        copy = type(network).from_config(network.get_config())
+        copy = type(network).from_config(config or network.get_config())
         if not copy.built:
             copy.build_from_config(network.get_build_config())
     shapes = [tuple(v.shape) for v in network.variables]

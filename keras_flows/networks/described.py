@@ -14,6 +14,8 @@ class DescribedModel(Preset, keras.Model):
     The arguments are taken down by the names in the constructor's signature,
     defaults included, before it runs; a subclass needs to do nothing. Lists
     and shapes of all kinds are returned as tuples.
+    What was done to its layers since, `enable_lora` and `quantize`, is told
+    too.
     """
 
     def __new__(cls, *args, **kwargs):
@@ -26,11 +28,42 @@ class DescribedModel(Preset, keras.Model):
         return model
 
     def get_config(self):
-        return {key: _plain(value) for key, value in self._arguments.items()}
+        config = {key: _plain(value) for key, value in self._arguments.items()}
+        adapted = _adapted(self)
+        return {**config, "adapted": adapted} if adapted else config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        config = dict(config)
+        adapted = config.pop("adapted", {})
+        model = cls(**config)
+        _adapt(model, adapted)
+        return model
+
+
+def _adapted(model):
+    """{place of a layer: {"lora": [rank, alpha], "quantize": mode}}."""
+    found = {}
+    for place, layer in enumerate(model._flatten_layers(include_self=False)):
+        changes = {}
+        if getattr(layer, "lora_enabled", False):
+            changes["lora"] = [layer.lora_rank, layer.lora_alpha]
+        if getattr(layer, "_is_quantized", False):
+            changes["quantize"] = layer.quantization_mode
+        if changes:
+            found[str(place)] = changes
+    return found
+
+
+def _adapt(model, adapted):
+    """Do to the layers of a new model what `_adapted` tells."""
+    layers = list(model._flatten_layers(include_self=False))
+    for place, changes in adapted.items():
+        layer = layers[int(place)]
+        if "quantize" in changes:
+            layer.quantize(changes["quantize"], type_check=False)
+        if "lora" in changes:
+            layer.enable_lora(*changes["lora"])
 
 
 def _arguments(cls, args, kwargs):

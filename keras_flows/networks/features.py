@@ -6,6 +6,7 @@ from keras import layers
 from keras import ops
 
 from keras_flows.networks.contract import is_functional
+from keras_flows.networks.fixed import Fixed
 from keras_flows.ops import note
 
 
@@ -135,7 +136,7 @@ def _load_backbone(preset, rows, columns):
     )
 
 
-class Frozen(keras.layers.Layer):
+class Frozen(Fixed):
     """Holds a network that is used but neither trained nor saved.
 
     Its variables are among the layer's, so that compiled functions take them
@@ -143,7 +144,7 @@ class Frozen(keras.layers.Layer):
     """
 
     def __init__(self, network, name=None):
-        super().__init__(trainable=False, name=name)
+        super().__init__(name=name)
         network.trainable = False
         self._call_network = lambda *args: network(*args, training=False)
         self.held = list(network.variables)

@@ -126,7 +126,7 @@ class DistributionMatching(Objective):
         level = low + (high - low) * model.sample_uniform(rows)
         path = model.interpolant
         t = path.within(path.time_of_level(level))
-        fake_t = model.teacher.model.draw_t(real)
+        fake_t = model.fake_times(real)
         n = model.sample_n(ops.shape(real))
         draws = model.draw(x)
 

@@ -1,5 +1,7 @@
 """Objectives by name."""
 
+import dataclasses
+
 import keras
 
 from keras_flows.objectives.base import FunctionObjective
@@ -35,8 +37,10 @@ def names():
     return tuple(_KNOWN)
 
 
-def get(identifier):
+def get(identifier, **options):
     """An `Objective` by name, class or function, or as it is.
+
+    Options go with a name or a class: `get("lsd", stop_gradient="none")`.
 
     A function (model, batch) -> terms is taken to predict a velocity; where it
     does not, or has terms to log, wrap it in `FunctionObjective` or write a
@@ -45,14 +49,18 @@ def get(identifier):
     Raises:
         ValueError: if the name is unknown; the message lists the known ones.
     """
+    if isinstance(identifier, str) and identifier.lower() in _KNOWN:
+        identifier = _KNOWN[identifier.lower()]
+    if isinstance(identifier, type) and issubclass(identifier, Objective):
+        return _made(identifier, options)
+    if options:
+        raise ValueError(
+            "Options of an objective go with its name or class. Received: "
+            f"{options} with {identifier!r}."
+        )
     if isinstance(identifier, Objective):
         return identifier
-    if isinstance(identifier, str) and identifier.lower() in _KNOWN:
-        return _KNOWN[identifier.lower()]()
-    if isinstance(identifier, type):
-        if issubclass(identifier, Objective):
-            return identifier()
-    elif callable(identifier):
+    if callable(identifier) and not isinstance(identifier, type):
         return FunctionObjective(identifier)
     raise ValueError(
         f"Unknown `objective`: {identifier!r}. Known: "
@@ -60,6 +68,17 @@ def get(identifier):
         "kf.objectives.LSD(stop_gradient='none'), or a function "
         "(model, batch) -> terms."
     )
+
+
+def _made(cls, options):
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in options:
+        if key not in known:
+            raise ValueError(
+                f"Objective '{cls.name}' has no option {key!r}. Known: "
+                f"{', '.join(known) or 'none'}."
+            )
+    return cls(**options)
 
 
 def serialize(objective):

@@ -318,7 +318,6 @@ class Policy(Holder):
 
     def sampling_layers(self, use_ema=True):
         """Everything whose weights acting reads: encoder, network, ..."""
-        self.start_averages()
         encoder = self.encoder
         if use_ema and self.encoder_emas:
             encoder = self.encoder_emas[0].averaged()

@@ -9,10 +9,10 @@ from keras import tree
 from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
 from keras_flows.ops import jvp
+from keras_flows.ops import sum_flat
 from keras_flows.samplers.adaptive import DormandPrince
 from keras_flows.samplers.adaptive import flat
 from keras_flows.samplers.adaptive import nearest_to_data
-from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import batch_of
 from keras_flows.samplers.loop import Reads
 
@@ -126,13 +126,9 @@ def log_likelihood(
 
 
 def _solver(sampler):
-    if sampler == "dormand_prince":
-        sampler = DormandPrince()
-    if not isinstance(sampler, Sampler):
-        raise ValueError(
-            "`sampler` must be 'dormand_prince' or a DormandPrince. "
-            f"Received: {sampler!r}."
-        )
+    from keras_flows.samplers import get
+
+    sampler = get(sampler)
     if sampler.stochastic:
         raise ValueError(
             "`sampler` draws noise: a likelihood is that of the probability "

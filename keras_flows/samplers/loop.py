@@ -86,11 +86,11 @@ class Loop:
                     x,
                 )
                 walk = ()
-            for i, (t, r, left) in enumerate(walk):
+            for t, r, left in walk:
                 guided = request.acts(t, r)
                 given = inputs(guided)
                 if sampler.stochastic:
-                    given["noise"] = draw(i)
+                    given["noise"] = draw()
                 run = compiled_step(left, guided, given, state)
                 x, state = run(x, t, r, state, given)
             batches.append(x)

@@ -58,17 +58,11 @@ class Request:
     def batches(self):
         """(noise, draw, inputs) of each batch.
 
-        `draw(i)` is the noise of step i, `inputs(guided)` the dict of tensors
-        beside it. Start and steps have streams of random numbers of their
-        own, so that a sample depends on its seed and its index, not on the
-        batch that it came in.
+        `draw()` is the noise of the next step, `inputs(guided)` the dict of
+        tensors beside it. NumPy draws the noise of a batch's start and of its
+        steps from one stream, in this order.
         """
         rng = np.random.Generator(np.random.Philox(self.seed))
-        children = []
-        if self.sampler.stochastic:
-            sequence = np.random.SeedSequence(self.seed)
-            children = sequence.spawn(self.num_steps)
-        steps = [np.random.Generator(np.random.Philox(c)) for c in children]
         size = self.batch_size or self.num_samples
         for first in range(0, self.num_samples, size):
             part = slice(first, min(first + size, self.num_samples))
@@ -81,7 +75,7 @@ class Request:
                 )
             yield (
                 noise,
-                lambda i, rows=rows: self._normal(steps[i], rows),
+                lambda rows=rows: self._normal(rng, rows),
                 lambda guided, part=part: self._inputs(guided, part),
             )
 

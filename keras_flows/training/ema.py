@@ -1,33 +1,90 @@
 """Exponential moving averages of a network, as variables of the model."""
 
+import contextlib
+import threading
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_flows.networks import Fixed
 from keras_flows.networks import clone_network
+from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+
+_running = threading.local()
+
+
+@contextlib.contextmanager
+def running_step():
+    """A step, before which `settle` was called: averages are read as is."""
+    before = getattr(_running, "step", False)
+    _running.step = True
+    try:
+        yield
+    finally:
+        _running.step = before
+
+
+def _in_step():
+    """Whether values are symbolic here, or may not be waited for."""
+    if getattr(_running, "step", False):
+        return True
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return isinstance(ops.zeros(()), jax.core.Tracer)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.executing_eagerly()
+    return False
+
+
+def settle(model):
+    """What must hold before a step of the model, or a sample of it.
+
+    Averages that were never updated are the live weights, every average has
+    the variables its network has, and `Fixed` layers are frozen; of the model
+    and of all that it holds. Compiled functions that saw other variables are
+    dropped.
+    """
+    changed = False
+    for layer in model._flatten_layers():
+        if isinstance(layer, Fixed):
+            layer.freeze()
+        if isinstance(layer, EMA):
+            changed = layer.sync() or changed
+    if changed:
+        model.train_function = model.test_function = None
+        model.predict_function = None
 
 
 class _Hidden:
-    """Holds the averaged network where Keras does not look.
+    """The live network and its averaged copy, where Keras does not look.
 
     The average is saved as a flat list by its layer, so that weights saved
     without one still load: it then starts anew from the loaded weights.
     """
 
-    def __init__(self, network):
-        self.network = network
+    def __init__(self, live, name):
+        self.live = live
+        self.name = name
+        self.network = None
 
 
 @register
-class EMA(keras.layers.Layer):
+class EMA(Fixed):
     """One average of a network's weights, updated inside the train step.
 
     a <- beta_n a + (1 - beta_n) w after the n-th update of the optimizer,
-    with either a constant decay, warmed up, beta_n = min(decay, (1 + n) /
-    (10 + n)), or the power function of EDM2 (arXiv 2312.02696), beta_n =
+    with either a constant decay, warmed up, beta_n = min(decay, n / (9 + n)),
+    or the power function of EDM2 (arXiv 2312.02696), beta_n =
     (1 - 1/n)^(gamma + 1), whose width stays the same share of the training
-    whatever its length.
+    whatever its length. It is held in float32, or float64 where the network
+    is, whatever the dtype policy.
 
     Args:
         decay: constant decay, e.g. 0.999. Give this or `std`.
@@ -36,7 +93,6 @@ class EMA(keras.layers.Layer):
     """
 
     def __init__(self, decay=None, std=None, name=None, **kwargs):
-        kwargs.setdefault("trainable", False)
         super().__init__(name=name, **kwargs)
         if (decay is None) == (std is None):
             raise ValueError(
@@ -72,8 +128,8 @@ class EMA(keras.layers.Layer):
 
     def attach(self, network, name):
         """Make the averaged copy of `network`; called once."""
-        self._hidden = _Hidden(clone_network(network, name))
-        self.averages = list(self._hidden.network.variables)
+        self._hidden = _Hidden(network, name)
+        self._copy()
         self.updates = self.add_weight(
             shape=(),
             dtype="int32",
@@ -84,9 +140,50 @@ class EMA(keras.layers.Layer):
         )
         self.built = True
 
+    def _copy(self):
+        hidden = self._hidden
+        hidden.network = _wide_copy(hidden.live, hidden.name)
+        self.averages = list(hidden.network.variables)
+
     def averaged(self):
-        """The averaged network; a method, since Keras saves properties."""
+        """The averaged network, and the live weights before any update.
+
+        Outside of steps and traces it is looked after here; before those,
+        `settle` does so. A method, since Keras saves properties.
+        """
+        self.sync()
         return self._hidden.network
+
+    def sync(self):
+        """Follow the live network; on the host, and not within a step.
+
+        An average that was never updated takes the live weights. Where the
+        network has other variables than when it was copied (LoRA was enabled,
+        say, or it was quantised) it is copied anew.
+
+        Returns:
+            Whether it was copied anew.
+        """
+        if _in_step():
+            return False
+        live = self._hidden.live
+        changed = _layout(live.variables) != _layout(self.averages)
+        if changed:
+            warnings.warn(
+                f"The variables of '{live.name}' have changed (by LoRA or "
+                "quantisation): its average starts anew from the present "
+                "weights. To keep an average, make it the weights before: "
+                "`kf.presets.slim(model)`.",
+                stacklevel=3,
+            )
+            self._tracker.unlock()
+            for average in list(self.averages):
+                self._untrack_variable(average)
+            self._copy()
+            self.updates.assign(0)
+        if int(self.updates.numpy()) == 0:
+            self.restart_from(live)
+        return changed
 
     @property
     def gamma(self):
@@ -95,12 +192,15 @@ class EMA(keras.layers.Layer):
         t = self.std**-2
         return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
 
-    def beta(self, n):
-        """Decay of the n-th update (n counts from 1), float32."""
-        n = ops.cast(n, "float32")
+    def rate(self, n):
+        """1 - beta_n of the n-th update (n counts from 1).
+
+        Not from beta_n, which has no digits left near 1 in float32.
+        """
+        n = ops.cast(n, float_dtype())
         if self.decay is not None:
-            return ops.minimum(self.decay, n / (9.0 + n))
-        return ops.power(1.0 - 1.0 / n, self.gamma + 1.0)
+            return ops.maximum(1.0 - self.decay, 9.0 / (9.0 + n))
+        return -ops.expm1((self.gamma + 1.0) * ops.log1p(-1.0 / n))
 
     def restart_from(self, network):
         """Copy the live weights, as before the first update."""
@@ -108,27 +208,29 @@ class EMA(keras.layers.Layer):
             self.averages, network.variables, strict=True
         ):
             # A copy: JAX would donate one shared buffer twice.
-            average.assign(ops.copy(variable.value))
+            average.assign(ops.copy(ops.cast(variable.value, average.dtype)))
 
     def update(self, network, updated):
         """One update where the boolean tensor `updated` is true."""
         self.updates.assign_add(ops.cast(updated, "int32"))
-        beta = ops.where(updated, self.beta(ops.maximum(self.updates, 1)), 1.0)
+        n = ops.maximum(self.updates, 1)
+        rate = ops.where(updated, self.rate(n), 0.0)
         trainable = {id(v) for v in network.trainable_variables}
         for average, variable in zip(
             self.averages, network.variables, strict=True
         ):
+            if not keras.backend.is_float_dtype(variable.dtype):
+                continue
+            new = ops.cast(variable.value, average.dtype)
             if id(variable) in trainable:
-                keep = ops.cast(beta, average.dtype)
-                average.assign(
-                    keep * average
-                    + (1 - keep) * ops.cast(variable, average.dtype)
-                )
-            elif keras.backend.is_float_dtype(variable.dtype):
+                step = ops.cast(rate, average.dtype)
+                average.assign(average + step * (new - average))
+            else:
                 # Statistics and fixed features are copied, not averaged.
-                average.assign(variable)
+                average.assign(ops.where(updated, new, average.value))
 
     def save_own_variables(self, store):
+        self.sync()
         store["updates"] = self.updates.numpy()
         for i, average in enumerate(self.averages):
             store[f"average_{i}"] = average.numpy()
@@ -147,3 +249,46 @@ class EMA(keras.layers.Layer):
             "decay": self.decay,
             "std": self.std,
         }
+
+
+def _layout(variables):
+    """What must agree between a network and its average."""
+    return [
+        (tuple(v.shape), keras.backend.is_float_dtype(v.dtype))
+        for v in variables
+    ]
+
+
+# The policies with the same computations and variables in float32.
+_WIDE = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def _wide_copy(network, name):
+    """As `clone_network`, with variables of float32 at least."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(_WIDE.get(policy.name, policy))
+    try:
+        return clone_network(network, name, _widened(network.get_config()))
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _widened(config):
+    """A network's config with the policies of `_WIDE`."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_widened(part) for part in config)
+    if isinstance(config, keras.dtype_policies.DTypePolicy):
+        return _WIDE.get(config.name, config)
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "InputLayer":
+        # Its dtype is that of a tensor.
+        return config
+    policy = str(config.get("class_name")).endswith("DTypePolicy")
+    keys = ("name", "source_name") if policy else ("dtype",)
+    return {
+        key: _WIDE.get(part, part)
+        if key in keys and isinstance(part, str)
+        else _widened(part)
+        for key, part in config.items()
+    }

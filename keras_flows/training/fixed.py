@@ -1,50 +1,25 @@
-"""Layers whose variables no `trainable` flag reaches."""
+"""What a step leaves as it is, and what a forward pass may move."""
 
 import keras
-from keras import ops
 
-from keras_flows.networks import clone_network
+from keras_flows.networks import Fixed
 
 
-class Fixed(keras.layers.Layer):
-    """A layer that is never trainable, nor is anything inside it.
+def moving_variables(model):
+    """The floats that a forward pass may assign to: statistics, say.
 
-    `model.trainable = True` reaches every layer of a model; here it stops.
+    Those made with `trainable=False`, anywhere in the model but under a
+    `Fixed` layer. A frozen kernel is none of them.
     """
-
-    def __init__(self, name=None):
-        super().__init__(trainable=False, name=name)
-
-    @property
-    def trainable(self):
-        """False."""
-        return False
-
-    @trainable.setter
-    def trainable(self, value):
-        pass
-
-
-class Snapshot(Fixed):
-    """A copy of a network, taken anew when asked.
-
-    Args:
-        network: the network to copy.
-        name: of the layer and the copy's name scope.
-    """
-
-    def __init__(self, network, name):
-        super().__init__(name=name)
-        self.copied = clone_network(network, name)
-        self.built = True
-
-    def network(self):
-        """The copy."""
-        return self.copied
-
-    def take(self, network, where):
-        """Copy the network's weights where the boolean tensor is true."""
-        for old, new in zip(
-            self.copied.variables, network.variables, strict=True
-        ):
-            old.assign(ops.where(where, ops.cast(new, old.dtype), old.value))
+    found, waiting = {}, [model]
+    while waiting:
+        layer = waiting.pop()
+        if isinstance(layer, Fixed):
+            continue
+        for variable in layer._non_trainable_variables:
+            if keras.backend.is_float_dtype(variable.dtype):
+                found[id(variable)] = variable
+        waiting.extend(
+            layer._flatten_layers(include_self=False, recursive=False)
+        )
+    return list(found.values())

@@ -1,10 +1,21 @@
 """Stopping a run whose steps have all become non-finite."""
 
 import keras
+from keras import ops
 
 
 class NonFiniteError(ArithmeticError):
     """Raised by `fit` after too many non-finite steps in a row."""
+
+
+def spoil_unless_finite(scaled, loss):
+    """The scaled loss, whose gradients are NaN where `loss` is not finite.
+
+    A loss scaler skips a step by its gradients alone, and they may be finite
+    where the loss is not.
+    """
+    finite = ops.isfinite(ops.stop_gradient(loss))
+    return scaled * ops.cast(ops.where(finite, 1.0, float("nan")), scaled.dtype)
 
 
 class NonFiniteGuard(keras.callbacks.Callback):

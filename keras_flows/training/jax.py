@@ -1,12 +1,29 @@
-"""The JAX train step: everything is a pure function of the state."""
+"""The JAX train step: everything is a pure function of the state.
+
+Keras's JAX trainer takes the values out of the variables while it runs, and
+donates them to the step. `kept_on_error` puts them back after any error.
+"""
+
+import contextlib
+import functools
 
 import jax
+import jax.numpy as jnp
 import keras
 from keras import ops
 
+from keras_flows.training.guard import spoil_unless_finite
 from keras_flows.training.steps import global_norm
 from keras_flows.training.steps import inner_optimizer
 from keras_flows.training.steps import scales_loss
+
+# In the order in which the trainer hands them to a step.
+_KINDS = (
+    "trainable_variables",
+    "non_trainable_variables",
+    "optimizer_variables",
+    "metrics_variables",
+)
 
 
 def _scope(*pairs):
@@ -20,8 +37,122 @@ def _read(scope, variables):
     return [scope.get_current_value(v) for v in variables]
 
 
+class _Held:
+    """The newest state: what a step is given, then what it returns."""
+
+    def __init__(self):
+        self.kinds = ()
+        self.last = []
+
+    def take(self):
+        """(kind, values) of the state, which is then no longer held."""
+        state = [] if not self.last else self.last[0][1]
+        self.last = []
+        return list(zip(self.kinds, state, strict=bool(state)))
+
+
+def _variables_of(model, kind):
+    if kind == "optimizer_variables":
+        return model.optimizer.variables if model.optimizer else []
+    return getattr(model, kind)
+
+
+def _is_alive(value):
+    if value is None:
+        return False
+    try:
+        value.block_until_ready()
+    except Exception:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def kept_on_error(model):
+    """Within, an error leaves every variable with a value.
+
+    It is the one before the step that failed, or the step's own if that was
+    done. Only a step that fails while it runs, for want of memory say, may
+    have used its input up: floats are then NaN, integers 0, and the error
+    has a note.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            model.jax_state_sync()
+        lost = [
+            v
+            for kind in _KINDS
+            for v in _variables_of(model, kind)
+            if not _is_alive(v._value)
+        ]
+        for v in lost:
+            nothing = jnp.nan if keras.backend.is_float_dtype(v.dtype) else 0
+            v.assign(jnp.full(v.shape, nothing, v.dtype))
+        if lost:
+            error.add_note(
+                f"{len(lost)} variables of '{model.name}' were lost with the "
+                "step that failed: load the last checkpoint."
+            )
+        raise
+
+
+def _kept(name):
+    """The trainer's method `name`, within `kept_on_error`."""
+    method = getattr(keras.Model, name)
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        with kept_on_error(self):
+            return getattr(super(TrainStep, self), name)(*args, **kwargs)
+
+    return run
+
+
 class TrainStep:
     """`train_step` and `test_step` for the JAX trainer."""
+
+    @property
+    def _held(self):
+        return self.__dict__.setdefault("_held_state", _Held())
+
+    def _get_jax_state(self, **kinds):
+        state = super()._get_jax_state(**kinds)
+        self._held.kinds = [kind for kind in _KINDS if kinds.get(kind)]
+        self._held.last = [(None, state)]
+        return state
+
+    def _make_function(self, step_function, concatenate_outputs=False):
+        held = self._held
+
+        def step(state, data):
+            held.last[:] = [(None, state)]
+            # In one call of C, so that no Ctrl-C comes between the end of a
+            # step, whose input is gone, and the hold on its output.
+            held.last[:] = map(step_function, (state,), (data,))
+            return held.last[0]
+
+        return super()._make_function(step, concatenate_outputs)
+
+    def jax_state_sync(self):
+        """Put the newest state back into the variables."""
+        for kind, values in self._held.take():
+            if self._jax_state_synced:
+                break
+            for variable, value in zip(
+                _variables_of(self, kind), values, strict=True
+            ):
+                if not value.is_deleted():
+                    variable.assign(value)
+        self._jax_state_synced = True
+
+    fit = _kept("fit")
+    evaluate = _kept("evaluate")
+    predict = _kept("predict")
+    train_on_batch = _kept("train_on_batch")
+    test_on_batch = _kept("test_on_batch")
+    predict_on_batch = _kept("predict_on_batch")
 
     def _loss_and_updates(self, tv, ntv, ov, data):
         with _scope(
@@ -31,6 +162,8 @@ class TrainStep:
         ) as scope:
             loss, means = self.compute(data, training=True)
             scaled = self.optimizer.scale_loss(loss)
+            if scales_loss(self.optimizer):
+                scaled = spoil_unless_finite(scaled, loss)
             scale = self.optimizer.scale_loss(ops.ones_like(loss))
             before = ops.convert_to_tensor(
                 inner_optimizer(self.optimizer).iterations
@@ -53,20 +186,21 @@ class TrainStep:
             finite = ops.logical_and(finite, ops.isfinite(norm))
             new_tv = self._keep(finite, new_tv, tv)
             new_ov = self._keep(finite, new_ov, ov)
-            new_ntv = self._keep(finite, new_ntv, ntv, floats_only=True)
+        with _scope((self.optimizer.variables, new_ov)):
+            after = ops.convert_to_tensor(
+                inner_optimizer(self.optimizer).iterations
+            )
+        updated = ops.greater(after, before)
+        applied = updated if scales_loss(self.optimizer) else finite
+        new_ntv = self._keep(applied, new_ntv, ntv, floats_only=True)
         with _scope(
             (self.trainable_variables, new_tv),
             (self.non_trainable_variables, new_ntv),
             (self.optimizer.variables, new_ov),
             (self.metrics_variables, mv),
         ) as scope:
-            after = inner_optimizer(self.optimizer).iterations
             logs = self.finish_step(
-                means,
-                self.batch_size(data),
-                norm,
-                finite,
-                ops.greater(after, before),
+                means, self.batch_size(data), norm, finite, updated
             )
         state = (
             new_tv,

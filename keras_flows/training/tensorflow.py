@@ -1,8 +1,11 @@
 """The TensorFlow train step: a tape, and replicas that sum."""
 
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_flows.training.ema import running_step
+from keras_flows.training.fixed import moving_variables
 from keras_flows.training.steps import global_norm
 from keras_flows.training.steps import inner_optimizer
 from keras_flows.training.steps import scales_loss
@@ -14,7 +17,9 @@ class TrainStep:
     def train_step(self, data):
         optimizer = self.optimizer
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        with tf.GradientTape() as tape:
+        moving = moving_variables(self)
+        statistics = [tf.identity(v.value) for v in moving]
+        with running_step(), tf.GradientTape() as tape:
             loss, means = self.compute(data, training=True)
             # Keras optimizers SUM gradients over replicas.
             scaled = optimizer.scale_loss(loss / replicas)
@@ -27,21 +32,22 @@ class TrainStep:
         scale = ops.cast(optimizer.scale_loss(ops.ones_like(loss)), "float32")
         norm = global_norm(gradients) * replicas / scale
         finite = tf.math.is_finite(means["loss"])
+        applied = tf.logical_and(finite, tf.math.is_finite(norm))
+        if replicas > 1:
+            finite = self._on_all_replicas(finite)
+            applied = self._on_all_replicas(applied)
         before = tf.identity(inner_optimizer(optimizer).iterations)
-        pairs = list(zip(gradients, variables, strict=True))
         if scales_loss(optimizer):
-            optimizer.apply_gradients(pairs)
+            # The scaler skips by the gradients, of one replica, alone.
+            gradients = [
+                tf.where(applied, g, tf.constant(np.nan, g.dtype))
+                for g in gradients
+            ]
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
         else:
-            finite = tf.logical_and(finite, tf.math.is_finite(norm))
-            if replicas > 1:
-                finite = self._on_all_replicas(finite)
-                self._apply_and_restore(pairs, finite)
-            else:
-                tf.cond(
-                    finite,
-                    lambda: tf.identity(optimizer.apply_gradients(pairs)),
-                    lambda: tf.identity(optimizer._iterations),
-                )
+            finite = applied
+            self._apply_where(applied, gradients, variables, replicas)
+        self._put_back(applied, moving, statistics, replicas)
         after = inner_optimizer(optimizer).iterations
         return self.finish_step(
             means,
@@ -52,7 +58,8 @@ class TrainStep:
         )
 
     def test_step(self, data):
-        return self.evaluate_batch(data)
+        with running_step():
+            return self.evaluate_batch(data)
 
     def _on_all_replicas(self, finite):
         context = tf.distribute.get_replica_context()
@@ -61,20 +68,37 @@ class TrainStep:
         )
         return count >= context.num_replicas_in_sync
 
-    def _apply_and_restore(self, pairs, finite):
-        """Apply, then put the old values back where not finite.
-
-        A conditional cannot hold the cross-replica call that applies
-        gradients, so a bad step's gradients are replaced by zeros and the
-        variables restored.
-        """
-        pairs = [(tf.where(finite, g, tf.zeros_like(g)), v) for g, v in pairs]
-        state = [*(v for _, v in pairs), *self.optimizer.variables]
+    def _apply_where(self, finite, gradients, variables, replicas):
+        """Apply the gradients where finite, else change nothing."""
+        optimizer = self.optimizer
+        if replicas == 1:
+            pairs = list(zip(gradients, variables, strict=True))
+            tf.cond(
+                finite,
+                lambda: tf.identity(optimizer.apply_gradients(pairs)),
+                lambda: tf.identity(optimizer._iterations),
+            )
+            return
+        # A conditional cannot hold the cross-replica call that applies
+        # gradients, so a bad step's gradients are replaced by zeros and the
+        # variables put back.
+        gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
+        state = [*variables, *optimizer.variables]
         old = [tf.identity(v.value) for v in state]
-        self.optimizer.apply_gradients(pairs)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._put_back(finite, state, old, replicas)
+
+    def _put_back(self, finite, variables, old, replicas):
+        """The old values where not finite."""
+        if not variables:
+            return
+        if replicas == 1:
+            for variable, value in zip(variables, old, strict=True):
+                variable.assign(tf.where(finite, variable.value, value))
+            return
 
         def restore(strategy, finite, *old):
-            for variable, value in zip(state, old, strict=True):
+            for variable, value in zip(variables, old, strict=True):
                 strategy.extended.update(
                     variable.value,
                     lambda v, o, f: v.assign(tf.where(f, v, o)),

@@ -4,6 +4,9 @@ import torch
 from keras import ops
 from keras import tree
 
+from keras_flows.training.ema import running_step
+from keras_flows.training.fixed import moving_variables
+from keras_flows.training.guard import spoil_unless_finite
 from keras_flows.training.steps import global_norm
 from keras_flows.training.steps import inner_optimizer
 from keras_flows.training.steps import scales_loss
@@ -38,8 +41,14 @@ class TrainStep:
         data = _beside_weights(data)
         optimizer = self.optimizer
         self.zero_grad()
-        loss, means = self.compute(data, training=True)
-        optimizer.scale_loss(loss).backward()
+        moving = moving_variables(self)
+        statistics = [v.value.detach().clone() for v in moving]
+        with running_step():
+            loss, means = self.compute(data, training=True)
+        scaled = optimizer.scale_loss(loss)
+        if scales_loss(optimizer):
+            scaled = spoil_unless_finite(scaled, loss)
+        scaled.backward()
         variables = self.trainable_variables
         gradients = [
             torch.zeros_like(v.value) if v.value.grad is None else v.value.grad
@@ -55,11 +64,17 @@ class TrainStep:
             before = int(inner_optimizer(optimizer).iterations)
             if scales_loss(optimizer):
                 optimizer.apply(gradients, variables)
+                after = int(inner_optimizer(optimizer).iterations)
+                applied = after > before
             else:
                 finite = torch.logical_and(finite, torch.isfinite(norm))
-                if finite:
+                applied = bool(finite)
+                if applied:
                     optimizer.apply(gradients, variables)
-            after = int(inner_optimizer(optimizer).iterations)
+                after = int(inner_optimizer(optimizer).iterations)
+            if not applied:
+                for variable, value in zip(moving, statistics, strict=True):
+                    variable.assign(value)
             means = {name: mean.detach() for name, mean in means.items()}
             return self.finish_step(
                 means,
@@ -71,5 +86,5 @@ class TrainStep:
 
     def test_step(self, data):
         # Flow maps may take a JVP in their loss, which no_grad allows.
-        with torch.no_grad():
+        with torch.no_grad(), running_step():
             return self.evaluate_batch(_beside_weights(data))

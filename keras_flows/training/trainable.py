@@ -11,6 +11,7 @@ from keras_flows.training.batches import EMPTY
 from keras_flows.training.batches import is_empty_data_error
 from keras_flows.training.batches import with_tuple_batches
 from keras_flows.training.ema import EMA
+from keras_flows.training.ema import settle
 from keras_flows.training.guard import NonFiniteGuard
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds
@@ -119,11 +120,8 @@ class Trainable(TrainStep, keras.Model):
         ]
 
     def start_averages(self):
-        """An average that was never updated is the live weights."""
-        for model in self.everything():
-            for ema, network in model.averages.pairs:
-                if int(ema.updates.numpy()) == 0:
-                    ema.restart_from(network)
+        """See `settle`."""
+        settle(self)
 
     def after_update(self, updated):
         """Called in every step; `updated`: whether the optimizer moved."""

@@ -155,7 +155,7 @@ def test_reparametrized_starts_at_the_noise(rng):
 @pytest.mark.once
 def test_imm_is_the_published_estimator(rng):
     """The loss from the model's jumps, written out in NumPy."""
-    model = flow_map("imm", objective_args={"particles": 4, "power": 5})
+    model = flow_map(kf.objectives.IMM(particles=4, power=5))
     x = rng.standard_normal((8, 2)).astype("float32")
     draws = [np.array([0.7, 0.4]), np.array([0.5, 0.2])]
     queue = [tensor(d) for d in draws]
@@ -198,10 +198,8 @@ def test_imm_is_the_published_estimator(rng):
 
 @pytest.mark.once
 def test_shortcut_pairs_are_dyadic():
-    from keras_flows.objectives.flow_map import dyadic
-
     model = flow_map("shortcut")
-    t, r = (array(v) for v in dyadic(model, (2048,)))
+    t, r = (array(v) for v in model.objective.pairs(model, (2048,)))
     steps = 1.0 / (r - t)
     assert set(np.round(steps).astype(int)) == {1, 2, 4, 8, 16, 32, 64}
     np.testing.assert_allclose(t * steps, np.round(t * steps), atol=1e-3)
@@ -220,7 +218,7 @@ def test_progressive_target_is_one_step_to_where_two_lead(rng):
     def exact(x, t, **_):
         return LINEAR.data_from_velocity(x, exact_velocity(LINEAR, x, t), t)
 
-    model.teacher.denoise = exact
+    model.teacher.model.denoise = exact
     model.interface.denoise = exact
     seen = {}
 
@@ -253,16 +251,21 @@ def test_progressive_takes_over_its_student(rng):
     model.compile(keras.optimizers.SGD(0.05))
     x = rng.standard_normal((8, 2)).astype("float32")
     start = values(model.snapshot.variables)
+
+    def stage():
+        updates = model.training_progress.count()
+        steps, first = model.objective.stage(updates)
+        return int(array(steps)), bool(array(first))
+
     model.train_on_batch(x)
     assert not any(changed(start, model.snapshot.variables))
-    assert array(model._stage()[0]) == 2 and bool(array(model._stage()[1]))
+    assert stage() == (2, True)
     model.train_on_batch(x)
     assert any(changed(start, model.snapshot.variables))
     assert not any(
         changed(values(model.network.variables), model.snapshot.variables)
     )
-    assert array(model._stage()[0]) == 1
-    assert not bool(array(model._stage()[1]))
+    assert stage() == (1, False)
 
 
 # Teachers.
@@ -286,7 +289,7 @@ def test_the_average_teaches_with_guidance(rng):
         array(teacher.pred(x, t, condition=c, network=average))
         for c in (label, ops.full_like(label, 3))
     )
-    found = array(student.teach(x, t, label))
+    found = array(student.teacher.velocity(x, t, label))
     np.testing.assert_allclose(found, n + 2.5 * (p - n), rtol=1e-4, atol=1e-6)
     live = array(teacher.pred(x, t, condition=label))
     assert np.abs(live - p).max() > 0.01

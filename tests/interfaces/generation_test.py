@@ -146,7 +146,7 @@ def test_mip_second_call_sees_t_fix_times_the_first():
     network = keras.Model(inputs, Sum()(inputs["x"], inputs["t"]))
     for form, expected in (("paper", 0.9 + 1.9), ("public", 1.0 + 1.9)):
         model = kf.FlowMapInterface(
-            network, "mip", objective_args={"form": form}, ema=None
+            network, kf.objectives.MIP(form=form), ema=None
         )
         np.testing.assert_allclose(
             numpy(model.generate(2, seed=0)), expected, rtol=1e-6

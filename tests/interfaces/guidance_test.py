@@ -135,13 +135,11 @@ def test_interval_of_a_sampler_that_calls_between_grid_points():
 
 
 def samplers_predictor(model, scale):
-    null = np.full_like(LABELS, 3)
-    return kf.samplers.Predictor(
-        model,
-        condition=ops.convert_to_tensor(LABELS),
-        negative_condition=ops.convert_to_tensor(null),
-        scale=scale,
+    labels, null = (
+        kf.samplers.Bound(model, condition=ops.convert_to_tensor(each))
+        for each in (LABELS, np.full_like(LABELS, 3))
     )
+    return kf.samplers.Guided(labels, null, scale)
 
 
 def test_channels():
@@ -205,7 +203,7 @@ def test_a_guide_without_labels():
     own = sample(model, num_steps=1)
     other = numpy(weak.generate(4, num_steps=1, sampler="euler", seed=0))
     np.testing.assert_allclose(found, 2 * own - other, atol=1e-5)
-    with pytest.raises(ValueError, match="`condition` is left over"):
+    with pytest.raises(ValueError, match="`negative_condition` is left over"):
         sample(
             model, guidance_scale=2.0, guidance_model=weak,
             negative_condition=LABELS,
@@ -266,12 +264,9 @@ def test_learned_variances_are_not_guided():
         )  # fmt: skip
 
     model, weak = discrete("strong", 0, True), discrete("weak", 1, False)
-    bound = model.predictor(
-        model.network,
-        ops.convert_to_tensor(LABELS),
-        ops.convert_to_tensor(LABELS),
-        2.0,
-        guide=(weak, weak.network),
+    label = ops.convert_to_tensor(LABELS)
+    bound = kf.samplers.Guided(
+        model.bind(model.network, label), weak.bind(weak.network, label), 2.0
     )
     x = np.random.default_rng(0).standard_normal((4, 4)).astype("float32")
     x, t = ops.convert_to_tensor(x), 0.3 * ops.ones((4,))

@@ -1,6 +1,7 @@
 """Consistency: tangents, schedules, pairs of times."""
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from helpers.few_steps import tensor
 from keras import ops
 
 import keras_flows as kf
-from keras_flows.objectives import consistency as theory
+from keras_flows.objectives import schedules
 
 
 def exact_f(path, x, t):
@@ -51,11 +52,12 @@ def test_tangent_vanishes_at_the_exact_function(distilled, rng):
     model = kf.SCTInterface(mlp(), x_sigma=0.7, warmup_steps=0, seed=0)
     x = gaussian(rng, 4096)
     if distilled:
-        model.teacher = object()
-        model.teach = lambda x, t, condition: exact_velocity(TRIG, x, t)
+        model.teacher = types.SimpleNamespace(
+            velocity=lambda x, t, condition: exact_velocity(TRIG, x, t)
+        )
     sizes = []
     for delta in (0.0, 0.1):
-        model.pred = Off(TRIG, delta).velocity
+        model.net = Off(TRIG, delta).velocity
         terms = model.loss(x, training=False)
         sizes.append(float(array(ops.mean(terms["tangent_norm"]))))
     if distilled:
@@ -80,7 +82,7 @@ def test_warm_up_takes_off_the_second_part():
     x_t = model.sample_x_t(x, n, t)
     cos = array(ops.cos(t))[:, None]
     expected = cos**2 * (
-        array(model.pred(x_t, t)) - array(model.interpolant.velocity(x, n, t))
+        array(model.net(x_t, t)) - array(model.interpolant.velocity(x, n, t))
     )
     found = array(model.loss(x)["tangent_norm"])
     np.testing.assert_allclose(found, np.sqrt((expected**2).mean(1)), rtol=1e-4)
@@ -153,9 +155,11 @@ def test_distillation_agrees_with_the_flow():
             norm="l2",
         )
         model.net = lambda x, t, **_: exact_f(LINEAR, x, t)
-        model.teacher.pred = lambda x, t, **_: exact_velocity(LINEAR, x, t)
-        model.teacher.denoise = lambda x, t, **_: LINEAR.data_from_velocity(
-            x, exact_velocity(LINEAR, x, t), t
+        model.teacher.model.pred = lambda x, t, **_: exact_velocity(
+            LINEAR, x, t
+        )
+        model.teacher.model.denoise = lambda x, t, **_: (
+            LINEAR.data_from_velocity(x, exact_velocity(LINEAR, x, t), t)
         )
         x = gaussian(np.random.default_rng(0), 8192)
         found.append(float(array(ops.mean(model.loss(x)["distance"]))))
@@ -175,13 +179,17 @@ def test_stochastic_teacher_walks_to_the_right_law(rng):
             teacher_sampler=kf.samplers.DDIM(eta=eta),
             teacher_steps=16,
         )
-        model.teacher.denoise = lambda x, t, **_: LINEAR.data_from_velocity(
-            x, exact_velocity(LINEAR, x, t), t
+        model.teacher.model.denoise = lambda x, t, **_: (
+            LINEAR.data_from_velocity(x, exact_velocity(LINEAR, x, t), t)
         )
         x = gaussian(rng, n)
         t = tensor(np.full(n, 0.2))
         x_t = LINEAR.interpolate(x, tensor(rng.standard_normal((n, 2))), t)
-        found = array(model.teacher_walk(x_t, t, tensor(np.full(n, s))))
+        found = array(
+            model.teacher.walk(
+                x_t, t, tensor(np.full(n, s)), None, model.sample_n
+            )
+        )
         std = np.sqrt((s * np.array(S)) ** 2 + (1 - s) ** 2)
         # Sampling error 0.7 %, and the steps' own.
         np.testing.assert_allclose(found.std(0), std, rtol=0.03)
@@ -196,7 +204,7 @@ def test_schedules_of_levels():
 
     def levels(schedule, progress, low, high):
         return float(
-            array(theory.num_levels(schedule, tensor(progress), low, high))
+            array(schedules.num_levels(schedule, tensor(progress), low, high))
         )
 
     for p in (0.0, 0.3, 1.0):

@@ -15,8 +15,8 @@ from oracle import ExactNetwork
 from oracle import Oracle
 
 import keras_flows as kf
-from keras_flows.objectives import flow_map as maps
-from keras_flows.objectives import flow_map_objective
+from keras_flows.objectives import CTM
+from keras_flows.objectives import FlowMap
 from keras_flows.objectives.derivatives import directional
 
 ROWS = 512
@@ -54,9 +54,10 @@ def build(path, objective, delta=0.0, cls="FlowMapInterface",
           **kwargs):  # fmt: skip
     """(model, oracle) with the exact network, perturbed by delta."""
     name, arguments, ours, *_ = CASES[path]
+    objective = kf.objectives.get(objective)
     interpolant = getattr(kf.interpolants, name)(**arguments)
     oracle = Oracle(ours, m=m)
-    if objective in ("lmd", "emd", "ayf"):
+    if objective.teacher == "required":
         teacher = ExactNetwork(oracle)
         kwargs["teacher"] = kf.FlowMapInterface(
             teacher, "flow", interpolant=interpolant, ema=None
@@ -84,9 +85,9 @@ def residual_square(model, oracle):
 @pytest.mark.parametrize("path", MAPS.values(), ids=MAPS)
 @pytest.mark.parametrize("objective, options", CONDITIONS)
 def test_residual_vanishes_at_the_exact_map(path, objective, options):
-    kwargs = {"objective_args": options}
+    given = kf.objectives.get(objective, **options)
     found = [
-        residual_square(*build(path, objective, delta, **kwargs))
+        residual_square(*build(path, given, delta))
         for delta in (0.0, PERTURBED)
     ]
     assert found[0] < ZERO
@@ -100,7 +101,7 @@ def test_residual_by_differences(objective):
     """h = 5e-3: an error of h^2 f''' and 1e-6 / h, both about 1e-4."""
     options = {"derivative": "finite_difference"}
     found = residual_square(
-        *build(MAPS["linear"], objective, objective_args=options)
+        *build(MAPS["linear"], kf.objectives.get(objective, **options))
     )
     assert found < 1e-6
 
@@ -114,9 +115,7 @@ def test_ctm_with_a_teacher(with_teacher):
         kwargs["teacher"] = build(path, "flow")[0]
         kwargs["teacher"].trainable = False
     found = [
-        residual_square(
-            *build(path, "ctm", objective_args={"dt": dt}, **kwargs)
-        )
+        residual_square(*build(path, kf.objectives.CTM(dt), **kwargs))
         for dt in (0.02, 0.04)
     ]
     if not with_teacher:
@@ -142,7 +141,8 @@ def test_ctm_steps_towards_the_end_and_not_past_it():
             seen.append(ops.convert_to_numpy(r))
             return model.jump(x_t, t, r)
 
-    maps.ctm(Recorder(), x_t, None, *map(ops.convert_to_tensor, (t, r)), None)
+    ends = map(ops.convert_to_tensor, (t, r))
+    CTM().residual(Recorder(), x_t, None, *ends, None)
     np.testing.assert_allclose(seen[0], [0.89, 0.895, 0.3], rtol=1e-6)
     for to in seen[1:]:
         np.testing.assert_array_equal(to, r)
@@ -177,7 +177,14 @@ def wrong_lsd(model, x_t, v, t, r, condition):
 @pytest.mark.parametrize("wrong", [wrong_esd, wrong_psd, wrong_lsd])
 def test_wrong_conditions_are_seen(wrong):
     """The known mistakes are far above `ZERO` at the exact map."""
-    found = residual_square(*build(MAPS["linear"], flow_map_objective(wrong)))
+
+    class Wrong(FlowMap):
+        name = "wrong"
+
+        def residual(self, *arguments):
+            return wrong(*arguments)
+
+    found = residual_square(*build(MAPS["linear"], Wrong()))
     assert found > NOT_ZERO
 
 
@@ -216,9 +223,8 @@ def test_mean_flow_as_a_map_is_stationary(path, stop_gradient):
     check_stationary(
         "map_loss",
         path=path,
-        objective="mf",
+        objective=kf.objectives.MF(stop_gradient),
         diagonal_portion=0.0,
-        objective_args={"stop_gradient": stop_gradient},
     )
 
 
@@ -240,11 +246,10 @@ def test_improved_mean_flow_is_stationary():
     check_stationary(
         "loss",
         path="linear, noise at 1",
-        objective="mean_flow",
+        objective=kf.objectives.MeanFlow("predicted"),
         cls="MeanFlowInterface",
         norm_power=0.0,
         fm_portion=0.0,
-        objective_args={"tangent": "predicted"},
     )
 
 

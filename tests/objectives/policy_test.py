@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 import keras_flows as kf
+from keras_flows.objectives import norms
 
 # The mask.
 
@@ -41,21 +42,21 @@ def test_mask_is_a_mean_over_the_kept(objective):
         np.testing.assert_allclose(ones[name], plain[name], rtol=1e-6)
 
     # A residual of 1 everywhere: any mask gives a mean of 1.
-    model = kf.FlowMapInterface(network, objective, ema=None, seed=0)
-    model._mask["now"] = ops.convert_to_tensor(mask)
+    batch = kf.objectives.Batch(
+        x, mask=ops.convert_to_tensor(mask), residual_norm=norms.l2
+    )
     residual = ops.ones((8, 6, 2))
     np.testing.assert_allclose(
-        float(ops.mean(model.norm(residual))), 1.0, rtol=1e-6
+        float(ops.mean(batch.norm(residual))), 1.0, rtol=1e-6
     )
     # The mean over the kept elements, by hand.
     e = rng.standard_normal((8, 6, 2)).astype("float32")
     expected = (mask[..., None] * e**2).sum() / (2 * mask.sum())
     np.testing.assert_allclose(
-        float(ops.mean(model.norm(ops.convert_to_tensor(e)))),
+        float(ops.mean(batch.norm(ops.convert_to_tensor(e)))),
         expected,
         rtol=1e-5,
     )
-    model._mask["now"] = None
 
 
 def test_masked_actions_do_not_reach_the_loss():
@@ -106,8 +107,8 @@ def test_split_rows_keep_their_own_mask(objective):
 
 
 def test_mask_that_an_objective_ignores_is_an_error():
-    def own(model, x, condition, training):
-        return {"loss": ops.mean(x * x, axis=(1, 2))}
+    def own(model, batch):
+        return {"loss": ops.mean(batch.x * batch.x, axis=(1, 2))}
 
     network = kf.networks.MLP((6, 2), 8, 1, fourier_features=0)
     model = kf.FlowMapInterface(network, own, ema=None)
@@ -151,8 +152,7 @@ def test_losses_equal_the_published_code(objective, norm):
     form = objective in ("mip", "tsd")
     model = kf.FlowMapInterface(
         toy_network(),
-        objective,
-        objective_args={"form": "public"} if form else None,
+        kf.objectives.get(objective, **({"form": "public"} if form else {})),
         norm=norm,
         ema=None,
     )

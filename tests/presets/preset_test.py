@@ -38,7 +38,7 @@ def interfaces():
             mlp(2, 8, 1, two_times=True),
             norm_power=0.5,
             fm_portion=0.5,
-            objective_args={"derivative": "finite_difference"},
+            objective=kf.objectives.MeanFlow(derivative="finite_difference"),
         ),
         "flow_map": kf.FlowMapInterface(
             mlp(2, 8, 1, two_times=True),
@@ -50,8 +50,7 @@ def interfaces():
         ),
         "policy": kf.FlowMapInterface(
             mlp((4, 3), 8, 1, condition_dim=5),
-            "mip",
-            objective_args={"t_fix": 0.8, "form": "public"},
+            kf.objectives.MIP(t_fix=0.8, form="public"),
             ema=None,
         ),
         "stochastic": kf.StochasticInterpolantInterface(

@@ -46,7 +46,7 @@ def test_unrolled_in_a_trace():
     labels = ops.ones((len(z),), "int32")
 
     def run(z):
-        bound = kf.samplers.Predictor(model, condition=labels)
+        bound = kf.samplers.Bound(model, condition=labels)
         return sampler.unrolled(bound, model.start(z), 3)
 
     found = kf.ops.compiled(run, model.variables)(z)
@@ -63,7 +63,7 @@ def test_unrolled(name):
     if name == "sa_solver":
         sampler = kf.samplers.SASolver(tau=0.0)
     z = z.astype("float32")
-    bound = kf.samplers.Predictor(model, condition=ops.ones((len(z),), "int32"))
+    bound = kf.samplers.Bound(model, condition=ops.ones((len(z),), "int32"))
     found = sampler.unrolled(bound, model.start(ops.convert_to_tensor(z)), 5)
     expected = model.generate(noise=z, condition=1, num_steps=5,
                               sampler=sampler)  # fmt: skip

@@ -260,8 +260,7 @@ def test_two_step_acts_as_written(rng):
     for form, kept in (("paper", 0.9), ("public", 1.0)):
         model = kf.FlowMapInterface(
             ExactNetwork(oracle, "data"),
-            "tsd",
-            objective_args={"form": form},
+            kf.objectives.TSD(form=form),
             ema=None,
         )
         fixed = kept * np.array(oracle.m) + 0.1 * z

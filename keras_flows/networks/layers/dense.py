@@ -19,3 +19,17 @@ class Dense(keras.layers.Dense):
             return super().call(x, training=training)
         y = super().call(ops.reshape(x, (-1, x.shape[-1])), training=training)
         return ops.reshape(y, (-1, *x.shape[1:-1], self.units))
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Quantise the kernel to int8, as `keras.layers.Dense` does.
+
+        Raises:
+            ValueError: for another mode than "int8".
+        """
+        if mode != "int8":
+            raise ValueError(
+                "The dense layers of keras_flows quantise to `mode` 'int8'. "
+                f"Received: mode={mode!r}."
+            )
+        # Keras checks for its own type, lest a subclass compute otherwise.
+        super().quantize(mode, type_check=False, config=config)
