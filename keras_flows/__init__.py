@@ -14,6 +14,7 @@ from keras_flows import ops
 from keras_flows import policies
 from keras_flows import presets
 from keras_flows import samplers
+from keras_flows import serving
 from keras_flows import training
 from keras_flows.interfaces import ConsistencyInterface
 from keras_flows.interfaces import DiscreteInterface

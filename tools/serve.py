@@ -11,16 +11,19 @@ served at /model, counters at /stats. docs/serving.md tells more.
 Needs pip install 'keras_flows[serve]', and TensorFlow for a SavedModel.
 """
 
+import importlib.util
 import os
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault(
+    "KERAS_BACKEND", "jax" if importlib.util.find_spec("jax") else "tensorflow"
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import uvicorn
 from absl import app
 from absl import flags
-from serving import sources
-from serving.app import create_app
+
+import keras_flows as kf
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("export", None, "Folder of `model.export`, or its parent.")
@@ -37,12 +40,12 @@ flags.mark_flags_as_mutual_exclusive(["export", "preset"], required=True)
 
 def main(_):
     if FLAGS.export is not None:
-        source = sources.from_export(FLAGS.export)
+        source = kf.serving.from_export(FLAGS.export)
     else:
-        source = sources.from_preset(
+        source = kf.serving.from_preset(
             FLAGS.preset, FLAGS.num_steps, FLAGS.guidance_scale
         )
-    service = create_app(
+    service = kf.serving.create_app(
         source,
         sizes=[int(size) for size in FLAGS.sizes],
         wait_ms=FLAGS.wait_ms,

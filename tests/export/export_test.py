@@ -347,8 +347,7 @@ def test_requests_of_tensorflow_serving(served):
 @pytest.mark.once
 def test_service_takes_the_newest_version(served):
     """tools/serve.py runs an export as it is, and tells what it takes."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    from serving import sources
+    from keras_flows.serving import sources
 
     model, settings, folder = served(guided_sit)
     source = sources.from_export(folder)

@@ -5,7 +5,6 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -21,11 +20,10 @@ uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
 ROOT = pathlib.Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
 
-from serving import sources
-from serving.app import create_app
-from serving.load import load
+from keras_flows.serving import sources
+from keras_flows.serving.app import create_app
+from keras_flows.serving.load import load
 
 pytestmark = pytest.mark.once
 

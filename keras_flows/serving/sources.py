@@ -1,6 +1,6 @@
 """What the service samples from: an exported folder, or a preset.
 
-An exported folder needs TensorFlow or ONNX Runtime alone, a preset Keras.
+An exported folder runs in TensorFlow or ONNX Runtime, a preset in Keras.
 """
 
 import dataclasses
@@ -8,7 +8,11 @@ import json
 import pathlib
 import typing
 
+import keras
 import numpy as np
+
+from keras_flows.interfaces import Interface
+from keras_flows.policies import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +117,8 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
         num_steps: the default of requests; by default the objective's.
         guidance_scale: the default of requests.
     """
-    import keras
-
-    import keras_flows as kf
-
-    model = kf.Interface.from_preset(handle)
-    policy = isinstance(model, kf.policies.Policy)
+    model = Interface.from_preset(handle)
+    policy = isinstance(model, Policy)
     if policy:
         spec = model.observation_spec
         spec = spec if isinstance(spec, dict) else {"observation": spec}

@@ -1,9 +1,9 @@
 """Load on a running service: how long requests take.
 
-    python tools/serving/load.py --url=http://127.0.0.1:8000 --requests=200
+    python -m keras_flows.serving.load --url=http://127.0.0.1:8000
 
 Prints a line of JSON: answers, failures, p50 and p99 in milliseconds, requests
-a second. Needs nothing but Python.
+a second.
 """
 
 import argparse

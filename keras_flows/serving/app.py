@@ -16,9 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.responses import JSONResponse
 
-from serving.batching import Batcher
-from serving.batching import Overloaded
-from serving.sources import rows_for_warming
+from keras_flows.serving.batching import Batcher
+from keras_flows.serving.batching import Overloaded
+from keras_flows.serving.sources import rows_for_warming
 
 PAGE = pathlib.Path(__file__).parent / "page.html"
 # Requests of a preset may choose their steps; each choice is a graph of its

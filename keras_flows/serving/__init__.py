@@ -1,0 +1,23 @@
+"""An HTTP service of an export or a preset; tools/serve.py runs it.
+
+FastAPI is imported with `create_app`, not before.
+"""
+
+from keras_flows.serving.sources import Source
+from keras_flows.serving.sources import from_export
+from keras_flows.serving.sources import from_preset
+
+
+def create_app(source, **options):
+    """The application that serves a source: see `serving.app.create_app`.
+
+    Raises:
+        ImportError: without FastAPI.
+    """
+    try:
+        from keras_flows.serving import app
+    except ImportError as error:
+        raise ImportError(
+            "The service needs FastAPI: pip install 'keras_flows[serve]'"
+        ) from error
+    return app.create_app(source, **options)
