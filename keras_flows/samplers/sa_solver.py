@@ -11,6 +11,9 @@ from keras_flows.samplers.exponential import check_order
 from keras_flows.samplers.exponential import check_tau
 from keras_flows.samplers.exponential import integral
 
+# Of times: a bound of `interval` that is a time of the grid is inside.
+_ROUNDING = 1e-6
+
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -133,5 +136,7 @@ class SASolver(Sampler):
             at, one = path.level(t), 1.0
         else:
             at, one = path.sigma(t), path.alpha(t)
-        inside = ops.logical_and(at >= low * one, at <= high * one)
+        inside = ops.logical_and(
+            at >= (low - _ROUNDING) * one, at <= (high + _ROUNDING) * one
+        )
         return ops.where(inside, tau, 0.0)

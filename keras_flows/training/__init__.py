@@ -1,5 +1,6 @@
 """The custom train step: one objective, three thin backends."""
 
+from keras_flows.networks import Fixed
 from keras_flows.training.alternating import AlternatingOptimizer
 from keras_flows.training.ema import EMA
 from keras_flows.training.ema import settle

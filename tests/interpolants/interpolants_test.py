@@ -131,7 +131,7 @@ def test_ends(case):
 def test_coefficients_near_the_ends_keep_their_digits(case):
     """Relative errors at 0 to 2 % of the noise, where sigma is small."""
     path, ours, *_ = build(case)
-    t = path.time_from_fraction(np.array([0.0, 1e-3, 5e-3, 0.02]))
+    t = path.time_of_level(np.array([0.0, 1e-3, 5e-3, 0.02]))
     t = t.astype("float32")[0 if path.t_last != path.t_data else 1 :]
     # sigma^2 = 4e-5 at t = 1e-3 of the cosine schedule, of which float32
     # keeps about three digits.
@@ -198,18 +198,6 @@ def test_initial_is_the_scaled_noise(case, rng):
 # Time.
 
 
-def test_noise_fraction(case):
-    path, *_ = build(case)
-    assert path.noise_fraction(path.t_noise) == 1.0
-    assert path.noise_fraction(path.t_last) == 0.0
-    f = np.linspace(0.0, 1.0, 11)
-    t = path.time_from_fraction(f)
-    np.testing.assert_allclose(path.noise_fraction(t), f, atol=1e-12)
-    # More noise where the fraction is larger, in either direction.
-    ratio = array(path.sigma(tensor(t)) / path.alpha(tensor(t)))
-    assert np.all(np.diff(ratio[:-1]) > 0)
-
-
 def test_time_from_ratio_inverts_sigma_over_alpha(case):
     path, ours, noisy, clean = build(case)
     t = np.linspace(noisy, clean, 33)
@@ -218,14 +206,16 @@ def test_time_from_ratio_inverts_sigma_over_alpha(case):
 
 def test_shift(case):
     path, *_ = build(case)
-    f, k = np.linspace(0.0, 1.0, 11), 3.0
-    t = path.time_from_fraction(f)
+    level, k = np.linspace(0.0, 1.0, 11), 3.0
+    t = path.time_of_level(level)
     np.testing.assert_allclose(path.shift(t, 1.0), t, rtol=1e-12)
-    span = path.t_noise - path.t_last
-    expected = path.t_last + span * (3.0 * f / (1.0 + 2.0 * f))
-    np.testing.assert_allclose(path.shift(t, k), expected, rtol=1e-12)
+    shifted = path.shift(t, k)
+    np.testing.assert_allclose(
+        path.level(shifted), 3.0 * level / (1.0 + 2.0 * level), atol=1e-12
+    )
     # k > 1 moves every inner time towards the noise.
-    assert np.all((path.shift(t, k) - t)[1:-1] * np.sign(span) > 0)
+    span = path.t_noise - path.t_last
+    assert np.all((shifted - t)[1:-1] * np.sign(span) > 0)
 
 
 def test_toward_data(case):
@@ -377,7 +367,7 @@ def is_normal(z, mu, sigma):
 
 def test_uniform_law(case):
     path, *_ = build(case)
-    f = path.noise_fraction(times(kf.interpolants.Uniform(0.2, 0.6), path))
+    f = path.level(times(kf.interpolants.Uniform(0.2, 0.6), path))
     assert f.min() >= 0.2 - 1e-5 and f.max() <= 0.6 + 1e-5
     assert abs(f.mean() - 0.4) < 4 * 0.4 / math.sqrt(12 * DRAWS)
     assert abs(f.var() - 0.16 / 12) < 1e-3
@@ -408,7 +398,7 @@ def test_log_normal_law():
 
 def test_beta_law(case):
     path, *_ = build(case)
-    f = path.noise_fraction(times(kf.interpolants.Beta(1.5, 1.0), path))
+    f = path.level(times(kf.interpolants.Beta(1.5, 1.0), path))
     # Mean a / (a + b), variance ab / ((a + b)^2 (a + b + 1)).
     variance = 1.5 / (2.5**2 * 3.5)
     assert abs(f.mean() - 0.6) < 4 * (variance / DRAWS) ** 0.5

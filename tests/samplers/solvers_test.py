@@ -69,7 +69,7 @@ def published_path(name):
     if name.startswith("edm"):
         return paths.VarianceExploding()
     if name.startswith("sa"):
-        # tau acts on timesteps 200 to 800, by their noise fraction.
+        # tau acts on timesteps 200 to 800, by their noise level.
         return paths.DiscreteVariancePreserving()
     return paths.VariancePreserving()
 
@@ -223,7 +223,13 @@ def test_the_default_grid_fits_the_path(name):
     """Where log-SNR has two ends, even steps of t are twice as far off."""
     sampler = kf.samplers.get(name)
     uniform = dataclasses.replace(sampler, grid="uniform")
-    for path in (paths.VariancePreserving(), paths.VarianceExploding()):
+    ve = paths.VarianceExploding()
+    even_sigma = tuple(np.append(np.linspace(80.0, 0.002, 10), 0.0))
+    for path, other in (
+        (paths.VariancePreserving(), uniform),
+        (paths.DiscreteVariancePreserving(), uniform),
+        (ve, dataclasses.replace(sampler, grid=even_sigma)),
+    ):
         z = np.random.default_rng(0).standard_normal((64, 2))
         z = z * array(path.sigma(tensor(path.t_noise)))
 
@@ -234,13 +240,12 @@ def test_the_default_grid_fits_the_path(name):
         expected = end(kf.samplers.UniPC(3), 200)
         default, even = (
             np.sqrt(np.mean((end(each, 10) - expected) ** 2))
-            for each in (sampler, uniform)
+            for each in (sampler, other)
         )
         assert default < 0.5 * even, (path, default, even)
     for path in (
         paths.Linear(1.0),
         paths.Trigonometric(0.0),
-        paths.DiscreteVariancePreserving(),
         paths.StochasticInterpolant(),
     ):
         np.testing.assert_array_equal(
@@ -261,7 +266,7 @@ def test_noise_gives_the_law():
         return sliced_distance(array(x))
 
     slow = distance(kf.samplers.EulerMaruyama(grid="log_snr"), 80)
-    fast = distance(kf.samplers.SASolver(grid="log_snr"), 20)
+    fast = distance(kf.samplers.SASolver(tau=0.5, grid="log_snr"), 20)
     assert fast < slow and fast < 2 * floor, (fast, slow, floor)
     # The others, also where sigma / alpha is infinite at the start.
     for sampler, at in (
