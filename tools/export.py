@@ -16,6 +16,7 @@ the preset's name, their size, and the milliseconds of a batch beside those of
 interleaved rounds, whose ratios mean more than themselves on a busy machine.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -91,18 +92,22 @@ def decoder(path):
     return kf.networks.AutoencoderKL.from_preset(path).decoder
 
 
-def inputs_of(model, rows):
+def plan_of(model, settings):
+    """What the file computes, for its inputs and the model's own answers."""
+    from keras_flows.export import Served
+
+    others = ("decoder", "output_range", "use_ema")
+    options = {k: v for k, v in settings.items() if k not in others}
+    return model.export_plan(Served(options, use_ema=settings["use_ema"]))
+
+
+def inputs_of(plan, rows):
     """Random inputs of the endpoint `serve`."""
     rng = np.random.default_rng(0)
-    inputs = {}
-    for name, (shape, dtype) in model._other_inputs().items():
-        if "int" in dtype:
-            values = rng.integers(0, model.null_label or 1, (rows, *shape[1:]))
-        else:
-            values = rng.standard_normal((rows, *shape[1:]))
-        inputs[name] = values.astype(dtype)
-    shape = (rows, *model.sample_shape)
-    return {"noise": rng.standard_normal(shape, dtype="float32"), **inputs}
+    return {
+        name: plan.example(name, (rows, *shape[1:]), dtype, rng)
+        for name, (shape, dtype) in plan.endpoints["serve"].inputs.items()
+    }
 
 
 def interleaved(runs, rounds):
@@ -133,9 +138,7 @@ def measure(model, settings, rounds):
         "tf_saved_model": saved_model.load_saved_model,
         "onnx": onnx.load_onnx,
     }
-    used = {k: v for k, v in settings.items() if v is not None}
-    used.pop("decoder", None)
-    used.pop("output_range", None)
+    plan = plan_of(model, settings)
     result = {
         "backend": keras.backend.backend(),
         "parameters": model.count_params(),
@@ -159,26 +162,18 @@ def measure(model, settings, rounds):
             }
             served[kind] = load[kind](path)["serve"]
         for rows in (1, 64):
-            inputs = inputs_of(model, rows)
-            own = own_function(model, inputs, used)
-            runs = {model._exported: own}
+            inputs = inputs_of(plan, rows)
+            own = functools.partial(own_answer, plan, inputs)
+            runs = {plan.compared_with: own}
             for kind, run in served.items():
                 runs[kind] = lambda run=run, inputs=inputs: run(inputs)
             result["latency"][f"batch {rows}"] = interleaved(runs, rounds)
     return result
 
 
-def own_function(model, inputs, settings):
+def own_answer(plan, inputs):
     """The model's own `generate` or `predict_chunk`, to NumPy."""
-    noise = inputs["noise"]
-    others = {k: v for k, v in inputs.items() if k != "noise"}
-    if isinstance(model, kf.policies.Policy):
-        observation = model._observation_of(inputs)
-        return lambda: model.predict_chunk(observation, noise=noise, **settings)
-    condition = model._condition_of(others)
-    return lambda: keras.ops.convert_to_numpy(
-        model.generate(noise=noise, condition=condition, **settings)
-    )
+    return keras.ops.convert_to_numpy(plan.expected["serve"](inputs))
 
 
 def main(_):

@@ -109,13 +109,10 @@ def samples(sampler, model, z, num_steps, seed=0):
         ]
     path, before = model.interpolant, model.calls
 
-    def advance(x, t, r, noise, state, left):
-        t, r = (samplers.base.batch_of(float(v), x) for v in (t, r))
-        return sampler.advance(model, x, t, r, noise, state, left)
-
-    x = sampler.walk(
-        advance, path, path.initial(ops.convert_to_tensor(z)), noises, num_steps
-    )
+    x = sampler.unrolled_on(
+        sampler.times(path, num_steps), lambda t, r: model,
+        path.initial(ops.convert_to_tensor(z)), num_steps, noises,
+    )  # fmt: skip
     return ops.convert_to_numpy(x), model.calls - before
 
 

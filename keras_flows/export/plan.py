@@ -13,6 +13,16 @@ from keras_flows.ops import compiled
 from keras_flows.samplers import request
 
 
+# What `generate` does where it is told nothing.
+UNGUIDED = {
+    "sampler": None,
+    "num_steps": None,
+    "guidance_scale": 1.0,
+    "guidance_interval": None,
+    "guidance_channels": None,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Served:
     """What a user asks of `export`.
@@ -63,7 +73,7 @@ def sampling_plan(model, served):
         model: a `Generator`.
         served: the `Served`; its options are those of `generate`.
     """
-    options = served.options
+    options = {**UNGUIDED, **served.options}
     sampler, num_steps, times = fixed_steps(
         model, options["sampler"], options["num_steps"]
     )

@@ -146,8 +146,19 @@ class Interface(Generator):
         names = input_names(network)
         self._takes_r = objective.needs_r if names is None else "r" in names
         self.parametrization = self.make_parametrization()
+        self._check_path()
         objective.check(self)
         self.built = True
+
+    def _check_path(self):
+        """Refuse a path of three parts where two are meant."""
+        if self.objective.gaussian and not self.interpolant.gaussian:
+            raise ValueError(
+                "`interpolant` must be a path from Gaussian noise for "
+                f"objective '{self.objective.name}'. Received: "
+                f"{self.interpolant}; kf.StochasticInterpolantInterface "
+                "learns that one."
+            )
 
     # Preconditioning: net = c_skip x_t + c_out network(c_in x_t, c_noise(t)).
 

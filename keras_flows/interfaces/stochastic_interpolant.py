@@ -32,8 +32,6 @@ class StochasticInterpolantInterface(Interface):
         ema, seed, name, ...: see `Interface`. The EMA averages both networks.
     """
 
-    noise_network = None
-
     def __init__(
         self,
         network,

@@ -29,6 +29,7 @@ class Objective(Config):
         start: what sampling starts from, "noise" or "zero".
         sampler: name of the sampler that fits.
         num_steps: its default number of steps.
+        gaussian: whether it takes the noise of the path to be Gaussian.
         stable: whether it makes its targets from `model.endpoints`, as
             `stable_target` asks.
     """
@@ -43,6 +44,7 @@ class Objective(Config):
     sampler = "euler"
     num_steps = 9
     stable = False
+    gaussian = True
 
     def __call__(self, model, batch):
         """Per-example terms, (B,) each, "loss" first.

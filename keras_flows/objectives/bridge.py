@@ -20,8 +20,10 @@ class BridgeMatching(Objective):
     name = "bridge_matching"
     terms = ("velocity_loss", "noise_loss")
 
+    gaussian = False
+
     def check(self, model):
-        if not hasattr(model, "noise_network"):
+        if model.interpolant.gaussian:
             raise ValueError(
                 "`objective` 'bridge_matching' is that of "
                 "kf.StochasticInterpolantInterface. Received: "

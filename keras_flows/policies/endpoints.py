@@ -106,9 +106,9 @@ def policy_plan(policy, served):
         )
     options, use_ema = served.options, served.use_ema
     sampler, num_steps, _ = fixed_steps(
-        policy, options["sampler"], options["num_steps"]
+        policy, options.get("sampler"), options.get("num_steps")
     )
-    plan = acting(policy, num_steps, options["start"], sampler, use_ema)
+    plan = acting(policy, num_steps, options.get("start"), sampler, use_ema)
     act = plan.function()
     encoder, network = policy.sampling_layers(use_ema)[:2]
     spec = policy.observation_spec

@@ -26,11 +26,11 @@ def slim(model):
         if isinstance(each["config"], dict) and "ema" in each["config"]:
             each["config"]["ema"] = []
     hidden, averages = set(), {}
+    model.start_averages()
     for interface in _interfaces(model):
-        interface._start_emas()
         # A consistency model's targets are averages that its loss needs.
         targets = {id(target) for target in getattr(interface, "targets", ())}
-        for ema, network in interface._averaged["pairs"]:
+        for ema, network in interface.averages.pairs:
             if id(ema) in targets:
                 continue
             hidden.update(id(v) for v in ema.variables)
@@ -52,10 +52,9 @@ def slim(model):
 
 
 def _interfaces(model):
-    """The model, what it wraps and its teacher, where they keep averages."""
-    if model is None:
-        return
-    if hasattr(model, "_averaged"):
-        yield model
-    for name in ("interface", "teacher"):
-        yield from _interfaces(getattr(model, name, None))
+    """The model, what it holds and its teacher."""
+    for each in model.everything():
+        yield each
+        teacher = getattr(each, "teacher", None)
+        if teacher is not None:
+            yield from _interfaces(teacher.model)

@@ -103,7 +103,7 @@ class Sampler(Config):
         times = self.times(model.interpolant, num_steps)
         return self.unrolled_on(times, lambda t, r: model, x, num_steps)
 
-    def unrolled_on(self, times, model_at, x, num_steps):
+    def unrolled_on(self, times, model_at, x, num_steps, noises=None):
         """`unrolled` on given times.
 
         Args:
@@ -112,14 +112,17 @@ class Sampler(Config):
                 step.
             x: state at times[0], (B, ...).
             num_steps: int.
+            noises: standard normal tensors like x, one for each step, for a
+                stochastic sampler.
         """
         state = None
-        for t, r, left in self.steps(times):
+        for i, (t, r, left) in enumerate(self.steps(times)):
             model = model_at(float(t), float(r))
             if state is None:
                 state = self.begin(model.interpolant, num_steps)
             ends = batch_of(float(t), x), batch_of(float(r), x)
-            x, state = self.advance(model, x, *ends, None, state, left)
+            noise = None if noises is None else noises[i]
+            x, state = self.advance(model, x, *ends, noise, state, left)
         return x
 
 

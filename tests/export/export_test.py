@@ -24,6 +24,7 @@ from helpers.exports import mip_policy
 from keras import ops
 
 import keras_flows as kf
+from keras_flows.export import Served
 from keras_flows.export import tensorflow_process
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -365,16 +366,18 @@ def test_guidance_outside_its_interval_costs_nothing():
     model, settings = guided_sit()
     sampler = kf.samplers.get("euler")
     rows = []
-    raw = model.raw
+    net = model.net
 
     def counting(x, *args, **kwargs):
         rows.append(x.shape[0])
-        return raw(x, *args, **kwargs)
+        return net(x, *args, **kwargs)
 
-    model.raw = counting
-    sample = model._sampling_function(settings | {"sampler": sampler}, True)
+    model.net = counting
+    plan = model.export_plan(Served(settings | {"sampler": sampler}))
     inputs = given(model, 3)
-    sample({k: ops.convert_to_tensor(v) for k, v in inputs.items()})
+    plan.endpoints["serve"].function(
+        {k: ops.convert_to_tensor(v) for k, v in inputs.items()}
+    )
     # Times 1, 7/8, ..., 1/8; 0.75 to 0.375 lie inside (0.3, 0.8).
     assert rows == [3, 3, 6, 6, 6, 6, 3, 3]
 

@@ -24,7 +24,9 @@ def randomised(model, network=None):
 def guided_sit():
     """SiT in 8 guided steps, of averaged weights that are not the live ones."""
     model = randomised(kf.SiTInterface(MLP(2, 8, 1, num_classes=4), ema=0.9))
-    model._start_emas()
+    model.start_averages()
+    # From its first update on an average is no longer the live weights.
+    model.emas[0].updates.assign(1)
     for v in model.network.trainable_variables:
         v.assign(-v)
     settings = {

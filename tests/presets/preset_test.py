@@ -136,7 +136,7 @@ def test_slim_samples_alike_without_averages(name):
     rng = np.random.default_rng(1)
     for v in model.network.trainable_variables:
         v.assign(rng.standard_normal(v.shape) * 0.3)
-    model._start_emas()
+    model.start_averages()
     model.emas[0].updates.assign(1)
     for v in model.network.trainable_variables:
         v.assign(2.0 * v)
