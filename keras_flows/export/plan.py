@@ -12,7 +12,6 @@ from keras_flows.ops import arguments
 from keras_flows.ops import compiled
 from keras_flows.samplers import request
 
-
 # What `generate` does where it is told nothing.
 UNGUIDED = {
     "sampler": None,

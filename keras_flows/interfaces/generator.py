@@ -1,5 +1,7 @@
 """What samples: `generate` and `export` of any model with a predictor."""
 
+from keras import ops
+
 from keras_flows import samplers
 from keras_flows.export import Served
 from keras_flows.export import export
@@ -13,10 +15,9 @@ class Generator(Trainable):
     """A `Trainable` that samples.
 
     A subclass gives the attributes `interpolant`, `network` (of whose
-    condition the arguments are), `null_label`, `sample_shape`, `n_mu`,
-    `n_sigma`, `provides` (what it predicts, see `samplers.Sampler.needs`),
-    `default_sampler` and `default_num_steps`, and the methods `bind`, `start`,
-    `inference_network` and `sampling_layers`.
+    condition the arguments are), `emas`, `null_label`, `sample_shape`, `n_mu`,
+    `n_sigma`, `objective` and `provides` (what it predicts, see
+    `samplers.Sampler.needs`), and overrides what it does in its own way.
     """
 
     def bind(self, network, condition):
@@ -26,18 +27,22 @@ class Generator(Trainable):
             network: the network to call.
             condition: tensor or structure, or None.
         """
-        raise NotImplementedError
+        return samplers.Bound(self, network, condition)
 
     def start(self, noise):
         """The state at `t_noise` from standard normal noise, (B, ...)."""
-        raise NotImplementedError
+        if self.objective.start == "zero":
+            return ops.zeros_like(noise)
+        return self.interpolant.initial(self.n_mu + self.n_sigma * noise)
 
     def inference_network(self, use_ema=True):
         """The network for sampling: the first EMA, or the trained one.
 
         Before its first update an EMA is the live weights.
         """
-        raise NotImplementedError
+        if not use_ema or not self.emas:
+            return self.network
+        return self.emas[0].averaged()
 
     def sampling_layers(self, use_ema=True):
         """Everything whose weights sampling reads."""
@@ -52,6 +57,16 @@ class Generator(Trainable):
             rows: number of samples.
         """
         return condition, scale
+
+    @property
+    def default_sampler(self):
+        """The sampler where `generate` is given none."""
+        return samplers.get(self.objective.default_sampler())
+
+    @property
+    def default_num_steps(self):
+        """Number of sampling steps where `generate` is given none."""
+        return self.objective.num_steps
 
     def sampling_times(self, sampler=None, num_steps=None):
         """(sampler, num_steps, times) of what a user asked for.

@@ -1,8 +1,8 @@
 """A model around a model: it holds, and does not inherit."""
 
+from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interfaces.interface import Interface
-from keras_flows.interfaces.interface import deserialized
 from keras_flows.interfaces.teacher import frozen
 from keras_flows.networks import checks
 
@@ -120,14 +120,8 @@ class Holder(Generator):
     def absorb_guidance(self, condition, scale, rows):
         return self.interface.absorb_guidance(condition, scale, rows)
 
-    def inference_network(self, use_ema=True):
-        return self.interface.inference_network(use_ema)
-
     def sampling_layers(self, use_ema=True):
         return self.interface.sampling_layers(use_ema)
-
-    def start(self, noise):
-        return self.interface.start(noise)
 
     def bind(self, network, condition):
         return self.interface.bind(network, condition)

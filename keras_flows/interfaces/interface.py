@@ -13,6 +13,8 @@ from keras import ops
 from keras_flows import objectives
 from keras_flows import parametrization
 from keras_flows import samplers
+from keras_flows.interfaces.arguments import check_arguments
+from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interpolants import get as get_interpolant
 from keras_flows.interpolants import get_time_law
@@ -105,22 +107,8 @@ class Interface(Generator):
             f"objective '{objective.name}'",
             self.takes_guidance,
         )
-        for argument, value in (("n_sigma", n_sigma), ("x_sigma", x_sigma)):
-            if not value > 0:
-                raise ValueError(
-                    f"`{argument}` must be positive. Received: {value!r}."
-                )
-        if not 0.0 <= cond_drop_ratio <= 1.0:
-            raise ValueError(
-                "`cond_drop_ratio` must lie between 0 and 1. "
-                f"Received: {cond_drop_ratio!r}."
-            )
-        if stable_target and not objective.stable:
-            raise ValueError(
-                "`stable_target=True` averages the targets of objectives that "
-                f"regress a velocity or the data at x_t; '{objective.name}' "
-                "does not."
-            )
+        check_arguments(n_sigma, x_sigma, cond_drop_ratio)
+        objective.check_stable(stable_target)
         super().__init__(
             network,
             terms=objective.terms,
@@ -146,19 +134,9 @@ class Interface(Generator):
         names = input_names(network)
         self._takes_r = objective.needs_r if names is None else "r" in names
         self.parametrization = self.make_parametrization()
-        self._check_path()
+        objective.check_path(self.interpolant)
         objective.check(self)
         self.built = True
-
-    def _check_path(self):
-        """Refuse a path of three parts where two are meant."""
-        if self.objective.gaussian and not self.interpolant.gaussian:
-            raise ValueError(
-                "`interpolant` must be a path from Gaussian noise for "
-                f"objective '{self.objective.name}'. Received: "
-                f"{self.interpolant}; kf.StochasticInterpolantInterface "
-                "learns that one."
-            )
 
     # Preconditioning: net = c_skip x_t + c_out network(c_in x_t, c_noise(t)).
 
@@ -194,7 +172,7 @@ class Interface(Generator):
             "t": self.c_noise(t),
         }
         if self._takes_r:
-            r = t if r is None else r
+            r = t if r is None else ops.convert_to_tensor(r)
             checks.check_time(r, x_t, "r")
             inputs["r"] = self.c_noise(r)
         if condition is not None:
@@ -219,6 +197,7 @@ class Interface(Generator):
             What the network predicts (see `parametrization`), (B, ...), in
             float32 under every dtype policy.
         """
+        x_t, t = ops.convert_to_tensor(x_t), ops.convert_to_tensor(t)
         inputs = self.inputs(x_t, t, r, condition, network)
         network = self.network if network is None else network
         if self.tap is not None and network is self.network and gathering():
@@ -238,15 +217,7 @@ class Interface(Generator):
     @property
     def provides(self):
         """See the class's attributes."""
-        objective = self.objective
-        if objective.trained_at == "noise":
-            return frozenset({"action"})
-        if objective.trained_at == "two_step":
-            return frozenset({"action", "second_action"})
-        if not self.parametrization.posterior:
-            return frozenset({"map"})
-        known = {"velocity", "score", "data"}
-        return frozenset(known | {"map"} if objective.needs_r else known)
+        return self.objective.provides(self.parametrization.posterior)
 
     def require(self, what, method):
         """Refuse a method whose result would not mean what it says."""
@@ -420,25 +391,12 @@ class Interface(Generator):
 
     def batch_loss(self, x, condition, mask, training):
         """The objective's terms for a checked batch."""
-        if mask is not None and self.stable_target:
-            raise ValueError(
-                "`stable_target=True` compares whole examples, and would mix "
-                "what the batch's 'mask' leaves out into the targets. Leave "
-                "one of them out."
-            )
         if training:
             condition = self.drop_condition(condition)
         batch = objectives.Batch(
             x, condition, training, mask, residual_norm=self._residual_norm
         )
-        terms = self.objective(self, batch)
-        if mask is not None and not batch.mask_used:
-            raise ValueError(
-                f"Objective '{self.objective.name}' does not use the batch's "
-                "'mask' and would train on the padding. Leave the mask out, "
-                "or take the residual's `batch.norm` in the objective."
-            )
-        return terms
+        return batch.terms(self.objective, self)
 
     def call(self, x, condition=None, training=False):
         """The loss: an interface called on data is its `loss`."""
@@ -451,46 +409,6 @@ class Interface(Generator):
         data_checks.check_manifest(x, self)
         data_checks.check_first_batch(x, y, self)
 
-    # Sampling.
-
-    def bind(self, network, condition):
-        return samplers.Bound(self, network, condition)
-
-    def start(self, noise):
-        if self.objective.start == "zero":
-            return ops.zeros_like(noise)
-        return self.interpolant.initial(self.n_mu + self.n_sigma * noise)
-
-    def inference_network(self, use_ema=True):
-        if not use_ema or not self.emas:
-            return self.network
-        return self.emas[0].averaged()
-
-    def sampling_times(self, sampler=None, num_steps=None):
-        sampler, num_steps, times = super().sampling_times(sampler, num_steps)
-        if self.objective.trained_at == "two_step":
-            own = self.objective.default_sampler()
-            if isinstance(sampler, samplers.TwoStep) and sampler != own:
-                raise ValueError(
-                    f"`sampler` must be {own}, as the objective was trained. "
-                    f"Received: {sampler}."
-                )
-        return sampler, num_steps, times
-
-    @property
-    def default_num_steps(self):
-        """Number of sampling steps where `generate` is given none."""
-        return self.objective.num_steps
-
-    @property
-    def default_sampler(self):
-        """The sampler where `generate` is given none."""
-        sampler = samplers.get(self.objective.default_sampler())
-        if not self.parametrization.posterior:
-            # Multistep consistency sampling draws the noise anew.
-            sampler = samplers.FlowMapJump(renoise=1.0)
-        return sampler
-
     @staticmethod
     def t_shift(t, shift):
         """t -> shift t / (1 + (shift - 1) t), for t a level of noise."""
@@ -502,21 +420,10 @@ class Interface(Generator):
             "network": serialize(self.network),
             "interpolant": serialize(self.interpolant),
             "train_time_dist_type": serialize(self.time_law),
-            "t_mu": self.t_mu,
-            "t_sigma": self.t_sigma,
-            "n_mu": self.n_mu,
-            "n_sigma": self.n_sigma,
-            "x_sigma": self.x_sigma,
-            "t_shift_base": self.t_shift_base,
             "objective": objectives.serialize(self.objective),
             "norm": self.norm_name,
-            "cond_drop_ratio": self.cond_drop_ratio,
-            "null_label": self.null_label,
-            "stable_target": self.stable_target,
             "ema": [serialize(e) for e in self.emas],
-            "max_skipped_steps": self.max_skipped_steps,
-            "seed": self.seed,
-            "name": self.name,
+            **{name: getattr(self, name) for name in _PLAIN},
         }
 
     @classmethod
@@ -530,13 +437,9 @@ class Interface(Generator):
         return cls(**deserialized(config, custom_objects))
 
 
-def deserialized(config, custom_objects=None):
-    """A config whose serialised objects are objects again."""
-    return {
-        key: keras.saving.deserialize_keras_object(
-            value, custom_objects=custom_objects
-        )
-        if isinstance(value, dict) and "class_name" in value
-        else value
-        for key, value in config.items()
-    }
+# Arguments that are attributes of the same name, and plain values.
+_PLAIN = (
+    "t_mu", "t_sigma", "n_mu", "n_sigma", "x_sigma", "t_shift_base",
+    "cond_drop_ratio", "null_label", "stable_target", "max_skipped_steps",
+    "seed", "name",
+)  # fmt: skip

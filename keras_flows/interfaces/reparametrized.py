@@ -52,11 +52,6 @@ class ReparametrizedInterface(Holder):
         inner = self.interface.bind(network, condition)
         return samplers.OnPath(inner, self._path)
 
-    def start(self, noise):
-        if self.objective.start == "zero":
-            return ops.zeros_like(noise)
-        return self._path.initial(self.n_mu + self.n_sigma * noise)
-
     def sampling_times(self, sampler=None, num_steps=None):
         # On the path here, not the held model's.
         return Generator.sampling_times(self, sampler, num_steps)

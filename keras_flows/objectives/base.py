@@ -23,9 +23,6 @@ class Objective(Config):
         needs_r: whether the network must take the second time `r`.
         teacher: "required", "optional" or "none".
         predicts: what the network predicts: "velocity" or "data".
-        trained_at: None where the model is trained at all times of the path,
-            else the calls that it is trained for: "noise" (the noise end
-            alone) or "two_step".
         start: what sampling starts from, "noise" or "zero".
         sampler: name of the sampler that fits.
         num_steps: its default number of steps.
@@ -39,7 +36,6 @@ class Objective(Config):
     needs_r = False
     teacher = "none"
     predicts = "velocity"
-    trained_at = None
     start = "noise"
     sampler = "euler"
     num_steps = 9
@@ -55,6 +51,35 @@ class Objective(Config):
             batch: a `Batch`.
         """
         raise NotImplementedError
+
+    def provides(self, posterior):
+        """What a model that it trained predicts, see `Sampler.needs`.
+
+        Args:
+            posterior: whether the parametrization's data is E[x | x_t].
+        """
+        if not posterior:
+            return frozenset({"map"})
+        known = {"velocity", "score", "data"}
+        return frozenset(known | {"map"} if self.needs_r else known)
+
+    def check_path(self, path):
+        """Refuse a path of three parts where two are meant."""
+        if self.gaussian and not path.gaussian:
+            raise ValueError(
+                "`interpolant` must be a path from Gaussian noise for "
+                f"objective '{self.name}'. Received: {path}; "
+                "kf.StochasticInterpolantInterface learns that one."
+            )
+
+    def check_stable(self, stable_target):
+        """Refuse stable targets where there are none."""
+        if stable_target and not self.stable:
+            raise ValueError(
+                "`stable_target=True` averages the targets of objectives that "
+                f"regress a velocity or the data at x_t; '{self.name}' "
+                "does not."
+            )
 
     def check(self, model):
         """Raise a ValueError where the model lacks what it needs."""

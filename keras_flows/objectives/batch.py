@@ -30,6 +30,23 @@ class Batch:
     residual_norm: typing.Callable = None
     mask_used: bool = False
 
+    def terms(self, objective, model):
+        """The objective's terms of this batch, its mask not forgotten."""
+        if self.mask is not None and model.stable_target:
+            raise ValueError(
+                "`stable_target=True` compares whole examples, and would mix "
+                "what the batch's 'mask' leaves out into the targets. Leave "
+                "one of them out."
+            )
+        terms = objective(model, self)
+        if self.mask is not None and not self.mask_used:
+            raise ValueError(
+                f"Objective '{objective.name}' does not use the batch's "
+                "'mask' and would train on the padding. Leave the mask out, "
+                "or take the residual's `batch.norm` in the objective."
+            )
+        return terms
+
     def norm(self, residual, part=None):
         """Norm of a residual, mean over what the mask keeps: (B,).
 

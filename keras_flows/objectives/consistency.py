@@ -18,6 +18,7 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
+from keras_flows.samplers import FlowMapJump
 
 
 @register
@@ -54,7 +55,7 @@ class Consistency(Objective):
     name = "consistency"
     terms = ("distance",)
     predicts = "data"
-    sampler = "flow_map_jump"
+    sampler = FlowMapJump(renoise=1.0)
     num_steps = 1
     stable = True
 
@@ -170,7 +171,7 @@ class TrigConsistency(Objective):
 
     name = "trig_consistency"
     terms = ("tangent_norm",)
-    sampler = "flow_map_jump"
+    sampler = FlowMapJump(renoise=1.0)
     num_steps = 1
     stable = True
 

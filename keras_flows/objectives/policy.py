@@ -13,6 +13,7 @@ from keras import tree
 from keras_flows.objectives.base import Objective
 from keras_flows.objectives.base import check_option
 from keras_flows.ops import register
+from keras_flows.samplers import OneStep
 from keras_flows.samplers import TwoStep
 
 FORMS = ("paper", "public")
@@ -30,10 +31,13 @@ class Regression(Objective):
 
     name = "regression"
     predicts = "data"
-    trained_at = "noise"
     start = "zero"
     sampler = "one_step"
     num_steps = 1
+
+    def provides(self, posterior):
+        """Actions, at the noise end alone."""
+        return frozenset(OneStep.needs)
 
     def __call__(self, model, batch):
         x = batch.x
@@ -84,7 +88,6 @@ class MIP(Objective):
     name = "mip"
     terms = ("first", "second")
     predicts = "data"
-    trained_at = "two_step"
     start = "zero"
     sampler = "two_step"
     num_steps = 2
@@ -94,6 +97,10 @@ class MIP(Objective):
 
     def default_sampler(self):
         return TwoStep(self.t_fix, self.form)
+
+    def provides(self, posterior):
+        """Actions at the noise end and, from them, at t_fix."""
+        return frozenset({*OneStep.needs, *self.default_sampler().needs})
 
     def _first(self, model, x):
         """Where the first call starts."""

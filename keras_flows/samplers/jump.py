@@ -107,8 +107,12 @@ class TwoStep(Sampler):
 
     t_fix: float = 0.9
     form: str = "paper"
-    needs = ("second_action",)
     calls = "ends"
+
+    @property
+    def needs(self):
+        """The two actions that such a model was trained for."""
+        return (f"action at t = {self.t_fix} ({self.form})",)
 
     def times(self, interpolant, num_steps):
         """The times of the two calls."""

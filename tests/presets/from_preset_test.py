@@ -26,7 +26,7 @@ def test_network_class_is_inferred_and_checked(tmp_path):
     same(kf.from_preset(tmp_path / "mlp"), network)
     with pytest.raises(ValueError, match="holds a MLP, which is no DiT"):
         kf.networks.DiT.from_preset(tmp_path / "mlp")
-    with pytest.raises(ValueError, match="MLP, which is no Interface"):
+    with pytest.raises(ValueError, match="MLP, which is no Generator"):
         kf.Interface.from_preset(tmp_path / "mlp")
     policy = kf.from_preset("mip_shelf_place")
     assert type(policy) is kf.policies.Policy

@@ -147,7 +147,7 @@ CASES = INTERFACES | {name: NETWORKS[name] for name in FEW}
 if os.environ.get("PORTABILITY") == "all":
     CASES = EVERY
 # No models of their own.
-BASES = {"Interface", "InterfaceWrapper"}
+BASES = {"Generator", "Holder", "Interface"}
 
 
 @pytest.mark.once
@@ -192,7 +192,7 @@ def example(spec, rng):
 def call_and_inputs(model):
     """(function of a model and inputs, inputs): what is to be the same."""
     rng = np.random.default_rng(7)
-    if not isinstance(model, kf.Interface):
+    if not hasattr(model, "interpolant"):
         return lambda model, x: model(x), example(model.input, rng)
     if isinstance(model, kf.policies.Policy):
         inputs = {
@@ -208,7 +208,9 @@ def call_and_inputs(model):
     }
     if "condition" in model.network.input:
         inputs["condition"] = example(model.network.input["condition"], rng)
-    return lambda model, x: model.pred(**x), inputs
+    if "velocity" in model.provides:
+        return lambda model, x: model.pred(**x), inputs
+    return lambda model, x: model.denoise(**x), inputs
 
 
 def plain(config):

@@ -1,0 +1,29 @@
+"""Arguments of constructors: checked, and read from a config."""
+
+import keras
+
+
+def check_arguments(n_sigma, x_sigma, cond_drop_ratio):
+    """Refuse numbers that no interface can work with."""
+    for argument, value in (("n_sigma", n_sigma), ("x_sigma", x_sigma)):
+        if not value > 0:
+            raise ValueError(
+                f"`{argument}` must be positive. Received: {value!r}."
+            )
+    if not 0.0 <= cond_drop_ratio <= 1.0:
+        raise ValueError(
+            "`cond_drop_ratio` must lie between 0 and 1. "
+            f"Received: {cond_drop_ratio!r}."
+        )
+
+
+def deserialized(config, custom_objects=None):
+    """A config whose serialised objects are objects again."""
+    return {
+        key: keras.saving.deserialize_keras_object(
+            value, custom_objects=custom_objects
+        )
+        if isinstance(value, dict) and "class_name" in value
+        else value
+        for key, value in config.items()
+    }
