@@ -158,20 +158,18 @@ class Interpolant(Config):
         Args:
             t: tensor or NumPy array of any shape, whose dtype is kept.
         """
-        xp = _module(t)
         t = _between(t, self._clean, self.t_noise)
         level = _between(self._level(t), 0.0, 1.0)
         # Rounding must not move the ends.
-        level = xp.where(t == self._clean, 0.0, level)
-        return xp.where(t == self.t_noise, 1.0, level)
+        level = _put(level, t == self._clean, 0.0)
+        return _put(level, t == self.t_noise, 1.0)
 
     def time_of_level(self, level):
         """The inverse of `level`; levels are held between 0 and 1."""
-        xp = _module(level)
         t = self._time(_between(level, 0.0, 1.0))
         t = _between(t, self._clean, self.t_noise)
-        t = xp.where(level <= 0.0, self._clean, t)
-        return xp.where(level >= 1.0, self.t_noise, t)
+        t = _put(t, level <= 0.0, self._clean)
+        return _put(t, level >= 1.0, self.t_noise)
 
     def level_dot(self, t):
         """d level / dt, at the nearest time between the ends of `level`."""
@@ -206,8 +204,16 @@ def _module(x):
     return np if isinstance(x, (np.ndarray, np.generic, float, int)) else ops
 
 
+def _put(x, where, number):
+    """x with `number` at some places; keeps the dtype."""
+    xp = _module(x)
+    if xp is ops:
+        # As a number it would come by way of float32 on some backends.
+        number = ops.convert_to_tensor(number, dtype=x.dtype)
+    return xp.where(where, number, x)
+
+
 def _between(x, a, b):
     """x held between two numbers in either order; keeps the dtype."""
-    xp, (low, high) = _module(x), sorted((a, b))
-    # `clip` and `maximum` make float32 of float64 on some backends.
-    return xp.where(x < low, low, xp.where(x > high, high, x))
+    low, high = sorted((a, b))
+    return _put(_put(x, x < low, low), x > high, high)

@@ -149,16 +149,14 @@ def _spread(path, known, points, grid, shift, rho):
             f"there are {path.num_timesteps} (`num_timesteps`). "
             f"Received: num_steps={steps}."
         )
-    if points == 1:
-        return known[-1:]
     place = _places(path, known, grid, shift, rho)
-    chosen = [0]
-    for left in range(points - 1, 0, -1):
+    chosen = [0] if points > 1 else []
+    for left in range(points - 1, 1, -1):
         now = chosen[-1]
         ideal = place[now] + (place[-1] - place[now]) / left
         nearest = int(np.abs(place - ideal).argmin())
         chosen.append(min(max(nearest, now + 1), len(known) - left))
-    return known[chosen[::-1]]
+    return known[[len(known) - 1, *chosen[::-1]]]
 
 
 def _places(path, known, grid, shift, rho):
