@@ -70,6 +70,7 @@ def sample(model):
     return numpy(
         model.generate(
             noise=rng.standard_normal((3, *shape)).astype("float32"),
+            seed=0,
             condition=condition,
             num_steps=2,
         )

@@ -262,12 +262,8 @@ def test_n_calls_are_n_jumps(case, renoise):
     model, sampler = Recorder(path), kf.samplers.FlowMapJump(renoise=renoise)
     x = ops.ones((1, 2))
     noises = [ops.zeros((1, 2))] * steps
-
-    def advance(x, t, r, noise, state, left):
-        t, r = batch_of(float(t), x), batch_of(float(r), x)
-        return sampler.advance(model, x, t, r, noise, state, left)
-
-    sampler.walk(advance, path, x, noises, steps)
+    grid = sampler.times(path, steps).astype("float32")
+    sampler.unrolled_on(grid, lambda t, r: model, x, steps, noises)
     times = jump_grid(path, steps).astype("float32")
     starts, ends = np.array(model.calls).T
     np.testing.assert_allclose(starts, times[:-1], rtol=1e-6)
