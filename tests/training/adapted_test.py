@@ -1,0 +1,140 @@
+"""Networks whose layers were given LoRA or int8 weights after their making."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_flows as kf
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def network(name):
+    if name == "mlp":
+        return kf.networks.MLP(2, width=32, depth=2)
+    return kf.networks.DiT((4, 4, 1), 2, width=32, depth=2, num_heads=2)
+
+
+def model_of(name, ema=0.9):
+    keras.utils.set_random_seed(0)
+    model = kf.SiTInterface(network(name), ema=ema, seed=0)
+    # A new DiT's output is zero.
+    rng = np.random.default_rng(0)
+    for v in model.network.trainable_variables:
+        v.assign(numpy(v.value) + 0.1 * rng.standard_normal(v.shape))
+    model.compile(keras.optimizers.SGD(0.1))
+    return model
+
+
+def data(name, num=16):
+    shape = (2,) if name == "mlp" else (4, 4, 1)
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((num, *shape)).astype("float32")
+
+
+def sample(model, **kwargs):
+    return numpy(model.generate(4, seed=0, num_steps=4, **kwargs))
+
+
+def dense(model):
+    """The dense layers of a network, those inside attention too."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Dense)
+    ]
+
+
+NAMES = ("mlp", "dit")
+
+
+@pytest.mark.parametrize("updated", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_average_follows_lora(name, updated):
+    model = model_of(name)
+    if updated:
+        model.fit(data(name), verbose=0)
+    for layer in dense(model.network):
+        layer.enable_lora(2)
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.warns(UserWarning, match="starts anew"):
+        model.fit(data(name), verbose=0)
+    (ema,) = model.emas
+    assert int(ema.updates.value) == 1
+    live = [tuple(v.shape) for v in model.network.variables]
+    assert [tuple(v.shape) for v in ema.averages] == live
+    fixed = {id(v) for v in ema.variables}
+    assert not fixed & {id(v) for v in model.trainable_variables}
+    # Once, and no more.
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*starts anew")
+        model.fit(data(name), verbose=0)
+    assert int(ema.updates.value) == 2
+    b = [np.abs(numpy(x.lora_kernel_b)).max() for x in dense(ema.averaged())]
+    assert max(b) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lora_survives_a_preset(name, tmp_path):
+    model = model_of(name)
+    for layer in dense(model.network):
+        layer.enable_lora(2)
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.warns(UserWarning, match="starts anew"):
+        model.fit(data(name), epochs=2, verbose=0)
+    before, live = sample(model), sample(model, use_ema=False)
+    assert np.abs(before - live).max() > 1e-5
+    model.save_to_preset(tmp_path / "lora")
+    loaded = kf.Interface.from_preset(tmp_path / "lora")
+    np.testing.assert_allclose(sample(loaded), before, atol=1e-5)
+    np.testing.assert_allclose(sample(loaded, use_ema=False), live, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_int8_weights_sample_alike_and_reload(name, ema, tmp_path):
+    model = model_of(name, ema)
+    before = sample(model)
+    model.network.quantize("int8")
+    assert all(x.quantization_mode == "int8" for x in dense(model.network))
+    numbers = [int(np.prod(v.shape)) for v in model.network.variables]
+    quantised = [int(np.prod(x._kernel.shape)) for x in dense(model.network)]
+    assert sum(quantised) > 0.5 * sum(numbers)
+    # A new function of the sampler, whatever its cache holds.
+    model._steps.clear()
+    if ema is not None:
+        with pytest.warns(UserWarning, match="starts anew"):
+            after = sample(model)
+    else:
+        after = sample(model)
+    error = np.abs(after - before).max() / before.std()
+    assert 1e-6 < error < 0.1, error
+    model.save_to_preset(tmp_path / "int8")
+    loaded = kf.Interface.from_preset(tmp_path / "int8")
+    assert all(x.quantization_mode == "int8" for x in dense(loaded.network))
+    np.testing.assert_allclose(sample(loaded), after, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["int4", "float8"])
+def test_other_modes_are_refused(mode):
+    with pytest.raises(ValueError, match="'int8'"):
+        network("dit").quantize(mode)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_has_the_same_changes(name):
+    source = network(name)
+    dense(source)[1].quantize("int8")
+    dense(source)[1].enable_lora(3)
+    dense(source)[2].enable_lora(2, 8)
+    copy = kf.networks.clone_network(source, "copy")
+    layer = dense(copy)[2]
+    assert (layer.lora_rank, layer.lora_alpha) == (2, 8)
+    assert dense(copy)[1].quantization_mode == "int8"
+    for a, b in zip(source.variables, copy.variables, strict=True):
+        np.testing.assert_array_equal(numpy(a.value), numpy(b.value))
