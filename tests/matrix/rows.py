@@ -252,8 +252,11 @@ def training_calls(model, rows=1024):
     x = ops.convert_to_tensor(x, dtype="float32")
     if isinstance(model, kf.StochasticInterpolantInterface):
         x = (x, ops.flip(x, axis=0))
+    label = {}
+    if "condition" in trained_network(model).input:
+        label["condition"] = ops.zeros((rows,), dtype="int32")
     with exact.recording(host=False) as calls:
-        model.loss(x)
+        model.loss(x, **label)
     return [call for call in calls if call.layer is layer]
 
 
