@@ -554,9 +554,7 @@ def even_noise(rows, seed=0):
     """
     from statistics import NormalDist
 
-    z = np.array(
-        [NormalDist().inv_cdf((i + 0.5) / rows) for i in range(rows)]
-    )
+    z = np.array([NormalDist().inv_cdf((i + 0.5) / rows) for i in range(rows)])
     z = (z - z.mean()) / z.std()
     other = np.random.default_rng(seed).permutation(z)
     return np.stack([z, other], axis=1).astype("float32")
