@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers.close import close
 from keras import ops
 
 import keras_flows as kf
@@ -131,7 +132,7 @@ def test_interval_of_a_sampler_that_calls_between_grid_points():
     x, half = ops.convert_to_tensor(z), 0.5 * ops.ones((4,))
     middle = x - 0.5 * model.pred(x, 2 * half, condition=LABELS)
     expected = x - guided.pred(middle, half)
-    np.testing.assert_allclose(found, numpy(expected), atol=1e-5)
+    close(found, numpy(expected), 5)
 
 
 def samplers_predictor(model, scale):
@@ -148,8 +149,8 @@ def test_channels():
     plain = sample(model, num_steps=1)
     all_of_them = sample(model, num_steps=1, guidance_scale=3.0)
     found = sample(model, num_steps=1, guidance_scale=3.0, guidance_channels=3)
-    np.testing.assert_allclose(found[:, :3], all_of_them[:, :3], atol=1e-6)
-    np.testing.assert_allclose(found[:, 3], plain[:, 3], atol=1e-6)
+    close(found[:, :3], all_of_them[:, :3], 6)
+    close(found[:, 3], plain[:, 3], 6)
     assert np.abs(all_of_them - plain).max(0).min() > 0.1
     # Every method of the predictor, and every channel of the last axis.
     for name in ("pred", "denoise", "pred_and_score"):
@@ -163,9 +164,7 @@ def test_channels():
         none = keras.tree.flatten(getattr(bound, name)(*args))
         for w, s, n in zip(whole, some, none, strict=True):
             np.testing.assert_array_equal(numpy(s)[:, :1], numpy(w)[:, :1])
-            np.testing.assert_allclose(
-                numpy(s)[:, 1:], numpy(n)[:, 1:], atol=1e-5
-            )
+            close(numpy(s)[:, 1:], numpy(n)[:, 1:], 5)
 
 
 def test_a_weaker_model_leads_away():
@@ -183,7 +182,7 @@ def test_a_weaker_model_leads_away():
         model, noise=z, guidance_scale=2.5, guidance_interval=(0.4, 0.8),
         guidance_model=weak,
     )  # fmt: skip
-    np.testing.assert_allclose(found, numpy(x), atol=1e-5)
+    close(found, numpy(x), 5)
 
 
 def test_the_same_model_under_another_label_is_classifier_free():
@@ -194,7 +193,7 @@ def test_the_same_model_under_another_label_is_classifier_free():
         negative_condition=null,
     )  # fmt: skip
     expected = sample(model, sampler="ddpm", guidance_scale=2.0)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    close(found, expected, 5)
 
 
 def test_a_guide_without_labels():
@@ -202,7 +201,7 @@ def test_a_guide_without_labels():
     found = sample(model, num_steps=1, guidance_scale=2.0, guidance_model=weak)
     own = sample(model, num_steps=1)
     other = numpy(weak.generate(4, num_steps=1, sampler="euler", seed=0))
-    np.testing.assert_allclose(found, 2 * own - other, atol=1e-5)
+    close(found, 2 * own - other, 5)
     with pytest.raises(ValueError, match="`negative_condition` is left over"):
         sample(
             model, guidance_scale=2.0, guidance_model=weak,
@@ -229,9 +228,7 @@ def test_training_the_guide_needs_no_new_compilation():
     live = sample(model, use_ema=False, **guided)
     assert np.abs(after - live).max() > 1e-5
     z = sample(model, num_steps=1), sample(weak, num_steps=1)
-    np.testing.assert_allclose(
-        sample(model, num_steps=1, **guided), 2 * z[0] - z[1], atol=1e-5
-    )
+    close(sample(model, num_steps=1, **guided), 2 * z[0] - z[1], 5)
 
 
 def test_a_flow_map_guides_a_flow_map():
@@ -247,7 +244,7 @@ def test_a_flow_map_guides_a_flow_map():
     found = model.generate(
         4, num_steps=1, seed=0, guidance_scale=1.5, guidance_model=weak
     )
-    np.testing.assert_allclose(numpy(found), 1.5 * one - 0.5 * two, atol=1e-6)
+    close(numpy(found), 1.5 * one - 0.5 * two, 6)
 
 
 def test_learned_variances_are_not_guided():
@@ -274,8 +271,7 @@ def test_learned_variances_are_not_guided():
     own, own_share = model.denoise_and_share(x, t, condition=LABELS)
     other = weak.denoise(x, t, condition=LABELS)
     np.testing.assert_array_equal(numpy(share), numpy(own_share))
-    np.testing.assert_allclose(numpy(data), 2 * numpy(own) - numpy(other),
-                               atol=1e-5)  # fmt: skip
+    close(numpy(data), 2 * numpy(own) - numpy(other), 5)
 
 
 def test_export_checks_the_channels(tmp_path):

@@ -5,6 +5,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from helpers.close import close
 from published import weights
 
 import keras_flows as kf
@@ -42,7 +43,7 @@ def test_equals_the_published_network(name):
     weights.converter("ddt").convert(weights.state(file), network)
     x, t, _, labels = weights.inputs(options["image_shape"], 1000)
     y = weights.output(network, x=x, t=t, condition=labels)
-    np.testing.assert_allclose(y, file["output"], atol=1e-4)
+    close(y, file["output"], 4.5)
 
 
 @pytest.mark.once

@@ -5,6 +5,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from helpers.close import close
 from keras import ops
 from published import weights
 
@@ -37,7 +38,7 @@ def test_equals_the_published_network(name, options):
         inputs["r"] = r
     y = weights.output(network, **inputs)
     # The outputs are of order 1: sums of 1,536 products in another order.
-    np.testing.assert_allclose(y, file["output"], atol=1e-4)
+    close(y, file["output"], 4.5)
 
 
 @pytest.mark.parametrize("variant", ["", "_qk"])
@@ -56,7 +57,7 @@ def test_equals_lightning_dit(variant):
     weights.converter("dit").convert(weights.state(file), network)
     x, t, _, labels = weights.inputs((32, 32, 4), 1000)
     y = weights.output(network, x=x, t=t, condition=labels)
-    np.testing.assert_allclose(y, file["output"], atol=1e-4)
+    close(y, file["output"], 4.5)
 
 
 @pytest.mark.once
