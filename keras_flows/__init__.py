@@ -11,6 +11,7 @@ from keras_flows import metrics
 from keras_flows import networks
 from keras_flows import objectives
 from keras_flows import ops
+from keras_flows import parametrization
 from keras_flows import policies
 from keras_flows import presets
 from keras_flows import samplers

@@ -201,7 +201,7 @@ def optimizers(model, objective, steps):
     """The optimizer, and of two networks that take turns the second's."""
     counts = [steps]
     if isinstance(model, kf.DMDInterface):
-        turns = steps // (1 + model.fake_updates)
+        turns = steps // (1 + model.objective.fake_updates)
         counts = [turns, steps - turns]
     rate = RATES.get(objective, FLAGS.learning_rate)
     schedules = [

@@ -256,7 +256,7 @@ def fit(name, model, steps, callbacks=()):
     """Train; returns the seconds, without those of the callbacks."""
     keras.utils.set_random_seed(FLAGS.seed)
     if isinstance(model, kf.DMDInterface):
-        turns = steps // (1 + model.fake_updates)
+        turns = steps // (1 + model.objective.fake_updates)
         # Adam, as published: Muon is the worse for two rivals. A discriminator
         # wants no momentum, as in other adversarial training.
         momentum = 0.9 if model.discriminator is None else 0.0

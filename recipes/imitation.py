@@ -182,7 +182,7 @@ def sweeps():
         return {1: {}}
     if name in ("mip", "tsd"):
         # One step is the first of the two calls alone.
-        return {1: {"num_steps": 1, "sampler": "euler"}, 2: {}}
+        return {1: {"num_steps": 1, "sampler": "one_step"}, 2: {}}
     return {n: {"num_steps": n} for n in (1, 2, 9)}
 
 

@@ -98,7 +98,7 @@ def test_a_teachers_average_is_its_live_weights_in_a_step():
         model = lmd(ema)
         for method in ("evaluate", "test_on_batch", "train_on_batch"):
             for seed in (1, 2):
-                other_weights(model.teacher.network, seed)
+                other_weights(model.teacher.model.network, seed)
                 x = points(16)
                 if method == "evaluate":
                     loss = model.evaluate(x, verbose=0, return_dict=True)
@@ -124,7 +124,7 @@ def test_shortcuts_are_evaluated_with_the_live_weights(method):
                 logs = model.evaluate(points(), verbose=0, return_dict=True)
             else:
                 state = np.array([1, 0], "uint32")
-                model.evaluation_seed_generator.state.assign(state)
+                model.seed_generator.state.assign(state)
                 logs = model.test_on_batch(points(), return_dict=True)
             losses[ema, seed] = logs["loss"]
     for seed in (1, 2):
