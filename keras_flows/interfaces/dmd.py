@@ -10,6 +10,7 @@ from keras_flows.interfaces.holder import Holder
 from keras_flows.interfaces.student import check_student
 from keras_flows.interfaces.student import student_of
 from keras_flows.interfaces.teacher import Teacher
+from keras_flows.interfaces.teacher import check_needs
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.networks import clone_network
 from keras_flows.ops import bcast_right
@@ -18,6 +19,8 @@ from keras_flows.ops import mean_flat
 from keras_flows.ops import parts
 from keras_flows.ops import register
 from keras_flows.training import AlternatingOptimizer
+
+NEEDS = ("data", "score")
 
 
 @register
@@ -98,6 +101,7 @@ class DMDInterface(Holder):
         teacher_guidance_scale=1.0,
         name=None,
     ):
+        check_needs(teacher, NEEDS)
         student = student_of(teacher) if student is None else student
         check_student(student)
         own = objectives.DistributionMatching(
@@ -121,7 +125,7 @@ class DMDInterface(Holder):
                 "teacher's or the student's. A copy of the teacher's will do."
             )
         self.teacher = Teacher(
-            teacher, student, teacher_guidance_scale, needs=("data", "score")
+            teacher, student, teacher_guidance_scale, needs=NEEDS
         )
         self.teacher_guidance_scale = teacher_guidance_scale
         self.num_steps = num_steps
@@ -213,6 +217,12 @@ class DMDInterface(Holder):
         t = self.sample_t(ops.shape(x)[:1])
         return self.teacher.model.shifted(t, x)
 
+    def denoise(self, x_t, t, *, condition=None, network=None):
+        """G's sample from x_t, which is where the flow ends, (B, ...)."""
+        return self.interface.denoise(
+            x_t, t, condition=condition, network=network
+        )
+
     # The generator's samples.
 
     def draw(self, x):
@@ -239,26 +249,28 @@ class DMDInterface(Holder):
         noise, anew, which = draws
         x, times = self.start(noise), self._step_times(noise)
         if which is None:
-            made = [self.denoise(x, times[0], condition=condition)]
+            made = [self.interface.denoise(x, times[0], condition=condition)]
             for n, t in zip(anew, times[1:], strict=True):
                 x = self.sample_x_t(ops.stop_gradient(made[-1]), n, t)
-                made.append(self.denoise(x, t, condition=condition))
+                made.append(self.interface.denoise(x, t, condition=condition))
             return made[0] if len(made) == 1 else ops.concatenate(made, axis=0)
         chosen, time = x, times[0]
         for k, n in enumerate(anew, 1):
             clean = ops.stop_gradient(
-                self.denoise(x, times[k - 1], condition=condition)
+                self.interface.denoise(x, times[k - 1], condition=condition)
             )
             x = self.sample_x_t(clean, n, times[k])
             here = ops.equal(which, float(k))
             chosen = ops.where(bcast_right(here, x), x, chosen)
             time = ops.where(here, times[k], time)
-        return self.denoise(chosen, time, condition=condition)
+        return self.interface.denoise(chosen, time, condition=condition)
 
     def first_step(self, noise, condition=None):
         """G's sample from given noise in its first step, (B, ...)."""
         time = self._step_times(noise)[0]
-        return self.denoise(self.start(noise), time, condition=condition)
+        return self.interface.denoise(
+            self.start(noise), time, condition=condition
+        )
 
     def _step_times(self, like):
         rows = ops.shape(like)[:1]

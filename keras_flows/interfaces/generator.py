@@ -1,5 +1,6 @@
 """What samples: `generate` and `export` of any model with a predictor."""
 
+import numpy as np
 from keras import ops
 
 from keras_flows import samplers
@@ -7,6 +8,7 @@ from keras_flows.export import Served
 from keras_flows.export import export
 from keras_flows.export import sampling_plan
 from keras_flows.ops import bcast_right
+from keras_flows.ops import known
 from keras_flows.ops import mean_flat
 from keras_flows.training import Trainable
 
@@ -82,6 +84,28 @@ class Generator(Trainable):
             num_steps = self.default_num_steps
         times = sampler.times(self.interpolant, num_steps)
         return sampler, int(num_steps), times
+
+    def require(self, what, method):
+        """Refuse a method whose result would not mean what it says."""
+        if what not in self.provides:
+            raise ValueError(
+                f"`{method}` is not defined for {type(self).__name__} with "
+                f"objective '{self.objective.name}', which predicts "
+                f"{' and '.join(sorted(self.provides))}. Sample it by "
+                f"`generate`, with {self.default_sampler}."
+            )
+
+    def require_end(self, r):
+        """Refuse a jump of a model that only knows where the flow ends."""
+        self.require("end", "jump")
+        last = self.interpolant.t_last
+        values = known(r)
+        if values is None or not np.allclose(values, last, rtol=1e-5):
+            raise ValueError(
+                f"`r` must be the end of the path, {last}: "
+                f"{type(self).__name__} knows no other place of the flow. "
+                f"Received: r={r}; `end(x_t, t)` leads there."
+            )
 
     def __init__(self, network=None, **kwargs):
         super().__init__(network, **kwargs)

@@ -135,6 +135,7 @@ class Holder(Generator):
 
     def pred(self, x_t, t, r=None, *, condition=None, network=None):
         """Velocity dx_t/dt; with `r` the average from t to r, (B, ...)."""
+        self.require("velocity" if r is None else "map", "pred")
         predictor = self.bound(condition, network)
         if r is None:
             return predictor.pred(x_t, t)
@@ -147,10 +148,19 @@ class Holder(Generator):
 
     def jump(self, x_t, t, r, *, condition=None, network=None):
         """X_{t->r}(x_t), (B, ...)."""
+        if "map" not in self.provides:
+            self.require_end(r)
+            return self.end(x_t, t, condition=condition, network=network)
         return self.bound(condition, network).jump(x_t, t, r)
+
+    def end(self, x_t, t, *, condition=None, network=None):
+        """Where the flow from x_t ends, (B, ...)."""
+        self.require("end", "end")
+        return self.bound(condition, network).end(x_t, t)
 
     def pred_and_score(self, x_t, t, *, condition=None, network=None):
         """(velocity, score) from one network call."""
+        self.require("score", "score")
         return self.bound(condition, network).pred_and_score(x_t, t)
 
     def score(self, x_t, t, *, condition=None, network=None):

@@ -12,7 +12,6 @@ from keras import ops
 
 from keras_flows import objectives
 from keras_flows import parametrization
-from keras_flows import samplers
 from keras_flows.interfaces.arguments import check_arguments
 from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
@@ -219,16 +218,6 @@ class Interface(Generator):
         """See the class's attributes."""
         return self.objective.provides(self.parametrization.posterior)
 
-    def require(self, what, method):
-        """Refuse a method whose result would not mean what it says."""
-        if what not in self.provides:
-            raise ValueError(
-                f"`{method}` is not defined for {type(self).__name__} with "
-                f"objective '{self.objective.name}', which predicts "
-                f"{' and '.join(sorted(self.provides))}. Sample it by "
-                f"`generate`, with {self.default_sampler}."
-            )
-
     def pred(self, x_t, t, r=None, *, condition=None, network=None,
              training=False):  # fmt: skip
         """Velocity dx_t/dt, in the interpolant's own time; u(x_t, t, r).
@@ -261,20 +250,25 @@ class Interface(Generator):
     def jump(self, x_t, t, r, *, condition=None, network=None):
         """X_{t->r}(x_t) = x_t + (r - t) u(x_t, t, r), (B, ...).
 
-        A consistency model, which knows the end of the flow alone, keeps the
-        noise that it implies (DDIM).
-
         Raises:
             ValueError: if the model has no map, or r lies before t.
         """
-        self.require("map", "jump")
-        checks.check_order(self.interpolant, t, r)
         inputs = {"condition": condition, "network": network}
-        if not self.parametrization.posterior:
-            f = self.denoise(x_t, t, **inputs)
-            return samplers.data_jump(self.interpolant, x_t, f, t, r)
+        if "map" not in self.provides:
+            self.require_end(r)
+            return self.end(x_t, t, **inputs)
+        checks.check_order(self.interpolant, t, r)
         u = self.pred(x_t, t, r, **inputs)
         return x_t + bcast_right(r - t, x_t) * u
+
+    def end(self, x_t, t, *, condition=None, network=None):
+        """Where the flow from x_t ends, at `t_last`, (B, ...)."""
+        self.require("end", "end")
+        inputs = {"condition": condition, "network": network}
+        if "map" not in self.provides:
+            return self.denoise(x_t, t, **inputs)
+        last = ops.full_like(t, self.interpolant.t_last)
+        return self.jump(x_t, t, last, **inputs)
 
     def pred_and_score(self, x_t, t, *, condition=None, network=None):
         """(velocity, score) from one network call."""

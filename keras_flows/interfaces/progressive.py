@@ -10,6 +10,7 @@ from keras_flows.interfaces.holder import Holder
 from keras_flows.interfaces.student import check_student
 from keras_flows.interfaces.student import student_of
 from keras_flows.interfaces.teacher import Teacher
+from keras_flows.interfaces.teacher import check_needs
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interfaces.teacher import walk
 from keras_flows.ops import float_dtype
@@ -48,6 +49,7 @@ class ProgressiveInterface(Holder):
         teacher_guidance_scale=1.0,
         name=None,
     ):
+        check_needs(teacher, ("data",))
         student = student_of(teacher) if student is None else student
         check_student(student)
         own = objectives.Progressive(num_steps, steps_per_stage)
@@ -65,6 +67,11 @@ class ProgressiveInterface(Holder):
     def objective(self):
         """`objectives.Progressive`."""
         return self._own
+
+    @property
+    def provides(self):
+        """Steps of DDIM between its levels."""
+        return frozenset({"step"})
 
     def loss(self, x, condition=None, extras=None, *, training=True):
         """The terms "loss" and "distance", each (B,)."""

@@ -90,6 +90,12 @@ class REPAInterface(Holder):
                 f"features are aligned. Received a {type(interface).__name__}; "
                 "pass its `interface`."
             )
+        if not interface.interpolant.gaussian or "action" in interface.provides:
+            raise ValueError(
+                "`interface` must learn noised data, whose features there are "
+                f"to align. Received a {type(interface).__name__} with "
+                f"objective '{interface.objective.name}'."
+            )
         if interface.tap is None:
             interface.tap = FeatureTap(interface.network)
         self.tapped = f"block_{repa_depth - 1}" if layer is None else layer

@@ -37,6 +37,15 @@ class ReparametrizedInterface(Holder):
                     "which two coefficients describe. Received: "
                     f"{path}."
                 )
+        if not {"velocity", "map", "end"} & set(interface.provides) or (
+            isinstance(interface, Holder)
+        ):
+            raise ValueError(
+                "`interface` must be an interface trained at all times of its "
+                f"path. Received a {type(interface).__name__} with objective "
+                f"'{interface.objective.name}', which predicts "
+                f"{' and '.join(sorted(interface.provides))}."
+            )
         self.built = True
 
     @property

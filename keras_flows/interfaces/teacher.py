@@ -1,5 +1,7 @@
 """A frozen model inside another one: what it says, and where it leads."""
 
+import itertools
+
 import keras
 from keras import ops
 from keras import tree
@@ -93,8 +95,14 @@ def walk(predictor, sampler, steps, x_t, t, s, noise=None):
         noise: function of a shape to standard normal noise, for a stochastic
             sampler.
     """
-    for i in range(steps):
-        start, end = (t + (s - t) * (k / steps) for k in (i, i + 1))
+    path = predictor.interpolant
+    high, low = path.level(t), path.level(s)
+    # Even in level, and the ends themselves without rounding.
+    between = [
+        path.time_of_level(high + (low - high) * (k / steps))
+        for k in range(1, steps)
+    ]
+    for start, end in itertools.pairwise([t, *between, s]):
         drawn = noise(ops.shape(x_t)) if sampler.stochastic else None
         x_t = sampler.step(predictor, x_t, start, end, drawn, False)
     return ops.stop_gradient(x_t)
@@ -155,19 +163,7 @@ def frozen(config, custom_objects=None):
 
 def check_teacher(teacher, student, needs=()):
     """A frozen interface on the student's path, data and condition."""
-    if not hasattr(teacher, "interpolant") or not hasattr(teacher, "pred"):
-        raise ValueError(
-            "`teacher` must be a trained Interface, such as "
-            f"kf.SiTInterface. Received: {teacher!r}."
-        )
-    missing = sorted(set(needs) - set(teacher.provides))
-    if missing:
-        raise ValueError(
-            f"`teacher` must predict {' and '.join(missing)}; a "
-            f"{type(teacher).__name__} with objective "
-            f"'{teacher.objective.name}' predicts "
-            f"{' and '.join(sorted(teacher.provides))}."
-        )
+    check_needs(teacher, needs)
     own, other = student.interpolant, teacher.interpolant
     if other != own:
         raise ValueError(
@@ -193,4 +189,21 @@ def check_teacher(teacher, student, needs=()):
             "`teacher` is trainable, and the student's optimizer would move "
             f"its {len(teacher.trainable_variables)} variables. Set "
             "teacher.trainable = False first."
+        )
+
+
+def check_needs(teacher, needs):
+    """Refuse a teacher that does not predict what it is to teach."""
+    if not hasattr(teacher, "interpolant") or not hasattr(teacher, "pred"):
+        raise ValueError(
+            "`teacher` must be a trained Interface, such as "
+            f"kf.SiTInterface. Received: {teacher!r}."
+        )
+    missing = sorted(set(needs) - set(teacher.provides))
+    if missing:
+        raise ValueError(
+            f"`teacher` must predict {' and '.join(missing)}; a "
+            f"{type(teacher).__name__} with objective "
+            f"'{teacher.objective.name}' predicts "
+            f"{' and '.join(sorted(teacher.provides))}."
         )

@@ -10,6 +10,7 @@ import typing
 
 import keras
 
+from keras_flows.interpolants import DiscreteVariancePreserving
 from keras_flows.ops import Config
 from keras_flows.ops import register
 
@@ -59,9 +60,9 @@ class Objective(Config):
             posterior: whether the parametrization's data is E[x | x_t].
         """
         if not posterior:
-            return frozenset({"map"})
+            return frozenset({"end"})
         known = {"velocity", "score", "data"}
-        return frozenset(known | {"map"} if self.needs_r else known)
+        return frozenset(known | {"map", "end"} if self.needs_r else known)
 
     def check_path(self, path):
         """Refuse a path of three parts where two are meant."""
@@ -70,6 +71,12 @@ class Objective(Config):
                 "`interpolant` must be a path from Gaussian noise for "
                 f"objective '{self.name}'. Received: {path}; "
                 "kf.StochasticInterpolantInterface learns that one."
+            )
+        if self.needs_r and isinstance(path, DiscreteVariancePreserving):
+            raise ValueError(
+                f"`interpolant` of the flow map '{self.name}' must be smooth "
+                f"in time. Received: {path}, whose rates jump from step to "
+                "step; take a VariancePreserving."
             )
 
     def check_stable(self, stable_target):

@@ -140,7 +140,7 @@ class DistributionMatching(Objective):
                 again = model.first_step(batch.noise, condition)
                 regression = mean_flat(ops.square(again - x))
                 loss = loss + self.regression_weight * regression
-            return loss
+            return loss, ops.zeros_like(loss)
 
         def fake():
             # Inside the turn, so that nothing is differentiated in vain.
@@ -152,9 +152,22 @@ class DistributionMatching(Objective):
                     for each in (made, real)
                 )
                 loss = loss + self.discriminator_weight * adversary(*logits)
-            return of_examples(loss)
+            loss = of_examples(loss)
+            return ops.zeros_like(loss), loss
 
-        return self._turn(model, generator, fake, batch.training)
+        optimizer = getattr(model, "optimizer", None)
+        if not batch.training or optimizer is None or not optimizer.built:
+            # Outside training the terms of both sides.
+            g, f = generator()[0], fake()[1]
+            return {"loss": g + f, "generator_loss": g, "fake_loss": f}
+        g, f = ops.cond(optimizer.first_turn(), generator, fake)
+        # So that the means in the logs are over each side's own turns.
+        turns = self.fake_updates + 1.0
+        return {
+            "loss": g + f,
+            "generator_loss": turns * g,
+            "fake_loss": turns / self.fake_updates * f,
+        }
 
     def generator_loss(self, model, made, n, t, condition):
         """The generator's loss at its samples `made`, (B,)."""
@@ -179,27 +192,3 @@ class DistributionMatching(Objective):
             model.fake_networks,
             (made, n, t, condition),
         )
-
-    def _turn(self, model, generator, fake, training):
-        """The terms of the side whose turn it is, of both outside training."""
-        optimizer = getattr(model, "optimizer", None)
-        if not training or optimizer is None or not optimizer.built:
-            g, f = generator(), fake()
-            return {"loss": g + f, "generator_loss": g, "fake_loss": f}
-
-        def move_generator():
-            loss = generator()
-            return loss, ops.zeros_like(loss)
-
-        def move_fake():
-            loss = fake()
-            return ops.zeros_like(loss), loss
-
-        g, f = ops.cond(optimizer.first_turn(), move_generator, move_fake)
-        # So that the means in the logs are over each side's own turns.
-        turns = self.fake_updates + 1.0
-        return {
-            "loss": g + f,
-            "generator_loss": turns * g,
-            "fake_loss": turns / self.fake_updates * f,
-        }

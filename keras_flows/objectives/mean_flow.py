@@ -72,6 +72,10 @@ class MeanFlow(Objective):
         )
         r_o, _ = rows.split(r)
 
+        with part("diagonal"):
+            u_d = model.pred(
+                x_d, t_d, t_d, condition=c_d, training=batch.training
+            )
         # No dropout inside the JVP: its mask would differ between u and du/dt.
         with part("off"):
             w_o = v_o
@@ -84,10 +88,6 @@ class MeanFlow(Objective):
                 self.derivative,
             )
         target = v_o + bcast_right(r_o - t_o, v_o) * du_dt
-        with part("diagonal"):
-            u_d = model.pred(
-                x_d, t_d, t_d, condition=c_d, training=batch.training
-            )
         error = rows.merge(u_o - ops.stop_gradient(target), u_d - v_d)
 
         square = sum_flat(ops.square(error))

@@ -10,6 +10,7 @@ import dataclasses
 from keras import ops
 from keras import tree
 
+from keras_flows.interpolants import Linear
 from keras_flows.objectives.base import Objective
 from keras_flows.objectives.base import check_option
 from keras_flows.ops import register
@@ -94,6 +95,14 @@ class MIP(Objective):
 
     def __post_init__(self):
         check_option("form", self.form, FORMS)
+
+    def check_path(self, path):
+        if path != Linear(noise_at=0.0):
+            raise ValueError(
+                f"`interpolant` of objective '{self.name}' must be "
+                "Linear(noise_at=0.0): its second call is at t_fix a + "
+                f"(1 - t_fix) z. Received: {path}."
+            )
 
     def default_sampler(self):
         return TwoStep(self.t_fix, self.form)

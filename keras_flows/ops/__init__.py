@@ -28,5 +28,6 @@ from keras_flows.ops.rows import parts
 from keras_flows.ops.tensors import bcast_right
 from keras_flows.ops.tensors import check_same_shape
 from keras_flows.ops.tensors import float_dtype
+from keras_flows.ops.tensors import known
 from keras_flows.ops.tensors import mean_flat
 from keras_flows.ops.tensors import sum_flat

@@ -1,6 +1,7 @@
 """Shape and dtype helpers shared by every level."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -11,6 +12,26 @@ def float_dtype():
     objectives), and float64 where the user set `floatx` to float64.
     """
     return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def known(x):
+    """The values of x as a NumPy array, or None while a function is traced."""
+    if isinstance(x, (float, int, np.ndarray)):
+        return np.asarray(x)
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        traced = isinstance(x, jax.core.Tracer)
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        traced = not tf.executing_eagerly()
+    else:
+        import torch
+
+        traced = torch._C._functorch.peek_interpreter_stack() is not None
+    return None if traced else np.asarray(ops.convert_to_numpy(x))
 
 
 def bcast_right(x, y):

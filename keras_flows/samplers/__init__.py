@@ -24,7 +24,6 @@ from keras_flows.samplers.ode import Heun
 from keras_flows.samplers.on_path import OnPath
 from keras_flows.samplers.predictor import Bound
 from keras_flows.samplers.predictor import EndOfFlow
-from keras_flows.samplers.predictor import data_jump
 from keras_flows.samplers.request import Request
 from keras_flows.samplers.request import make_request
 from keras_flows.samplers.sa_solver import SASolver
@@ -44,6 +43,7 @@ _KNOWN = {
     "heun": Heun,
     "euler_maruyama": EulerMaruyama,
     "flow_map_jump": FlowMapJump,
+    "multistep_consistency": lambda: FlowMapJump(renoise=1.0),
     "one_step": OneStep,
     "sa_solver": SASolver,
     "two_step": TwoStep,

@@ -18,8 +18,8 @@ class Sampler(Config):
 
     Attributes:
         needs: what the model must predict: "velocity", "score", "data" (the
-            mean E[x | x_t] of a path from Gaussian noise), "map" (the flow map
-            or the end of the flow) or "action".
+            mean E[x | x_t] of a path from Gaussian noise), "map" (the flow
+            map), "end" (where the flow ends) or "action".
         order: global order of convergence in the step size (for a solver of
             an ODE; weak order for one of an SDE), None where it has none.
         stochastic: whether `step` takes noise.

@@ -81,6 +81,10 @@ class Guided:
         """Flow map X_{t->r}(x), (B, ...)."""
         return self._guided("jump", x, t, r)
 
+    def end(self, x, t):
+        """Where the flow from x ends, (B, ...)."""
+        return self._guided("end", x, t)
+
     def denoise(self, x, t):
         """Predicted data, (B, ...)."""
         return self._guided("denoise", x, t)

@@ -35,8 +35,12 @@ class FlowMapJump(Sampler):
     grid: object = None
     renoise: float = 0.0
     shift: float = 1.0
-    needs = ("map",)
     calls = "start"
+
+    @property
+    def needs(self):
+        """The flow map, or where it ends, if noise is drawn anew."""
+        return ("end",) if self.renoise == 1.0 else ("map",)
 
     def __post_init__(self):
         if not 0.0 <= self.renoise <= 1.0:
@@ -52,12 +56,17 @@ class FlowMapJump(Sampler):
         return jump_grid(interpolant, num_steps, self.grid, self.shift)
 
     def step(self, model, x, t, r, noise, last):
+        if self.renoise == 1.0 and last:
+            return model.end(x, t)
         if last or not self.stochastic:
             return model.jump(x, t, r)
         path = model.interpolant
         keep = (1.0 - self.renoise**2) ** 0.5
         s = path.within(path.t_data + keep * (r - path.t_data))
-        x_s = model.jump(x, t, s)
+        if self.renoise == 1.0:
+            x_s = model.end(x, t)
+        else:
+            x_s = model.jump(x, t, s)
         ratio = path.alpha(r) / path.alpha(s)
         added = ops.square(path.sigma(r)) - ops.square(ratio * path.sigma(s))
         added = ops.sqrt(at_least(added, 0.0))

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_flows.ops import compiled
+from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import batch_of
 
 
@@ -57,11 +58,14 @@ class Loop:
             start: function of standard normal noise to the state at `t_noise`.
         """
         sampler, reads = request.sampler, Reads(layers)
+        one_step = type(sampler).advance is Sampler.advance
 
         def compiled_step(left, guided, inputs, state):
             def step(x, t, r, state, inputs):
                 t, r = batch_of(t, x), batch_of(r, x)
                 model, noise = bind(inputs, guided), inputs.get("noise")
+                if one_step:
+                    return sampler.step(model, x, t, r, noise, left == 0), state
                 return sampler.advance(model, x, t, r, noise, state, left)
 
             guidance = (request.interval, request.channels) if guided else ()

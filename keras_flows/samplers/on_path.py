@@ -82,6 +82,12 @@ class OnPath:
         """(predicted data, share of the variance or None)."""
         return self.inner.denoise_and_share(*self._inside(x, t))
 
+    def end(self, x, t):
+        """Where the flow from x ends, on the new path, (B, ...)."""
+        y = self.inner.end(*self._inside(x, t))
+        last = ops.full_like(t, self.interpolant.t_last)
+        return y / bcast_right(self.there(last)[1], y)
+
     def jump(self, x, t, r):
         """X_{t->r} on the new path, (B, ...)."""
         y, s = self._inside(x, t)

@@ -3,28 +3,6 @@
 from keras import ops
 from keras import tree
 
-from keras_flows.ops import bcast_right
-
-
-def data_jump(path, x_t, f, t, r):
-    """X_{t->r}(x_t) of a model that predicts where the flow ends, (B, ...).
-
-    f itself where the path ends; before that alpha(r) f + sigma(r) n with the
-    noise n that f implies (DDIM's step).
-
-    Args:
-        path: an `Interpolant`.
-        x_t, f: (B, ...), f the predicted end of the flow from x_t.
-        t, r: (B,).
-    """
-    alpha, sigma, alpha_r, sigma_r = (
-        bcast_right(c, x_t)
-        for c in (path.alpha(t), path.sigma(t), path.alpha(r), path.sigma(r))
-    )
-    moved = alpha_r * f + sigma_r * (x_t - alpha * f) / sigma
-    ends = path.toward_data(ops.full_like(r, path.t_last), r)
-    return ops.where(bcast_right(ends, x_t), f, moved)
-
 
 class Bound:
     """A model with its network and condition filled in.
@@ -76,6 +54,12 @@ class Bound:
             x, t, r, condition=self.condition, network=self.network
         )
 
+    def end(self, x, t):
+        """Where the flow from x ends, (B, ...)."""
+        return self.model.end(
+            x, t, condition=self.condition, network=self.network
+        )
+
     def denoise(self, x, t):
         """Predicted data, (B, ...)."""
         return self.model.denoise(
@@ -98,14 +82,14 @@ class Bound:
 
 
 class EndOfFlow:
-    """A predictor whose data is where the flow ends: it can only jump.
+    """A predictor whose data is where the flow ends, and nothing else.
 
     Args:
         inner: a predictor whose `denoise` is that end, such as a distilled
             generator.
     """
 
-    provides = frozenset({"map"})
+    provides = frozenset({"end"})
     learn_sigma = False
 
     def __init__(self, inner):
@@ -121,10 +105,6 @@ class EndOfFlow:
         """See `Bound.joined`."""
         return EndOfFlow(self.inner.joined(other.inner))
 
-    def denoise(self, x, t):
+    def end(self, x, t):
         """Where the flow from x ends, (B, ...)."""
         return self.inner.denoise(x, t)
-
-    def jump(self, x, t, r):
-        """See `data_jump`."""
-        return data_jump(self.interpolant, x, self.denoise(x, t), t, r)

@@ -323,8 +323,9 @@ def sampled(model, name, walk, steps):
 def names_a_sampler(message):
     """Whether it says what to take instead."""
     known = [cls.replace("+", r"\+") for cls in SAMPLERS]
-    known += ["DDIM", "DDPM", "Heun", "Euler", "FlowMapJump", "TwoStep",
-              "DormandPrince", "num_steps"]  # fmt: skip
+    known += ["one_step", "multistep_consistency", "DDIM", "DDPM", "Heun",
+              "Euler", "FlowMapJump", "TwoStep", "DormandPrince",
+              "num_steps"]  # fmt: skip
     return re.search("|".join(known), message)
 
 

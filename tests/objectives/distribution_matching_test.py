@@ -208,13 +208,13 @@ def test_back_simulation_starts_where_sampling_does(rng):
     """G's starts are its own samples, noised anew to its own times."""
     model = kf.DMDInterface(flow(), num_steps=4)
     seen = []
-    denoise = model.denoise
+    denoise = model.interface.denoise
 
     def record(x, t, condition=None, network=None):
         seen.append(array(t).copy())
         return denoise(x, t, condition=condition, network=network)
 
-    model.denoise = record
+    model.interface.denoise = record
     model.produce(model.draw(tensor(rng.standard_normal((256, 2)))))
     assert [set(t) for t in seen[:3]] == [{0.0}, {0.25}, {0.5}]
     counts = np.unique(seen[3], return_counts=True)
