@@ -108,6 +108,7 @@ def test_uniform_on_the_exploding_path_is_karras():
 # Chains.
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("shift", [1.0, 2.0])
 @pytest.mark.parametrize("name", CHAINS)
 def test_grids_of_chains_are_whole_timesteps(name, grid, shift):
@@ -124,6 +125,7 @@ def test_grids_of_chains_are_whole_timesteps(name, grid, shift):
                 assert index[-2] == ends[0]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_chain_has_no_more_steps_than_timesteps(name, grid):
     path = PATHS[name]
@@ -138,6 +140,7 @@ def test_a_chain_has_no_more_steps_than_timesteps(name, grid):
             make(path, count + 1, grid)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", CHAINS[:3])
 def test_log_snr_on_a_chain_is_as_even_as_whole_timesteps_allow(name):
     path = PATHS[name]
@@ -310,6 +313,7 @@ def broken(path):
     }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("make", [time_grid, jump_grid])
 @pytest.mark.parametrize("fault", broken(PATHS["ve"]))
 def test_times_that_do_not_run_from_noise_to_data(case, fault, make):
@@ -322,6 +326,7 @@ def test_times_that_do_not_run_from_noise_to_data(case, fault, make):
     assert str(float(times[1])) in str(error.value)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("make", [time_grid, jump_grid])
 def test_what_is_no_sequence_of_times(make):
     for given in ((1.0, 0.5, 0.0), 0.5, ("a", "b"), ((1.0, 0.0), (1.0, 0.0))):
