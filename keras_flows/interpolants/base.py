@@ -124,14 +124,6 @@ class Interpolant(Config):
         s = bcast_right(self.sigma(t), x_t)
         return self.velocity_from_noise(x_t, n_mu - s * n_sigma**2 * score, t)
 
-    def noise_fraction(self, t):
-        """0 at `t_last`, 1 at `t_noise`, affine in t, whatever direction."""
-        return (t - self.t_last) / (self.t_noise - self.t_last)
-
-    def time_from_fraction(self, fraction):
-        """The inverse of `noise_fraction`."""
-        return self.t_last + fraction * (self.t_noise - self.t_last)
-
     # Noise levels. A path whose levels are not affine in t overrides the
     # three methods with an underscore.
 

@@ -1,5 +1,6 @@
 """A model that its constructor's arguments describe."""
 
+import gc
 import inspect
 from collections.abc import Iterable
 
@@ -58,12 +59,18 @@ def _adapted(model):
 def _adapt(model, adapted):
     """Do to the layers of a new model what `_adapted` tells."""
     layers = list(model._flatten_layers(include_self=False))
-    for place, changes in adapted.items():
-        layer = layers[int(place)]
-        if "quantize" in changes:
-            layer.quantize(changes["quantize"], type_check=False)
-        if "lora" in changes:
-            layer.enable_lora(*changes["lora"])
+    # Keras collects garbage for each layer that it quantises, a second's work
+    # in a large process: all that is there now is not looked at.
+    gc.freeze()
+    try:
+        for place, changes in adapted.items():
+            layer = layers[int(place)]
+            if "quantize" in changes:
+                layer.quantize(changes["quantize"], type_check=False)
+            if "lora" in changes:
+                layer.enable_lora(*changes["lora"])
+    finally:
+        gc.unfreeze()
 
 
 def _arguments(cls, args, kwargs):
