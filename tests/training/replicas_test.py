@@ -1,4 +1,4 @@
-"""A step that one replica cannot take is skipped by all, and changes nothing."""
+"""A step that one replica cannot take is skipped by all of them."""
 
 import os
 import pathlib
