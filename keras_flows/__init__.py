@@ -17,6 +17,7 @@ from keras_flows import presets
 from keras_flows import samplers
 from keras_flows import serving
 from keras_flows import training
+from keras_flows._version import __version__
 from keras_flows.interfaces import ConsistencyInterface
 from keras_flows.interfaces import DiscreteInterface
 from keras_flows.interfaces import DMDInterface
@@ -41,5 +42,3 @@ Interfaces = Interface
 DiT_REPA = REPAInterface
 sCTInterface = SCTInterface
 sCDInterface = SCDInterface
-
-__version__ = "0.1.0"

@@ -33,30 +33,6 @@ FRAMEWORKS = {"jax", "tensorflow", "torch"}
 
 # Modules beside the folders, and their levels.
 MODULES = {"_version": 0, "parametrization": 2}
-# Files above the limit.
-BEING_SPLIT = {
-    # being split
-    "export/exportable.py",
-    "interfaces/consistency.py",
-    "interfaces/distribution_matching.py",
-    "interfaces/generation.py",
-    "interfaces/interface.py",
-    "policies/policy.py",
-}
-# Files that use private names of others.
-BEING_PARTED = {
-    # being split
-    "export/worker.py",
-    "policies/policy.py",
-    "presets/slim.py",
-    "samplers/adaptive.py",
-}
-# Files that import what stands above them.
-BEING_LOWERED = {
-    # being split
-    "export/exportable.py",
-    "export/worker.py",
-}
 # Private names of Keras and PyTorch for what has no public one.
 FOREIGN = {
     "_C",
@@ -178,7 +154,7 @@ def test_every_folder_has_a_level():
 )
 def test_imports_point_down(path):
     folder = path.relative_to(ROOT).parts[0]
-    if folder in LEVELS and str(path.relative_to(ROOT)) not in BEING_LOWERED:
+    if folder in LEVELS:
         assert not list(upward(ast.parse(path.read_text()), folder))
 
 
@@ -207,12 +183,9 @@ def test_imports_that_point_up_are_seen(code, folder, found):
     "path", modules(), ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_files_are_short_and_keep_to_public_names(path):
-    name = str(path.relative_to(ROOT))
     text = path.read_text()
-    if name not in BEING_SPLIT:
-        assert len(text.splitlines()) <= 400
-    if name not in BEING_PARTED:
-        assert not list(borrowed(ast.parse(text)))
+    assert len(text.splitlines()) <= 400
+    assert not list(borrowed(ast.parse(text)))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 
 import keras
 
+from keras_flows._version import __version__
 from keras_flows.export import saved_model
 from keras_flows.export.parity import TOLERANCE
 
@@ -13,8 +14,6 @@ SIGNATURE = "signature.json"
 
 def write_signature(folder, model, plan, format, parity):
     """Write signature.json, with the SHA-256 of every other file."""
-    from keras_flows import __version__
-
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     settings = dict(plan.settings)
     record = {

@@ -109,9 +109,9 @@ def carry_out(preset, decoder, folder, format, options, output_range, use_ema):
     """Load a preset, and the decoder beside it, and write the export."""
     import keras
 
-    import keras_flows as kf
     from keras_flows.export import exporter
     from keras_flows.export.plan import Served
+    from keras_flows.presets import from_preset
 
     options = {
         key: keras.saving.deserialize_keras_object(value)
@@ -121,7 +121,7 @@ def carry_out(preset, decoder, folder, format, options, output_range, use_ema):
     }
     if decoder is not None:
         decoder = keras.saving.load_model(decoder, compile=False)
-    model = kf.from_preset(preset)
+    model = from_preset(preset)
     served = Served(options, decoder, output_range, use_ema)
     exporter.write(model.export_plan(served), pathlib.Path(folder), format)
 

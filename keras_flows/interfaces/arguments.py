@@ -2,6 +2,13 @@
 
 import keras
 
+# Arguments that are attributes of the same name, and plain values.
+PLAIN = (
+    "t_mu", "t_sigma", "n_mu", "n_sigma", "x_sigma", "t_shift_base",
+    "cond_drop_ratio", "null_label", "stable_target", "max_skipped_steps",
+    "seed", "name",
+)  # fmt: skip
+
 
 def check_arguments(n_sigma, x_sigma, cond_drop_ratio):
     """Refuse numbers that no interface can work with."""

@@ -127,6 +127,10 @@ class ConsistencyInterface(Interface):
         """The network on the target's side."""
         return self.targets[0].averaged() if self.targets else self.network
 
+    def standard_noise(self, shape):
+        """Noise of mean 0 and variance 1, for a stochastic teacher."""
+        return (self.sample_n(shape) - self.n_mu) / self.n_sigma
+
     def progress(self):
         """Share of `total_steps` done, a scalar in [0, 1]."""
         return self.training_progress.share()

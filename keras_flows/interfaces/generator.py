@@ -107,6 +107,12 @@ class Generator(Trainable):
                 f"Received: r={r}; `end(x_t, t)` leads there."
             )
 
+    def score(self, x_t, t, *, condition=None, network=None):
+        """Score grad log p_t(x_t), through the interpolant, (B, ...)."""
+        return self.pred_and_score(
+            x_t, t, condition=condition, network=network
+        )[1]
+
     def __init__(self, network=None, **kwargs):
         super().__init__(network, **kwargs)
         self.loop = samplers.Loop()
@@ -271,6 +277,11 @@ class Generator(Trainable):
     def export_plan(self, served):
         """What an exported file computes, for `keras_flows.export`."""
         return sampling_plan(self, served)
+
+    @staticmethod
+    def t_shift(t, shift):
+        """t -> shift t / (1 + (shift - 1) t), for t a level of noise."""
+        return shift * t / (1.0 + (shift - 1.0) * t)
 
     mean_flat = staticmethod(mean_flat)
     bcast_right = staticmethod(bcast_right)

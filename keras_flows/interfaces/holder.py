@@ -163,12 +163,6 @@ class Holder(Generator):
         self.require("score", "score")
         return self.bound(condition, network).pred_and_score(x_t, t)
 
-    def score(self, x_t, t, *, condition=None, network=None):
-        """Score grad log p_t(x_t), (B, ...)."""
-        return self.pred_and_score(
-            x_t, t, condition=condition, network=network
-        )[1]
-
     # Training.
 
     def sample_t(self, shape, seed=None):

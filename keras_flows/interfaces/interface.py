@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_flows import objectives
 from keras_flows import parametrization
+from keras_flows.interfaces.arguments import PLAIN
 from keras_flows.interfaces.arguments import check_arguments
 from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
@@ -32,8 +33,7 @@ class Interface(Generator):
     """Base class of all diffusion and flow-matching interfaces.
 
     Subclasses give a parametrization (default: that of the objective, without
-    preconditioning), or override `c_in`, `c_out`, `c_skip`, `c_noise`,
-    `target` and `pred`, and the default objective.
+    preconditioning) and the default objective.
 
     Args:
         network: `keras.Model` called with a dict of `x`, `t`[, `r`]
@@ -41,10 +41,8 @@ class Interface(Generator):
         interpolant: an `Interpolant`, its name or config.
         train_time_dist_type: "uniform", "lognormal", "logitnormal", "beta"
             or a `TimeLaw`.
-        t_mu: location of the (log-, logit-) normal law.
-        t_sigma: scale of the (log-, logit-) normal law.
-        n_mu: mean of the noise.
-        n_sigma: standard deviation of the noise.
+        t_mu, t_sigma: location and scale of the (log-, logit-) normal law.
+        n_mu, n_sigma: mean and standard deviation of the noise.
         x_sigma: standard deviation of the data, for preconditioning.
         t_shift_base: number of elements of one example above which times
             shift towards the noise, by k = sqrt(elements / base); None for
@@ -69,8 +67,7 @@ class Interface(Generator):
             mean E[x | x_t]), "map", "action"; samplers ask for it.
         latents_of: None, or the `datasets.describe_autoencoder` of the
             autoencoder on whose latents the model works. The first `fit` on
-            `datasets.Latents` sets it; latents of another are an error. The
-            autoencoder itself would be trained and saved with the model.
+            `datasets.Latents` sets it; latents of another are an error.
     """
 
     latents_of = None
@@ -109,13 +106,9 @@ class Interface(Generator):
         check_arguments(n_sigma, x_sigma, cond_drop_ratio)
         objective.check_stable(stable_target)
         super().__init__(
-            network,
-            terms=objective.terms,
-            ema=ema,
+            network, terms=objective.terms, ema=ema, seed=seed, name=name,
             max_skipped_steps=max_skipped_steps,
-            seed=seed,
-            name=name,
-        )
+        )  # fmt: skip
         self.objective = objective
         self.interpolant = get_interpolant(interpolant)
         self.time_law = get_time_law(train_time_dist_type, t_mu, t_sigma)
@@ -163,9 +156,7 @@ class Interface(Generator):
     def inputs(self, x_t, t, r=None, condition=None, network=None):
         """The dict that the network sees; arguments as in `net`."""
         network = self.network if network is None else network
-        checks.check_data(x_t, self.sample_shape, "x_t")
-        checks.check_time(t, x_t, "t")
-        checks.check_condition(condition, network, x_t.shape[0])
+        checks.check_call(x_t, t, self.sample_shape, condition, network)
         inputs = {
             "x": bcast_right(self.c_in(t), x_t) * x_t,
             "t": self.c_noise(t),
@@ -278,12 +269,6 @@ class Interface(Generator):
             x_t, v, t, self.n_mu, self.n_sigma
         )
 
-    def score(self, x_t, t, *, condition=None, network=None):
-        """Score grad log p_t(x_t), through the interpolant, (B, ...)."""
-        return self.pred_and_score(
-            x_t, t, condition=condition, network=network
-        )[1]
-
     # Training.
 
     def target(self, x, n, t):
@@ -295,12 +280,7 @@ class Interface(Generator):
         return self.parametrization.weight(t)
 
     def sample_t(self, shape, seed=None):
-        """Times from the training law, without time shift.
-
-        Args:
-            shape: usually (B,).
-            seed: a `SeedGenerator`, by default the model's own.
-        """
+        """Times from the training law, unshifted; `seed` as in `random`."""
         seed = self.seed_generator if seed is None else seed
         return self.time_law(self.interpolant, shape, seed)
 
@@ -309,10 +289,6 @@ class Interface(Generator):
         return keras.random.normal(
             shape, self.n_mu, self.n_sigma, float_dtype(), self.seed_generator
         )
-
-    def standard_noise(self, shape):
-        """Noise of mean 0 and variance 1."""
-        return (self.sample_n(shape) - self.n_mu) / self.n_sigma
 
     def sample_uniform(self, shape):
         """Uniform on [0, 1)."""
@@ -328,8 +304,7 @@ class Interface(Generator):
         """The (x, n) that targets at x_t are made from, each (B, ...).
 
         What x_t was made from; with `stable_target` their mean given x_t, see
-        `objectives.stable_endpoints`: for noise, x_t and a target, linear in
-        (x, n), as this class has them.
+        `objectives.stable_endpoints`.
         """
         if not self.stable_target:
             return x, n
@@ -364,7 +339,7 @@ class Interface(Generator):
         return ops.where(drop, null, condition)
 
     def loss(self, x, condition=None, extras=None, *, training=True):
-        """Per-example loss terms, "loss" first.
+        """Per-example loss terms, "loss" first, each (B,).
 
         Args:
             x: clean data, (B, ...).
@@ -372,9 +347,6 @@ class Interface(Generator):
             extras: None or {"mask": (B, T)}, 1 where x (B, T, ...) counts
                 in the loss and 0 where it is padding.
             training: whether labels are dropped and dropout is on.
-
-        Returns:
-            Dict of tensors of shape (B,).
         """
         checks.check_data(x, self.sample_shape)
         checks.check_condition(condition, self.network, x.shape[0])
@@ -403,11 +375,6 @@ class Interface(Generator):
         data_checks.check_manifest(x, self)
         data_checks.check_first_batch(x, y, self)
 
-    @staticmethod
-    def t_shift(t, shift):
-        """t -> shift t / (1 + (shift - 1) t), for t a level of noise."""
-        return shift * t / (1.0 + (shift - 1.0) * t)
-
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {
@@ -417,7 +384,7 @@ class Interface(Generator):
             "objective": objectives.serialize(self.objective),
             "norm": self.norm_name,
             "ema": [serialize(e) for e in self.emas],
-            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name) for name in PLAIN},
         }
 
     @classmethod
@@ -429,11 +396,3 @@ class Interface(Generator):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**deserialized(config, custom_objects))
-
-
-# Arguments that are attributes of the same name, and plain values.
-_PLAIN = (
-    "t_mu", "t_sigma", "n_mu", "n_sigma", "x_sigma", "t_shift_base",
-    "cond_drop_ratio", "null_label", "stable_target", "max_skipped_steps",
-    "seed", "name",
-)  # fmt: skip

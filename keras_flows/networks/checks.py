@@ -116,6 +116,13 @@ def check_time(t, x, argument):
         )
 
 
+def check_call(x_t, t, shape, condition, network):
+    """x_t, its times and the condition of one call of a network."""
+    check_data(x_t, shape, "x_t")
+    check_time(t, x_t, "t")
+    check_condition(condition, network, x_t.shape[0])
+
+
 def check_order(interpolant, t, r):
     """r on the data side of t, where the values can be read on the host."""
     if not all(isinstance(v, (float, int, np.ndarray)) for v in (t, r)):

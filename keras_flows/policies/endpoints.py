@@ -3,6 +3,7 @@
 import dataclasses
 import typing
 
+import numpy as np
 from keras import ops
 from keras import tree
 
@@ -94,6 +95,19 @@ def acting(policy, num_steps, start, sampler, use_ema):
             f"`start` must be one of {STARTS}. Received: {start!r}."
         )
     return Acting(policy, sampler, num_steps, times, start, bool(use_ema))
+
+
+def noise_of(policy, batch, seed, noise):
+    """Standard normal (batch, horizon, action_dim), given or from a seed."""
+    shape = (batch, *policy.sample_shape)
+    if noise is None:
+        rng = np.random.Generator(np.random.Philox(seed))
+        return rng.standard_normal(shape, dtype=float_dtype())
+    if tuple(noise.shape) != shape:
+        raise ValueError(
+            f"`noise` must have shape {shape}. Received: {tuple(noise.shape)}."
+        )
+    return np.asarray(noise, dtype=float_dtype())
 
 
 def policy_plan(policy, served):

@@ -3,6 +3,7 @@
 import keras
 from keras import tree
 
+from keras_flows.datasets.robots import Windows
 from keras_flows.networks import normalizers
 
 
@@ -124,3 +125,27 @@ def check_observation(observation, spec, batch=None):
 def is_table(identifier):
     """Whether it is one normaliser per key."""
     return isinstance(identifier, dict) and "class_name" not in identifier
+
+
+def check_windows(x, representation):
+    """Refuse episodes that are not cut, and actions that are not relative.
+
+    Args:
+        x: what `fit` was given.
+        representation: of the policy's actions.
+    """
+    if isinstance(x, (list, tuple)) and x and isinstance(x[0], dict):
+        raise ValueError(
+            "`x` is a list of episodes: pass "
+            "datasets.robots.Windows(episodes, ...), which cuts them into "
+            "chunks and histories."
+        )
+    if (
+        representation.needs_pose
+        and isinstance(x, Windows)
+        and x.transform is None
+    ):
+        raise ValueError(
+            "The policy's actions are relative and those of the windows "
+            "are not: pass transform=policy.encode_actions to Windows."
+        )

@@ -11,11 +11,9 @@ import numpy as np
 from keras import ops
 from keras import tree
 
-from keras_flows.datasets.robots import Windows
 from keras_flows.datasets.robots import action_representation
 from keras_flows.datasets.robots import as_floats
 from keras_flows.datasets.robots import poses
-from keras_flows.datasets.robots.actions import REPRESENTATIONS
 from keras_flows.datasets.robots.windows import in_parts
 from keras_flows.export import Served
 from keras_flows.export import export
@@ -25,6 +23,7 @@ from keras_flows.networks import normalizers
 from keras_flows.ops import arguments
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.policies import arguments as arguments_of
 from keras_flows.policies import endpoints
 from keras_flows.policies import observations
 from keras_flows.policies.controller import Controller
@@ -125,8 +124,12 @@ class Policy(Holder):
                 f"`interface` have {self.action_dim}."
             )
         self.pose = poses if pose is None else pose
-        self.action_low = _bound(action_low, self.action_dim, "action_low")
-        self.action_high = _bound(action_high, self.action_dim, "action_high")
+        self.action_low = arguments_of.bound(
+            action_low, self.action_dim, "action_low"
+        )
+        self.action_high = arguments_of.bound(
+            action_high, self.action_dim, "action_high"
+        )
         self.adapted = self.counter("adapted")
         self.encoder_emas = []
         if self.encoder.trainable_variables:
@@ -224,21 +227,7 @@ class Policy(Holder):
                 "The policy's normalisers know no data yet: call "
                 "policy.adapt(windows) before fit, once."
             )
-        if isinstance(x, (list, tuple)) and x and isinstance(x[0], dict):
-            raise ValueError(
-                "`x` is a list of episodes: pass "
-                "datasets.robots.Windows(episodes, ...), which cuts them into "
-                "chunks and histories."
-            )
-        if (
-            self.representation.needs_pose
-            and isinstance(x, Windows)
-            and x.transform is None
-        ):
-            raise ValueError(
-                "The policy's actions are relative and those of the windows "
-                "are not: pass transform=policy.encode_actions to Windows."
-            )
+        observations.check_windows(x, self.representation)
         data_checks.check_host_array(x, self.sample_shape, "actions")
         if isinstance(x, np.ndarray):
             self.check_observation(y, len(x))
@@ -279,14 +268,16 @@ class Policy(Holder):
             NumPy array (B, horizon, action_dim), or without the batch axis.
         """
         observation = tree.map_structure(as_floats, observation)
-        single = self._is_single(observation)
+        leaf = tree.flatten(observation)[0]
+        single = len(leaf.shape) == self.observation_rank + 1
         if single:
             observation = tree.map_structure(lambda a: a[None], observation)
-        batch = self._rows(observation)
+        self.check_observation(observation)
+        batch = tree.flatten(observation)[0].shape[0]
         plan = endpoints.acting(self, num_steps, start, sampler, use_ema)
         inputs = {"observation": observation}
         if plan.start == "noise":
-            inputs["noise"] = self._noise(batch, seed, noise)
+            inputs["noise"] = endpoints.noise_of(self, batch, seed, noise)
         chunk = plan.compiled()(arguments(inputs))
         # A copy: what a backend gives may be read-only.
         chunk = np.array(ops.convert_to_numpy(chunk))
@@ -295,26 +286,6 @@ class Policy(Holder):
             chunk = self.representation.decode(chunk, pose)
         chunk = self._clip(chunk)
         return chunk[0] if single else chunk
-
-    def _is_single(self, observation):
-        leaf = tree.flatten(observation)[0]
-        return len(leaf.shape) == self.observation_rank + 1
-
-    def _rows(self, observation):
-        self.check_observation(observation)
-        return tree.flatten(observation)[0].shape[0]
-
-    def _noise(self, batch, seed, noise):
-        shape = (batch, *self.sample_shape)
-        if noise is None:
-            rng = np.random.Generator(np.random.Philox(seed))
-            return rng.standard_normal(shape, dtype=float_dtype())
-        if tuple(noise.shape) != shape:
-            raise ValueError(
-                f"`noise` must have shape {shape}. Received: "
-                f"{tuple(noise.shape)}."
-            )
-        return np.asarray(noise, dtype=float_dtype())
 
     def sampling_layers(self, use_ema=True):
         """Everything whose weights acting reads: encoder, network, ..."""
@@ -419,33 +390,11 @@ class Policy(Holder):
             "action_normalizer": serialize(self.action_normalizer),
             "act_steps": self.act_steps,
             "representation": {
-                "identifier": _kind(self.representation),
+                "identifier": arguments_of.kind(self.representation),
                 **self.representation.get_config(),
             },
             "pose": None if self.pose is poses else serialize(self.pose),
-            "action_low": _plain(self.action_low),
-            "action_high": _plain(self.action_high),
+            "action_low": arguments_of.plain(self.action_low),
+            "action_high": arguments_of.plain(self.action_high),
             "name": self.name,
         }
-
-
-def _kind(representation):
-    """The name of a representation."""
-    names = {kind: name for name, kind in REPRESENTATIONS.items()}
-    return names[type(representation)]
-
-
-def _bound(value, dim, argument):
-    if value is None:
-        return None
-    bound = np.asarray(value, dtype="float32")
-    if bound.shape not in ((), (dim,)):
-        raise ValueError(
-            f"`{argument}` must be a number or {dim} of them. Received "
-            f"shape: {bound.shape}."
-        )
-    return bound
-
-
-def _plain(bound):
-    return None if bound is None else bound.tolist()

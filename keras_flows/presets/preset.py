@@ -13,6 +13,7 @@ import warnings
 
 import keras
 
+from keras_flows._version import __version__
 from keras_flows.ops.files import replacing
 from keras_flows.presets.card import Card
 from keras_flows.presets.card import card_text
@@ -83,7 +84,7 @@ def save_to_preset(
             config.pop(key, None)
         about = {
             "keras_version": keras.__version__,
-            "keras_flows_version": _version(),
+            "keras_flows_version": __version__,
             "parameter_count": model.count_params(),
             "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
         }
@@ -263,12 +264,3 @@ def _with_dtype(config, dtype):
         if is_model and "dtype" in arguments:
             arguments["dtype"] = dtype
     return config
-
-
-def _version():
-    from importlib import metadata
-
-    try:
-        return metadata.version("keras_flows")
-    except metadata.PackageNotFoundError:
-        return "unknown"
