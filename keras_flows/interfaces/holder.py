@@ -100,6 +100,11 @@ class Holder(Generator):
         return self.interface.n_sigma
 
     @property
+    def latents_of(self):
+        """The autoencoder of the latents, see `Interface`."""
+        return self.interface.latents_of
+
+    @property
     def learn_sigma(self):
         """Whether a held `DiscreteInterface` predicts variances."""
         return getattr(self.interface, "learn_sigma", False)
