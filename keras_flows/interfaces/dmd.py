@@ -1,7 +1,6 @@
 """Distillation by distributions: a generator, its fake network, a teacher."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_flows import objectives
@@ -18,6 +17,7 @@ from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
 from keras_flows.ops import parts
 from keras_flows.ops import register
+from keras_flows.samplers.grids import jump_grid
 from keras_flows.training import AlternatingOptimizer
 
 NEEDS = ("data", "score")
@@ -331,10 +331,7 @@ class DMDInterface(Holder):
         sampler = self.default_sampler if sampler is None else sampler
         sampler = samplers.get(sampler)
         samplers.check_fit(sampler, self.provides, type(self).__name__)
-        levels = np.linspace(1.0, 0.0, num_steps + 1)
-        times = self.interpolant.time_of_level(levels)
-        times[-1] = self.interpolant.t_last
-        return sampler, num_steps, times
+        return sampler, num_steps, jump_grid(self.interpolant, num_steps)
 
     @property
     def default_sampler(self):

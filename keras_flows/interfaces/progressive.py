@@ -107,8 +107,9 @@ class ProgressiveInterface(Holder):
                 "`sampler` must be 'ddim': the student was trained to make "
                 f"its steps. Received: {sampler}."
             )
-        levels = np.linspace(1.0, 0.0, num_steps + 1)
-        return sampler, num_steps, self.interpolant.time_of_level(levels)
+        path, levels = self.interpolant, np.linspace(1.0, 0.0, num_steps + 1)
+        times = path.nearest_step(path.time_of_level(levels))
+        return sampler, num_steps, times
 
     @property
     def default_sampler(self):

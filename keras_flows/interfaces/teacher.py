@@ -99,7 +99,7 @@ def walk(predictor, sampler, steps, x_t, t, s, noise=None):
     high, low = path.level(t), path.level(s)
     # Even in level, and the ends themselves without rounding.
     between = [
-        path.time_of_level(high + (low - high) * (k / steps))
+        path.nearest_step(path.time_of_level(high + (low - high) * (k / steps)))
         for k in range(1, steps)
     ]
     for start, end in itertools.pairwise([t, *between, s]):

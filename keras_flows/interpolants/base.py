@@ -167,6 +167,10 @@ class Interpolant(Config):
         """d level / dt, at the nearest time between the ends of `level`."""
         return self._level_dot(_between(t, self._clean, self.t_noise))
 
+    def nearest_step(self, t):
+        """t itself; on a path of timesteps the nearest of them."""
+        return t
+
     def within(self, t):
         """t, or the nearest time that is trained: from t_noise to t_last."""
         return _between(t, self.t_last, self.t_noise)

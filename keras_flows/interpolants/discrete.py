@@ -160,6 +160,11 @@ class DiscreteVariancePreserving(Interpolant):
             )
         return k
 
+    def nearest_step(self, t):
+        count = self.num_timesteps
+        xp = np if isinstance(t, (np.ndarray, float)) else ops
+        return xp.round(count * t) / count
+
     # The interpolant, in continuous time.
 
     @functools.cached_property

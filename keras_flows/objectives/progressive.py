@@ -86,7 +86,8 @@ class Progressive(Objective):
         steps, first = self.stage(model.training_progress.count())
         index = ops.floor(model.sample_uniform(ops.shape(x)[:1]) * steps) + 1.0
         t, r = (
-            path.time_of_level((index - back) / steps) for back in (0.0, 1.0)
+            path.nearest_step(path.time_of_level((index - back) / steps))
+            for back in (0.0, 1.0)
         )
         n = model.sample_n(ops.shape(x))
         x_t = model.sample_x_t(x, n, t)
