@@ -14,7 +14,6 @@ many true samples.
 Writes to --out: config.json, results.json, bridge.png and the preset.
 """
 
-import json
 import os
 import pathlib
 import time
@@ -22,6 +21,12 @@ import time
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
+from _common import cosine
+from _common import muon
+from _common import pyplot
+from _common import save_figure
+from _common import settings
+from _common import write
 from absl import app
 from absl import flags
 
@@ -81,20 +86,8 @@ def build():
 
 def train(model):
     """Fit; returns the seconds."""
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        FLAGS.steps,
-        warmup_target=FLAGS.learning_rate,
-        warmup_steps=min(100, FLAGS.steps),
-    )
-    model.compile(
-        keras.optimizers.Muon(
-            schedule,
-            weight_decay=None,
-            adam_weight_decay=None,
-            global_clipnorm=1.0,
-        )
-    )
+    rate, steps = FLAGS.learning_rate, FLAGS.steps
+    model.compile(muon(cosine(rate, steps, min(100, steps))))
     start = time.time()
     epochs = min(6, FLAGS.steps)
     model.fit(
@@ -108,10 +101,7 @@ def train(model):
 
 def picture(path, columns):
     """Histograms: where samples start, where they end, and the rings."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = pyplot()
 
     figure, axes = plt.subplots(
         1, len(columns), figsize=(2.4 * len(columns), 3.1), layout="constrained"
@@ -124,17 +114,7 @@ def picture(path, columns):
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_aspect("equal")
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=90, format="png")
-    plt.close(figure)
-    temporary.rename(path)
-
-
-def write(path, content):
-    """JSON under a temporary name, then renamed."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.rename(path)
+    save_figure(path, figure, 90)
 
 
 def main(argv):
@@ -142,13 +122,10 @@ def main(argv):
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
     out = pathlib.Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
-    config = {
-        flag: FLAGS[flag].value
-        for flag in (
-            "steps", "batch_size", "width", "depth", "learning_rate", "ema",
-            "num_samples", "seed",
-        )
-    } | {"backend": keras.backend.backend()}  # fmt: skip
+    config = settings(
+        "steps", "batch_size", "width", "depth", "learning_rate", "ema",
+        "num_samples", "seed",
+    )  # fmt: skip
     write(out / "config.json", config)
     model = build()
     seconds = train(model)

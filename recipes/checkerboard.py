@@ -18,7 +18,6 @@ Writes to --out, for each objective: config.json, results.json,
 it must give), and checkerboard.png.
 """
 
-import json
 import os
 import pathlib
 import time
@@ -27,6 +26,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+from _common import cosine
+from _common import muon
+from _common import pyplot
+from _common import save_figure
+from _common import settings
+from _common import write
 from absl import app
 from absl import flags
 
@@ -146,21 +151,11 @@ class Pool:
 
 def train(model, seed):
     """Fit the model; returns the seconds it took."""
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=max(FLAGS.steps - 200, 1),
-        warmup_target=FLAGS.learning_rate,
-        warmup_steps=min(200, FLAGS.steps),
+    schedule = cosine(
+        FLAGS.learning_rate, max(FLAGS.steps - 200, 1), min(200, FLAGS.steps)
     )
     model.compile(
-        # Half the steps that AdamW needs for the same KL; its own weight
-        # decay (0.004) would shrink the map.
-        keras.optimizers.Muon(
-            schedule,
-            weight_decay=None,
-            adam_weight_decay=None,
-            global_clipnorm=1.0,
-        ),
+        muon(schedule),
         # XLA is what makes TensorFlow fast; PyTorch is faster eager here.
         jit_compile=keras.backend.backend() != "torch",
     )
@@ -248,10 +243,7 @@ def table(results):
 
 def picture(path, rows, kls):
     """Target beside a row of histograms for each objective."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = pyplot()
 
     target = kf.datasets.Checkerboard().sample(100_000, 0)
     fig, axes = plt.subplots(
@@ -283,10 +275,7 @@ def picture(path, rows, kls):
                     f"N = {STEPS[j - 1]}   KL {kls[label][j - 1]:.3f}",
                     fontsize=9,
                 )
-    temporary = path.with_name(f".{path.name}")
-    fig.savefig(temporary, dpi=110, format="png")
-    plt.close(fig)
-    temporary.rename(path)
+    save_figure(path, fig, 110)
 
 
 def shipped(trained, num):
@@ -296,13 +285,6 @@ def shipped(trained, num):
         for name in ("lsd_checkerboard", "psd_checkerboard")
         if name.split("_")[0] not in trained
     }
-
-
-def write_json(path, content):
-    """Write under a temporary name, then rename."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.rename(path)
 
 
 def prepare(out):
@@ -331,21 +313,17 @@ def main(argv):
                 "recipes/objectives.py trains it with one."
             )
     out = prepare(FLAGS.out)
-    config = {
-        flag: FLAGS[flag].value
-        for flag in (
-            "objective", "steps", "batch_size", "learning_rate", "ema",
-            "width", "depth", "fourier_features", "fourier_scale",
-            "time_features", "max_frequency", "beta", "weighting",
-            "stable_target", "initial", "data_size", "seed", "num_samples",
-        )
-    }  # fmt: skip
+    config = settings(
+        "objective", "steps", "batch_size", "learning_rate", "ema",
+        "width", "depth", "fourier_features", "fourier_scale",
+        "time_features", "max_frequency", "beta", "weighting",
+        "stable_target", "initial", "data_size", "seed", "num_samples",
+    )  # fmt: skip
     config |= {
-        "backend": keras.backend.backend(),
         "keras": keras.__version__,
         "keras_flows": kf.__version__,
     }
-    write_json(out / "config.json", config)
+    write(out / "config.json", config)
 
     results, rows, kls = {}, {}, {}
     for objective in FLAGS.objective:
@@ -364,7 +342,7 @@ def main(argv):
         )
         rows[objective.upper()] = samples
         kls[objective.upper()] = results[objective]["samples"]["kl"]
-        write_json(out / "results.json", results)
+        write(out / "results.json", results)
         if FLAGS.export:
             noise = np.random.default_rng(0).standard_normal(
                 (1000, 2), dtype="float32"
@@ -382,7 +360,7 @@ def main(argv):
         results[name] = evaluate(name.split("_")[0], samples)
         rows[label] = samples
         kls[label] = results[name]["samples"]["kl"]
-    write_json(out / "results.json", results)
+    write(out / "results.json", results)
     picture(out / "checkerboard.png", rows, kls)
     print(table(results))
     print(f"Wrote {out}/results.json and {out}/checkerboard.png")

@@ -31,11 +31,17 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+from _common import cosine
+from _common import muon
+from _common import pyplot
+from _common import settings
+from _common import write
 from absl import app
 from absl import flags
 from keras import layers
 
 import keras_flows as kf
+from keras_flows.ops.files import replacing
 
 OBJECTIVES = ("sit", "edm", "mean_flow", "repa", "lsd", "lmd", "dmd2")
 FLAGS = flags.FLAGS
@@ -76,14 +82,6 @@ DISTILLED = ("lmd", "dmd2")
 RATES = {"dmd2": 5e-4}
 
 
-def write(path, text):
-    """Write under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 def classifier():
     """A small convolutional classifier, its features a 4 x 4 grid."""
     inputs = keras.Input(SHAPE)
@@ -114,9 +112,8 @@ def trained_classifier():
     x, labels = kf.datasets.digits("train")
     model.fit(x, labels, batch_size=64, epochs=60, verbose=0)
     model.compile()
-    temporary = path.with_name(".classifier.keras")
-    model.save(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        model.save(temporary)
     return model
 
 
@@ -204,26 +201,14 @@ def optimizers(model, objective, steps):
         turns = steps // (1 + model.objective.fake_updates)
         counts = [turns, steps - turns]
     rate = RATES.get(objective, FLAGS.learning_rate)
-    schedules = [
-        keras.optimizers.schedules.CosineDecay(
-            0.0, count, warmup_target=rate, warmup_steps=min(200, count)
-        )
-        for count in counts
-    ]
+    schedules = [cosine(rate, count, min(200, count)) for count in counts]
     if len(schedules) == 2:
         # As published; Muon is the worse for two rivals, and the slower.
         return [
             keras.optimizers.Adam(s, beta_2=0.99, global_clipnorm=1.0)
             for s in schedules
         ]
-    return [
-        keras.optimizers.Muon(
-            schedules[0],
-            weight_decay=None,
-            adam_weight_decay=None,
-            global_clipnorm=1.0,
-        )
-    ]
+    return [muon(schedules[0])]
 
 
 def train(model, objective, out):
@@ -395,10 +380,7 @@ def table(results, base):
 
 def picture(path, rows):
     """Real digits, then a row for each objective and number of steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = pyplot()
 
     fig, axes = plt.subplots(
         1 + len(rows),
@@ -435,15 +417,13 @@ def main(argv):
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
     out = pathlib.Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
-    settings = {
-        key: FLAGS[key].value
-        for key in ("batch_size", "learning_rate", "ema", "patch_size",
-                    "width", "depth", "draws", "seed")
-    }  # fmt: skip
-    settings["backend"] = keras.backend.backend()
-    settings["keras"] = keras.__version__
-    settings["keras_flows"] = kf.__version__
-    write(out / "config.json", json.dumps(settings, indent=2) + "\n")
+    config = settings(
+        "batch_size", "learning_rate", "ema", "patch_size", "width", "depth",
+        "draws", "seed",
+    )  # fmt: skip
+    config["keras"] = keras.__version__
+    config["keras_flows"] = kf.__version__
+    write(out / "config.json", config)
     model = trained_classifier()
     extractor = kf.metrics.ClassifierFeatures(model)
     base = real(extractor)
@@ -461,7 +441,7 @@ def main(argv):
             trained = {
                 "seconds": round(seconds, 1),
                 "training_steps": FLAGS.steps or TRAINING_STEPS[objective],
-                "settings": settings,
+                "settings": config,
             }
             interface.save_to_preset(folder / "preset", {"training": trained})
         else:

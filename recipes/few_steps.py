@@ -29,6 +29,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+from _common import cosine
+from _common import muon
+from _common import pyplot
+from _common import save_figure
+from _common import settings
+from _common import write
 from absl import app
 from absl import flags
 
@@ -209,21 +215,12 @@ flags.register_validator(
 
 
 def schedule(name, steps):
-    return keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=max(steps - 100, 1),
-        warmup_target=RATES.get(name, RATE),
-        warmup_steps=min(100, steps),
-    )
+    rate = RATES.get(name, RATE)
+    return cosine(rate, max(steps - 100, 1), min(100, steps))
 
 
 def optimizer(name, steps):
-    return keras.optimizers.Muon(
-        schedule(name, steps),
-        weight_decay=None,
-        adam_weight_decay=None,
-        global_clipnorm=1.0,
-    )
+    return muon(schedule(name, steps))
 
 
 def measure(model, metric, num_steps, sampler=None):
@@ -372,10 +369,7 @@ def table(results, floor):
 
 def picture(path, results, samples):
     """KL against calls and training seconds, and samples of fewest calls."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = pyplot()
 
     shown = [name for name in results if name in samples]
     columns = 5
@@ -418,30 +412,15 @@ def picture(path, results, samples):
         axis.set_aspect("equal")
         kl = next(iter(results[name]["kl"].values()))
         axis.set_title(f"{name}: KL {kl:.3f}", fontsize=8)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=80, format="png")
-    plt.close(figure)
-    temporary.rename(path)
-
-
-def write(path, content):
-    """JSON, or text as it is, under a temporary name, then renamed."""
-    if not isinstance(content, str):
-        content = json.dumps(content, indent=2) + "\n"
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(content)
-    temporary.rename(path)
+    save_figure(path, figure, 80)
 
 
 def configure(out):
     """Check --out against an earlier run's configuration, and note ours."""
-    config = {
-        flag: FLAGS[flag].value
-        for flag in (
-            "steps", "teacher_steps", "batch_size", "width", "depth", "ema",
-            "num_samples", "seed",
-        )
-    } | {"backend": keras.backend.backend()}  # fmt: skip
+    config = settings(
+        "steps", "teacher_steps", "batch_size", "width", "depth", "ema",
+        "num_samples", "seed",
+    )  # fmt: skip
     path = out / "config.json"
     if path.exists() and json.loads(path.read_text()) != config:
         raise ValueError(

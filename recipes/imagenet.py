@@ -29,6 +29,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+from _common import write
 from absl import app
 from absl import flags
 
@@ -239,12 +240,6 @@ def peak_memory():
     return None
 
 
-def write_json(path, content):
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
 def dataset(config, batch_size):
     """Batches of latents, in an order that a resumed run goes on with."""
     if FLAGS.synthetic:
@@ -331,7 +326,7 @@ def main(argv):
         "keras": keras.__version__,
         "keras_flows": kf.__version__,
     }  # fmt: skip
-    write_json(out / "config.json", settings)
+    write(out / "config.json", settings)
     if FLAGS.layout != "none":
         print(kf.training.coverage(model.variables)[0])
 
@@ -370,7 +365,7 @@ def main(argv):
         "loss": float(last["loss"]),
         "settings": settings,
     }
-    write_json(out / "results.json", results)
+    write(out / "results.json", results)
     model.save_to_preset(out / "preset", metadata={"recipe": "imagenet.py"})
     print(json.dumps({k: v for k, v in results.items() if k != "settings"}))
 

@@ -12,7 +12,6 @@ episodes that were held out, beside that of the mean action. It says whether a
 policy has learnt anything; how well it acts only a robot or a simulator says.
 """
 
-import json
 import os
 import pathlib
 import time
@@ -21,6 +20,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+from _common import write
 from absl import flags
 
 import keras_flows as kf
@@ -56,14 +56,6 @@ flags.DEFINE_float("ema", 0.995, "Decay of the moving average.")
 flags.DEFINE_float("held_out", 0.1, "Share of the episodes to measure on.")
 flags.DEFINE_integer("windows", 1_000, "To measure on, at most.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of split, weights, windows and noise.")
-
-
-def write(path, text):
-    """Write under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def setting(name):
@@ -231,7 +223,7 @@ def run(config, episodes, horizon, errors, representation="absolute", plain=()):
         "keras_flows": kf.__version__,
         **{key: setting(key) for key in QUICK},
     }
-    write(out / "config.json", json.dumps(config, indent=2) + "\n")
+    write(out / "config.json", config)
     policy = build(horizon, training[0], representation)
     windows = robots.Windows(
         training, horizon, OBS_STEPS, ACT_STEPS, setting("batch_size"),
@@ -259,7 +251,7 @@ def run(config, episodes, horizon, errors, representation="absolute", plain=()):
         ),
     }
     policy.save_to_preset(out / "preset", metadata={"training": results})
-    write(out / "results.json", json.dumps(results, indent=2) + "\n")
+    write(out / "results.json", results)
     for steps, row in found.items():
         print(f"{FLAGS.objective}, {steps} step(s):", row, flush=True)
     print("the mean action:", results["errors_of_the_mean_action"])

@@ -27,13 +27,18 @@ import pathlib
 import sys
 import time
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+from _common import pyplot
+from _common import save_figure
+from _common import write
+
 # Python puts this file's folder first, where `import metaworld` finds the file.
 sys.path[:] = [
     folder
     for folder in sys.path
     if pathlib.Path(folder).resolve() != pathlib.Path(__file__).resolve().parent
 ]
-os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
@@ -83,14 +88,6 @@ REFERENCE = {
         "flow": (0.85, 0.81),
     },
 }  # fmt: skip
-
-
-def write(path, text):
-    """Write under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def network(name, two_times):
@@ -296,10 +293,7 @@ def table(results):
 
 def draw(results, path):
     """Bars of success with their intervals, one panel a task."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     found = groups(results["runs"])
     tasks = sorted({task for task, _, _ in found})
@@ -347,9 +341,7 @@ def draw(results, path):
         bbox_to_anchor=(0.5, -0.1),
     )
     figure.tight_layout()
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=130, format="png")
-    os.replace(temporary, path)
+    save_figure(path, figure, 130)
 
 
 def main(argv):
@@ -373,7 +365,7 @@ def main(argv):
                 f"--out={out} holds runs of another configuration: "
                 f"{results['config']}. Name a new folder."
             )
-    write(out / "config.json", json.dumps(config, indent=2) + "\n")
+    write(out / "config.json", config)
     seeds = list(seeds)
     done = {(r["task"], r["seed"], r["objective"]) for r in results["runs"]}
     for task in FLAGS.tasks:

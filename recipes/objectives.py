@@ -27,6 +27,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+from _common import cosine
+from _common import muon
+from _common import write
 from absl import app
 from absl import flags
 
@@ -85,20 +88,8 @@ def fit(model, data):
     """Train; returns the seconds."""
     keras.utils.set_random_seed(FLAGS.seed)
     name = model.objective.name
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        FLAGS.steps,
-        warmup_target=LEARNING_RATE.get(name, 4e-3),
-        warmup_steps=50,
-    )
-    model.compile(
-        keras.optimizers.Muon(
-            schedule,
-            weight_decay=None,
-            adam_weight_decay=None,
-            global_clipnorm=1.0,
-        )
-    )
+    rate = LEARNING_RATE.get(name, 4e-3)
+    model.compile(muon(cosine(rate, FLAGS.steps, 50)))
     start = time.time()
     model.fit(data, steps_per_epoch=FLAGS.steps, epochs=1, verbose=2)
     return time.time() - start
@@ -269,12 +260,6 @@ def table(results):
     return "\n".join(lines) + "\n"
 
 
-def write(path, text):
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
-    temporary.rename(path)
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
@@ -320,7 +305,7 @@ def main(argv):
         for backend in BACKENDS
         if (out / f"{backend}.json").exists()
     }
-    write(out / "results.json", json.dumps(results, indent=2) + "\n")
+    write(out / "results.json", results)
     write(out / "table.md", table(results))
     print(table(results))
 

@@ -36,6 +36,7 @@ from absl import app
 from absl import flags
 
 from keras_flows.datasets import robots
+from keras_flows.ops.files import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +96,7 @@ def synthetic(path, rng, num=40):
     import h5py
 
     task = TASKS[FLAGS.task]
-    temporary = path.with_name(f".{path.name}")
-    with h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for i in range(num):
             steps = int(rng.integers(40, 60))
             group = file.create_group(f"data/demo_{i}")
@@ -114,7 +114,6 @@ def synthetic(path, rng, num=40):
             group[FLAGS.action_key] = np.concatenate(actions, axis=-1)
             group["rewards"] = np.arange(steps) == steps - 1
             group["dones"] = np.arange(steps) == steps - 1
-    temporary.replace(path)
 
 
 synthetic.file = "robomimic_synthetic.hdf5"

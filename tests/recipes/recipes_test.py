@@ -29,10 +29,11 @@ def run(recipe, *arguments):
 
 
 ONE_PROCESS = """
-import importlib.util, json, sys
+import importlib.util, json, os, sys
 from absl import flags
 from absl.testing import flagsaver
 path, lines = sys.argv[1], json.loads(sys.argv[2])
+sys.path.insert(0, os.path.dirname(path))
 spec = importlib.util.spec_from_file_location("recipe", path)
 recipe = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(recipe)
