@@ -177,6 +177,8 @@ class Generator(Trainable):
             guidance_model, seed, noise, sampler, batch_size,
         )  # fmt: skip
         network, guide = self.inference_network(use_ema), request.guide
+        # Not the request itself: compiled steps outlive it and its arrays.
+        where = request.interval, request.channels
         layers = list(self.sampling_layers(use_ema))
         if guide is not None:
             weak = guide.inference_network(use_ema)
@@ -190,10 +192,7 @@ class Generator(Trainable):
                 negative = self.bind(network, inputs["negative"])
             else:
                 negative = guide.bind(weak, inputs.get("negative"))
-            return samplers.Guided(
-                positive, negative, inputs["scale"],
-                request.interval, request.channels,
-            )  # fmt: skip
+            return samplers.Guided(positive, negative, inputs["scale"], *where)
 
         return self.loop.run(request, bind, layers, self.start)
 

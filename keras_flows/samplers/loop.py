@@ -59,6 +59,7 @@ class Loop:
         """
         sampler, reads = request.sampler, Reads(layers)
         one_step = type(sampler).advance is Sampler.advance
+        options = sampler.step_key()
 
         def compiled_step(left, guided, inputs, state):
             def step(x, t, r, state, inputs):
@@ -69,8 +70,8 @@ class Loop:
                 return sampler.advance(model, x, t, r, noise, state, left)
 
             guidance = (request.interval, request.channels) if guided else ()
-            key = sampler.step_key(), left, tuple(sorted(inputs)), len(state)
-            return self.function((*key, guidance), lambda: step, reads)
+            key = options, left, tuple(sorted(inputs)), len(state), guidance
+            return self.function(key, lambda: step, reads)
 
         batches = []
         for noise, draw, inputs in request.batches():

@@ -76,7 +76,7 @@ class Request:
             yield (
                 noise,
                 lambda rows=rows: self._normal(rng, rows),
-                lambda guided, part=part: self._inputs(guided, part),
+                _once(self._inputs, part),
             )
 
     def _normal(self, rng, rows):
@@ -84,12 +84,15 @@ class Request:
             rng.standard_normal((rows, *self.shape), dtype=float_dtype())
         )
 
-    def _inputs(self, guided, part):
+    def _inputs(self, part, guided):
         inputs = {"condition": self.condition}
         if guided:
             inputs["negative"] = self.negative
+        whole = part == slice(0, self.num_samples)
         inputs = {
-            name: tree.map_structure(lambda leaf: leaf[part], value)
+            name: value
+            if whole
+            else tree.map_structure(lambda leaf: leaf[part], value)
             for name, value in inputs.items()
             if value is not None
         }
@@ -98,6 +101,18 @@ class Request:
                 self.scale, dtype=float_dtype()
             )
         return inputs
+
+
+def _once(function, part):
+    """function(part, guided) as new dicts, worked out once for each."""
+    made = {}
+
+    def inputs(guided):
+        if guided not in made:
+            made[guided] = function(part, guided)
+        return dict(made[guided])
+
+    return inputs
 
 
 def acts(interval, calls, path, t, r):
