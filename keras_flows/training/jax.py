@@ -46,9 +46,10 @@ class _Held:
 
     def take(self):
         """(kind, values) of the state, which is then no longer held."""
-        state = [] if not self.last else self.last[0][1]
-        self.last = []
-        return list(zip(self.kinds, state, strict=bool(state)))
+        if not self.last:
+            return []
+        _, state = self.last.pop()
+        return list(zip(self.kinds, state, strict=True))
 
 
 def _variables_of(model, kind):
@@ -79,6 +80,7 @@ def kept_on_error(model):
     try:
         yield
     except BaseException as error:
+        # What the sync did not reach is found below.
         with contextlib.suppress(Exception):
             model.jax_state_sync()
         lost = [
