@@ -74,17 +74,14 @@ if keras.backend.backend() == "torch":
     # Its convolutions are rounded by default, its products are not.
     torch.backends.cudnn.allow_tf32 = False
 
-# Files with tests of a minute: begun first, they end while there is other work,
-# and no worker waits for the last one.
-LONG = (
-    "parity_test.py", "portability_test.py", "distribution_test.py",
-    "recipes_test.py", "robot_recipes_test.py",
-)  # fmt: skip
-
 
 def pytest_collection_modifyitems(items):
-    """Long files first; `once` tests on PyTorch, which starts the fastest."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    """Slow tests first; `once` tests on PyTorch, which starts the fastest.
+
+    Begun first, slow ones end while there is other work, and no worker waits
+    for the last of them.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if keras.backend.backend() == "torch":
         return
     skip = pytest.mark.skip(reason="runs once, on PyTorch")

@@ -341,6 +341,7 @@ def same_content(preset):
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_every_backend_loads_what_every_backend_saves(tmp_path):
     processes = {}
     try:

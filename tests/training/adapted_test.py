@@ -6,6 +6,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from helpers.close import close
 from keras import ops
 
 import keras_flows as kf
@@ -100,8 +101,8 @@ def test_lora_survives_a_preset(name, tmp_path):
     assert np.abs(before - live).max() > 1e-5
     model.save_to_preset(tmp_path / "lora")
     loaded = kf.Interface.from_preset(tmp_path / "lora")
-    np.testing.assert_allclose(sample(loaded), before, atol=1e-5)
-    np.testing.assert_allclose(sample(loaded, use_ema=False), live, atol=1e-5)
+    close(sample(loaded), before, 5)
+    close(sample(loaded, use_ema=False), live, 5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +126,7 @@ def test_int8_weights_sample_alike_and_reload(name, ema, tmp_path):
     model.save_to_preset(tmp_path / "int8")
     loaded = kf.Interface.from_preset(tmp_path / "int8")
     assert all(x.quantization_mode == "int8" for x in dense(loaded.network))
-    np.testing.assert_allclose(sample(loaded), after, atol=1e-6)
+    close(sample(loaded), after, 6)
 
 
 @pytest.mark.parametrize("mode", ["int4", "float8"])

@@ -32,6 +32,7 @@ np.savez(f'{out}/{rank}.npz', *[
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "torch", reason="torch.distributed")
 def test_torch_processes_average_gradients(tmp_path):
     """Two ranks with other data and noise step to the same weights."""
@@ -188,6 +189,7 @@ print('MOVED', moved, logs['loss'][0], int(model.emas[0].updates.numpy()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
 def test_tensorflow_replicas_draw_other_noise_and_train():
     result = subprocess.run(
