@@ -179,10 +179,10 @@ class Generator(Trainable):
         network, guide = self.inference_network(use_ema), request.guide
         # Not the request itself: compiled steps outlive it and its arrays.
         where = request.interval, request.channels
-        layers = list(self.sampling_layers(use_ema))
+        others = []
         if guide is not None:
             weak = guide.inference_network(use_ema)
-            layers += guide.sampling_layers(use_ema)
+            others = guide.sampling_layers(use_ema)
 
         def bind(inputs, guided):
             positive = self.bind(network, inputs.get("condition"))
@@ -194,7 +194,8 @@ class Generator(Trainable):
                 negative = guide.bind(weak, inputs.get("negative"))
             return samplers.Guided(positive, negative, inputs["scale"], *where)
 
-        return self.loop.run(request, bind, layers, self.start)
+        own = self.sampling_layers(use_ema)
+        return self.loop.run(request, bind, own, others, self.start)
 
     def export(
         self,

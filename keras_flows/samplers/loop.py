@@ -47,17 +47,19 @@ class Loop:
             self._kept.popitem(last=False)
         return self._kept[key][0]
 
-    def run(self, request, bind, layers, start):
+    def run(self, request, bind, layers, guide_layers, start):
         """Samples of a `Request`, (B, ...).
 
         Args:
             request: the `Request`.
             bind: function (inputs, guided) to the predictor, inputs being the
                 dict of "condition", "negative" and "scale" as far as given.
-            layers: whose variables the predictors read.
+            layers: whose variables the model's own predictor reads.
+            guide_layers: and what a guide's reads.
             start: function of standard normal noise to the state at `t_noise`.
         """
-        sampler, reads = request.sampler, Reads(layers)
+        sampler = request.sampler
+        reads = Reads(layers), Reads([*layers, *guide_layers])
         one_step = type(sampler).advance is Sampler.advance
         options = sampler.step_key()
 
@@ -71,7 +73,7 @@ class Loop:
 
             guidance = (request.interval, request.channels) if guided else ()
             key = options, left, tuple(sorted(inputs)), len(state), guidance
-            return self.function(key, lambda: step, reads)
+            return self.function(key, lambda: step, reads[guided])
 
         batches = []
         for noise, draw, inputs in request.batches():

@@ -258,6 +258,9 @@ class Recorder:
         self.calls.append(tuple(at))
         return x
 
+    def end(self, x, t):
+        return self.jump(x, t, ops.full_like(t, self.interpolant.t_last))
+
 
 @pytest.mark.parametrize("renoise", [0.0, 0.5, 1.0])
 def test_n_calls_are_n_jumps(case, renoise):
