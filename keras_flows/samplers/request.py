@@ -129,9 +129,9 @@ def acts(interval, calls, path, t, r):
     low, high = interval
     start, end = path.level(t), path.level(r)
     if calls == "between":
-        return end <= high and start >= low
+        return bool(end <= high and start >= low)
     called = (start,) if calls == "start" else (start, end)
-    return any(low <= level <= high for level in called)
+    return bool(any(low <= level <= high for level in called))
 
 
 def make_request(
