@@ -29,16 +29,15 @@ import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+# A spawned process inherits a path without this folder.
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 from _common import pyplot
 from _common import save_figure
 from _common import write
 
-# Python puts this file's folder first, where `import metaworld` finds the file.
-sys.path[:] = [
-    folder
-    for folder in sys.path
-    if pathlib.Path(folder).resolve() != pathlib.Path(__file__).resolve().parent
-]
+# Where this folder comes first, `import metaworld` finds this file.
+sys.path[:] = [p for p in sys.path if pathlib.Path(p).resolve() != HERE]
 
 import keras
 import numpy as np
@@ -123,7 +122,8 @@ def build(objective, seed):
         options = {"dt": 0.2}
     interface = kf.FlowMapInterface(
         network(FLAGS.network, kf.objectives.get(name).needs_r),
-        kf.objectives.get(name, **options),
+        name,
+        objective_args=options,
         ema=FLAGS.ema,
         seed=seed,
     )
@@ -170,7 +170,7 @@ def sweeps(objective):
         return {1: {}}
     if name in ("mip", "tsd"):
         # One step is the first of the two calls alone.
-        return {1: {"num_steps": 1, "sampler": "one_step"}, 2: {}}
+        return {1: {"num_steps": 1, "sampler": "euler"}, 2: {}}
     return {n: {"num_steps": n} for n in (1, 2, 9)}
 
 

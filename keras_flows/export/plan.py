@@ -190,10 +190,7 @@ def fixed_steps(model, sampler, num_steps):
         ValueError: if the sampler draws noise, or chooses its steps.
     """
     sampler, num_steps, times = model.sampling_times(sampler, num_steps)
-    if num_steps == 1 and isinstance(sampler, samplers.FlowMapJump):
-        # Its one step is the last, which adds no noise.
-        sampler = dataclasses.replace(sampler, renoise=0.0)
-    if sampler.stochastic:
+    if sampler.draws(num_steps):
         raise ValueError(
             "`sampler` draws noise in every step, which the exported "
             f"signature has no input for. Received: {sampler}; use an "

@@ -178,12 +178,6 @@ class DMDInterface(Holder):
         )
         super().compile(optimizer, **kwargs)
 
-    def make_train_function(self, force=False):
-        # The graph asks the optimizer whose turn it is.
-        if self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
-
     def loss(self, x, condition=None, extras=None, *, training=True):
         """The turn's "loss", "generator_loss" and "fake_loss", each (B,)."""
         noise = self._pairs(extras)

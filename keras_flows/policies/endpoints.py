@@ -84,7 +84,7 @@ def acting(policy, num_steps, start, sampler, use_ema):
         ValueError: where an argument does not fit; the message says how.
     """
     sampler, num_steps, times = policy.sampling_times(sampler, num_steps)
-    if sampler.stochastic or sampler.adaptive:
+    if sampler.draws(num_steps) or sampler.adaptive:
         raise ValueError(
             "`sampler` of a policy must not draw noise in its steps, nor "
             f"choose them. Received: {sampler}; use an ODE sampler or a jump."

@@ -53,6 +53,10 @@ class Sampler(Config):
             grid = interpolant.log_snr_grid
         return time_grid(interpolant, num_steps, grid, self.shift)
 
+    def draws(self, num_steps):
+        """Whether so many steps take any noise."""
+        return self.stochastic
+
     def step(self, model, x, t, r, noise, last):
         """The state at r from the state x at t.
 

@@ -52,6 +52,10 @@ class FlowMapJump(Sampler):
     def stochastic(self):
         return self.renoise > 0
 
+    def draws(self, num_steps):
+        # The last step adds no noise, and one step is the last.
+        return self.stochastic and num_steps > 1
+
     def times(self, interpolant, num_steps):
         return jump_grid(interpolant, num_steps, self.grid, self.shift)
 

@@ -198,6 +198,9 @@ class Trainable(TrainStep, keras.Model):
 
     def make_train_function(self, force=False):
         self.start_averages()
+        # Before the first trace, which may fail and would leave half of it.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
     def make_test_function(self, force=False):
