@@ -122,8 +122,7 @@ def build(objective, seed):
         options = {"dt": 0.2}
     interface = kf.FlowMapInterface(
         network(FLAGS.network, kf.objectives.get(name).needs_r),
-        name,
-        objective_args=options,
+        kf.objectives.get(name, **options),
         ema=FLAGS.ema,
         seed=seed,
     )
@@ -170,7 +169,7 @@ def sweeps(objective):
         return {1: {}}
     if name in ("mip", "tsd"):
         # One step is the first of the two calls alone.
-        return {1: {"num_steps": 1, "sampler": "euler"}, 2: {}}
+        return {1: {"num_steps": 1, "sampler": "one_step"}, 2: {}}
     return {n: {"num_steps": n} for n in (1, 2, 9)}
 
 
