@@ -3,11 +3,11 @@
 One objective, three backends: JAX, TensorFlow and PyTorch.
 """
 
-from keras_flows import callbacks
-from keras_flows import converters
+import importlib
+import typing
+
 from keras_flows import datasets
 from keras_flows import interpolants
-from keras_flows import metrics
 from keras_flows import networks
 from keras_flows import objectives
 from keras_flows import ops
@@ -15,7 +15,6 @@ from keras_flows import parametrization
 from keras_flows import policies
 from keras_flows import presets
 from keras_flows import samplers
-from keras_flows import serving
 from keras_flows import training
 from keras_flows._version import __version__
 from keras_flows.interfaces import ConsistencyInterface
@@ -37,8 +36,27 @@ from keras_flows.presets import from_preset
 from keras_flows.training import EMA
 from keras_flows.training import NonFiniteError
 
+if typing.TYPE_CHECKING:
+    from keras_flows import callbacks
+    from keras_flows import converters
+    from keras_flows import metrics
+    from keras_flows import serving
+
+# Imported at their first use: no saved model is of a class of theirs.
+LATER = ("callbacks", "converters", "metrics", "serving")
+
 # The names in the interfaces' document.
 Interfaces = Interface
 DiT_REPA = REPAInterface
 sCTInterface = SCTInterface
 sCDInterface = SCDInterface
+
+
+def __getattr__(name):
+    if name in LATER:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *LATER})

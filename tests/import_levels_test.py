@@ -49,7 +49,7 @@ FOREIGN = {
 def public_names():
     """Where the names in keras_flows/__init__.py come from."""
     names = {}
-    for node in ast.parse((ROOT / "__init__.py").read_text()).body:
+    for node in ast.walk(ast.parse((ROOT / "__init__.py").read_text())):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 names[alias.asname or alias.name] = (
@@ -186,6 +186,27 @@ def test_files_are_short_and_keep_to_public_names(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 400
     assert not list(borrowed(ast.parse(text)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(pathlib.Path(__file__).parent.rglob("*.py")),
+    ids=lambda p: p.name,
+)
+def test_test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 500
+
+
+def test_what_is_imported_at_its_first_use():
+    """Each is there by its name, listed, and not imported before."""
+    code = (
+        "import sys, keras_flows as kf\n"
+        "for name in kf.LATER:\n"
+        "    assert 'keras_flows.' + name not in sys.modules, name\n"
+        "    assert name in dir(kf)\n"
+        "    assert getattr(kf, name).__name__ == 'keras_flows.' + name\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)
 
 
 @pytest.mark.parametrize(

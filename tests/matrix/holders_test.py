@@ -2,17 +2,17 @@
 
 import exact
 import keras
+import laws
 import numpy as np
 import pytest
-from exact import PATHS
 from keras import ops
+from laws import PATHS
 from rows import FORM
 from rows import ROWS
 from rows import around
 from rows import flow_map
 from rows import frozen
 from rows import path_of
-from rows import sit
 from rows import trained_for
 from sampling_test import count
 from sampling_test import text
@@ -37,7 +37,7 @@ def check_moments(x, mean, std, tol):
     """Of (B, ..., 2), within tol of the deviation of the data."""
     x = x.reshape(-1, 2)
     wrong = np.abs([x.mean(0) - mean, x.std(0) - std])
-    assert np.all(wrong < tol * np.array(exact.STD)), (
+    assert np.all(wrong < tol * np.array(laws.STD)), (
         f"mean {text(x.mean(0))} std {text(x.std(0))}, not {text(mean)} and "
         f"{text(std)}"
     )
@@ -64,12 +64,12 @@ def test_guidance(name, path, scale):
     rows = count(row, steps)
     with exact.recording():
         x = model.generate(
-            noise=exact.even_noise(rows), condition=np.zeros(rows, "int32"),
+            noise=laws.even_noise(rows), condition=np.zeros(rows, "int32"),
             guidance_scale=scale, num_steps=steps, seed=0,
         )  # fmt: skip
     # The mean's error grows with the scale.
     tol = tolerance(row, path, steps) * scale
-    check_moments(array(x), exact.guided_mean(scale), exact.STD, tol)
+    check_moments(array(x), laws.guided_mean(scale), laws.STD, tol)
 
 
 RANGED = {
@@ -92,10 +92,10 @@ def test_a_scale_of_guidance_that_the_network_takes(holder, scale):
     )
     with exact.recording() as calls:
         x = model.generate(
-            noise=exact.even_noise(64), condition=np.zeros(64, "int32"),
+            noise=laws.even_noise(64), condition=np.zeros(64, "int32"),
             guidance_scale=scale, seed=0,
         )  # fmt: skip
-    check_moments(array(x), exact.guided_mean(scale), exact.STD, 0.02)
+    check_moments(array(x), laws.guided_mean(scale), laws.STD, 0.02)
     assert len(calls) == 1 and calls[0].rows == 64
 
 
@@ -120,7 +120,10 @@ MOVED = [
 def sampled(model, steps, rows=64, **kwargs):
     with exact.recording() as calls:
         x = model.generate(
-            noise=exact.even_noise(rows), num_steps=steps, seed=0, **kwargs
+            noise=laws.even_noise(rows),
+            num_steps=steps,
+            seed=0,
+            **kwargs,
         )
     return array(x), calls
 
@@ -133,7 +136,7 @@ def test_reparametrized_on_the_same_path_is_the_model(name, path):
         a, b = (sampled(model, steps)[0] for model in (bare, held))
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
     levels = PATHS[path].levels(4).astype("float32")
-    x = exact.even_noise(8)
+    x = laws.even_noise(8)
     for t, r in zip(levels[1:3], levels[2:4], strict=True):
         at, to = (np.full(8, v, "float32") for v in (t, r))
         for method in ("pred", "score", "denoise", "jump"):
@@ -162,14 +165,14 @@ def test_reparametrized_on_another_path(name, path, to):
     if row.kind == "flow":
         # First order, whatever the model's own sampler is.
         tol = max(tol, 3.0 / steps)
-    check_moments(x, np.array(exact.MEAN), np.array(exact.STD), tol)
+    check_moments(x, np.array(laws.MEAN), np.array(laws.STD), tol)
     low, high = sorted((PATHS[path].t_noise, PATHS[path].t_last))
     times = np.array([call.t[0] for call in calls])
     assert low * (1 - 1e-5) <= times.min(), times.min()
     assert times.max() <= high * (1 + 1e-5), times.max()
     if row.kind == "end":
         return
-    o, rng = exact.closed(to), np.random.default_rng(0)
+    o, rng = laws.closed(to), np.random.default_rng(0)
     t = np.repeat(PATHS[to].levels(4)[1:4], 8).astype("float32")
     x = o.sample(rng, t.astype("float64"))
     with exact.recording():
@@ -235,7 +238,7 @@ def evaluated(model, batch):
 def test_repa_leaves_the_model_as_it_is_and_two_do_not_meet(name, path):
     bare = ROWS[name].build(path, tokens=True)
     steps = ROWS[name].steps[0]
-    x = tensor(exact.even_noise(8))
+    x = tensor(laws.even_noise(8))
     t = tensor(np.full(8, PATHS[path].levels(4)[2]))
     methods = ["pred", "score"] if ROWS[name].kind != "end" else []
     before = [array(getattr(bare, method)(x, t)) for method in methods]
@@ -268,8 +271,8 @@ TEACHERS = [
 
 
 def a_batch(rows=256):
-    z = exact.even_noise(rows)
-    return tensor(np.array(exact.MEAN) + np.array(exact.STD) * z)
+    z = laws.even_noise(rows)
+    return tensor(np.array(laws.MEAN) + np.array(laws.STD) * z)
 
 
 @pytest.mark.parametrize("method", ["dmd", "sid"])
@@ -282,8 +285,8 @@ def test_dmd_starts_from_its_teacher(name, path, method):
     assert all(np.isfinite(array(v)).all() for v in terms.values())
     x, calls = sampled(model, 1)
     t = np.full(64, PATHS[path].t_noise)
-    o = exact.closed(path)
-    start = exact.even_noise(64)
+    o = laws.closed(path)
+    start = laws.even_noise(64)
     if not PATHS[path].chain:
         start = start * o.path.sigma(t)[:, None]
     np.testing.assert_allclose(x, o.data(start, t), atol=2e-3)
@@ -366,7 +369,7 @@ def test_policy(objective):
     with exact.recording():
         x = policy.predict_chunk(seen.astype("float32"), seed=0)
     assert x.shape == (rows, 4, 2)
-    mean, std = np.array(exact.MEAN), np.array(exact.STD)
+    mean, std = np.array(laws.MEAN), np.array(laws.STD)
     tol = 0.02 + 4.0 / (4 * rows) ** 0.5
     if objective in ("regression", "straight_flow", "mip"):
         std = 0.0 * std
@@ -375,140 +378,3 @@ def test_policy(objective):
     elif objective == "flow":
         tol += 1.5 / 9
     check_moments(np.asarray(x, "float64"), mean, std, tol)
-
-
-# What does not apply.
-
-
-def bridge():
-    return ROWS["bridge"].build("brownian")
-
-
-def built(name, path):
-    return lambda: ROWS[name].build(path)
-
-
-def with_tokens(name, path):
-    return lambda: ROWS[name].build(path, tokens=True)
-
-
-def taught_by(make, objective="lmd"):
-    """A flow map that follows the model."""
-    net = exact.network("linear0", "map")
-    return kf.FlowMapInterface(
-        net, objective, teacher=frozen(make()), ema=None, seed=0
-    )
-
-
-CANNOT_TEACH = {
-    "bridge": bridge,
-    "regression": built("regression", "linear0"),
-    "straight_flow": built("straight_flow", "linear0"),
-    "tsd": built("tsd", "linear0"),
-    "mip": built("mip", "linear0"),
-    "consistency": built("consistency", "linear0"),
-    "progressive": built("progressive", "linear0"),
-    "dmd": built("dmd", "linear0"),
-}
-HOLDERS = {
-    "dmd": lambda make: kf.DMDInterface(frozen(make())),
-    "progressive": lambda make: kf.ProgressiveInterface(
-        frozen(make()), num_steps=(2, 1)
-    ),
-    "lmd": taught_by,
-    "emd": lambda make: taught_by(make, "emd"),
-    "ayf": lambda make: taught_by(make, "ayf"),
-    "ctm": lambda make: taught_by(make, "ctm"),
-    "consistency": lambda make: kf.ConsistencyInterface(
-        exact.network("linear0", "end", "boundary"), path_of("linear0"),
-        teacher=frozen(make()), ema=None,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("holder", HOLDERS)
-@pytest.mark.parametrize("teacher", CANNOT_TEACH)
-def test_what_has_no_velocity_cannot_teach(teacher, holder):
-    """Its velocity at a time is not that of the data, or there is none."""
-    with pytest.raises(ValueError, match="teacher"):
-        HOLDERS[holder](CANNOT_TEACH[teacher])
-
-
-def bridge_with_tokens():
-    return ROWS["bridge"].build("brownian", tokens=True)
-
-
-NOT_ALIGNED = {
-    "bridge": bridge_with_tokens,
-    "regression": with_tokens("regression", "linear0"),
-    "tsd": with_tokens("tsd", "linear0"),
-}
-
-
-@pytest.mark.parametrize("held", NOT_ALIGNED)
-def test_repa_refuses(held):
-    """Features of a network that sees no noised data, or two data sets."""
-    with pytest.raises(ValueError, match="interface"):
-        align(NOT_ALIGNED[held](), 1)
-
-
-NOT_MOVED = {
-    "bridge": bridge,
-    "regression": built("regression", "linear0"),
-    "tsd": built("tsd", "linear0"),
-    "mip": built("mip", "linear0"),
-    "progressive": built("progressive", "linear0"),
-}
-
-
-@pytest.mark.parametrize("held", NOT_MOVED)
-def test_reparametrized_refuses(held):
-    """What is trained at single times, or between two data sets."""
-    with pytest.raises(ValueError, match="interface"):
-        kf.ReparametrizedInterface(NOT_MOVED[held](), path_of("vp"))
-
-
-def between():
-    return kf.interpolants.StochasticInterpolant()
-
-
-BETWEEN = {
-    "sit": lambda: kf.SiTInterface(
-        exact.network("linear1"), interpolant=between(), ema=None
-    ),
-    "flow": lambda: kf.FlowMapInterface(
-        exact.network("linear1"), "flow", interpolant=between(), ema=None
-    ),
-    "lsd": lambda: kf.FlowMapInterface(
-        exact.network("linear1", "map"), interpolant=between(), ema=None
-    ),
-    "mean_flow": lambda: kf.MeanFlowInterface(
-        exact.network("linear1", "map"), interpolant=between(), ema=None
-    ),
-    "consistency": lambda: kf.ConsistencyInterface(
-        exact.network("linear1", "end", "boundary"), between(), ema=None
-    ),
-    "reparametrized": lambda: kf.ReparametrizedInterface(
-        sit("linear1"), between()
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BETWEEN)
-def test_only_a_stochastic_interpolant_joins_two_data_sets(name):
-    with pytest.raises(ValueError, match="interpolant"):
-        BETWEEN[name]()
-
-
-def test_mean_flow_as_an_objective_of_flow_maps():
-    """`objectives.names()` has it: it works, or says where it does."""
-    assert "mean_flow" in kf.objectives.names()
-    net = exact.network("linear0", "map")
-    try:
-        model = kf.FlowMapInterface(net, "mean_flow", ema=None, seed=0)
-    except ValueError as error:
-        assert "MeanFlowInterface" in str(error)
-        return
-    x, calls = sampled(model, 1)
-    check_moments(x, exact.MEAN, exact.STD, 0.02)
-    assert np.isfinite(array(model.loss(a_batch())["loss"])).all()

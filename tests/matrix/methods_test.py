@@ -10,10 +10,11 @@ import functools
 import re
 
 import exact
+import laws
 import numpy as np
 import pytest
-from exact import PATHS
 from keras import ops
+from laws import PATHS
 from rows import ROWS
 from rows import trained_for
 from rows import trained_times
@@ -72,7 +73,12 @@ class Bridge:
         }[gamma]
         self.m, self.s, self.m_0, self.s_0 = map(
             np.array,
-            (exact.MEAN, exact.STD, exact.START_MEAN, exact.START_STD),
+            (
+                laws.MEAN,
+                laws.STD,
+                laws.START_MEAN,
+                laws.START_STD,
+            ),
         )
 
     def mean(self, t):
@@ -104,7 +110,7 @@ class Bridge:
 
 
 def oracle_of(name, path):
-    return Bridge(path) if ROWS[name].kind == "bridge" else exact.closed(path)
+    return Bridge(path) if ROWS[name].kind == "bridge" else laws.closed(path)
 
 
 # What must agree, by kind; everything else agrees or raises.
@@ -213,7 +219,7 @@ def test_likelihood(name, path):
     pytest.importorskip("scipy")
     model = build(name, path)
     x = np.array([[0.1, 0.2], [1.0, -0.5]], "float32")
-    mean, std = np.array(exact.MEAN), np.array(exact.STD)
+    mean, std = np.array(laws.MEAN), np.array(laws.STD)
     want = -0.5 * (((x - mean) / std) ** 2).sum(1)
     want = want - np.log(std).sum() - np.log(2.0 * np.pi)
     try:
@@ -311,7 +317,7 @@ def applies(name, path, sampler):
 
 @functools.lru_cache(maxsize=None)
 def even(rows):
-    return exact.even_noise(rows)
+    return laws.even_noise(rows)
 
 
 def sampled(model, name, walk, steps):
@@ -319,7 +325,7 @@ def sampled(model, name, walk, steps):
     z = even(MANY if walk.random else 64)
     noise = z
     if row.kind == "bridge":
-        noise = np.array(exact.START_MEAN) + np.array(exact.START_STD) * z
+        noise = np.array(laws.START_MEAN) + np.array(laws.START_STD) * z
     x = model.generate(
         noise=noise.astype("float32"), sampler=walk.make, num_steps=steps,
         seed=0,
@@ -366,7 +372,7 @@ def test_sampler(name, path, sampler):
         assert not calls, f"refused after {len(calls)} calls: {error}"
         assert names_a_sampler(str(error)), error
         return
-    want, std = expected(name, z), np.array(exact.STD)
+    want, std = expected(name, z), np.array(laws.STD)
     tol = walk.tol + (PATHS[path].end_ratio if path in PATHS else 0.0)
     if walk.random:
         tol = tol + 4.0 / (2.0 * MANY) ** 0.5

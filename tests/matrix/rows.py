@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Callable
 
 import exact
+import laws
 import numpy as np
-from exact import PATHS
 from exact import network
 from keras import ops
+from laws import PATHS
 
 import keras_flows as kf
 
@@ -247,7 +248,7 @@ def training_calls(model, rows=1024):
     shape = trained_network(model).input["x"].shape[1:]
     rng = np.random.default_rng(1)
     x = rng.standard_normal((rows, *shape))
-    x = np.array(exact.MEAN) + np.array(exact.STD) * x
+    x = np.array(laws.MEAN) + np.array(laws.STD) * x
     layer = exact.exact_layer(trained_network(model))
     x = ops.convert_to_tensor(x, dtype="float32")
     if isinstance(model, kf.StochasticInterpolantInterface):

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 
 import exact
+import laws
 import numpy as np
 import pytest
-from exact import PATHS
 from keras import ops
+from laws import PATHS
 from rows import ROWS
 from rows import cells
 from rows import trained_for
@@ -54,10 +55,10 @@ class Run:
 def run(name, path, must, steps):
     """Samples from even noise, and the calls of the network."""
     model, row = build(name, path, must, steps), ROWS[name]
-    z = exact.even_noise(count(row, steps))
+    z = laws.even_noise(count(row, steps))
     noise = z
     if row.kind == "bridge":
-        noise = np.array(exact.START_MEAN) + np.array(exact.START_STD) * z
+        noise = np.array(laws.START_MEAN) + np.array(laws.START_STD) * z
     with exact.recording() as calls:
         x = model.generate(
             noise=noise.astype("float32"), num_steps=steps, seed=0
@@ -69,7 +70,7 @@ def run(name, path, must, steps):
 
 def expected(name, z):
     """Where the exact model leads from the noise z."""
-    mean, std = np.array(exact.MEAN), np.array(exact.STD)
+    mean, std = np.array(laws.MEAN), np.array(laws.STD)
     if ROWS[name].kind != "policy":
         return mean + std * z
     if name != "tsd":
@@ -110,7 +111,7 @@ def test_samples_are_the_closed_form(name, path, must):
     row, wrong = ROWS[name], []
     for steps in row.steps:
         found, tol = run(name, path, must, steps), tolerance(row, path, steps)
-        std, want = np.array(exact.STD), expected(name, found.z)
+        std, want = np.array(laws.STD), expected(name, found.z)
         error = np.array(
             [found.x.mean(0) - want.mean(0), found.x.std(0) - want.std(0)]
         )
