@@ -1,6 +1,8 @@
 """Forward- and reverse-mode derivatives that are right on every backend."""
 
 import contextlib
+import contextvars
+import functools
 
 import keras
 from keras import ops
@@ -9,7 +11,7 @@ from keras_flows.ops.asides import carried
 from keras_flows.ops.asides import gathering
 from keras_flows.ops.asides import renote
 
-_in_jvp = False
+_in_jvp = contextvars.ContextVar("in_jvp", default=False)
 
 
 def remat(fun):
@@ -20,7 +22,7 @@ def remat(fun):
     """
 
     def run(*args):
-        if _in_jvp and keras.backend.backend() != "jax":
+        if _in_jvp.get() and keras.backend.backend() != "jax":
             return fun(*args)
         return keras.remat(fun)(*args)
 
@@ -33,8 +35,8 @@ def in_jvp():
     By `jvp`; on PyTorch, whose fused kernels get it wrong without a word
     where others raise, by anyone.
     """
-    if _in_jvp or keras.backend.backend() != "torch":
-        return _in_jvp
+    if _in_jvp.get() or keras.backend.backend() != "torch":
+        return _in_jvp.get()
     import torch
 
     return (
@@ -45,33 +47,51 @@ def in_jvp():
 
 @contextlib.contextmanager
 def _jvp_scope():
-    """Tells layers of a JVP, so that they keep to kernels that have one.
-
-    PyTorch's flash and memory-efficient attention has none (pytorch#128971),
-    nor have the fused kernels that Keras picks on accelerators: `attend` in
-    `networks.layers` asks for neither.
-    """
-    global _in_jvp
-    outer, _in_jvp = _in_jvp, True
+    """Keeps layers, Keras's and a user's too, to kernels that have a JVP."""
+    backend = keras.backend.backend()
+    token = _in_jvp.set(True)
     try:
-        if keras.backend.backend() != "torch":
+        if backend != "tensorflow":
+            _choose_attention()
+        if backend != "torch":
             yield
             return
-        from torch.nn.attention import SDPBackend
-        from torch.nn.attention import sdpa_kernel
+        from keras_flows.ops.torch_kernels import formulas
 
-        with sdpa_kernel([SDPBackend.MATH]):
+        with formulas():
             yield
     finally:
-        _in_jvp = outer
+        _in_jvp.reset(token)
+
+
+@functools.cache
+def _choose_attention():
+    """From now on Keras takes no fused attention inside a JVP.
+
+    Flash and cuDNN attention have no forward derivative, and neither has the
+    test of whether their inputs suit them.
+    """
+    from keras.src.backend import nn
+
+    attention = nn.dot_product_attention
+
+    @functools.wraps(attention)
+    def chosen(*args, flash_attention=None, **kwargs):
+        if _in_jvp.get():
+            flash_attention = False
+        return attention(*args, flash_attention=flash_attention, **kwargs)
+
+    nn.dot_product_attention = chosen
 
 
 def jvp(fun, primals, tangents, has_aux=False):
     """Jacobian-vector product of `fun`, itself differentiable.
 
-    `keras.ops.jvp` with our layers kept to kernels that have a forward
-    derivative, and with the tangents checked: a tangent of another shape
-    would broadcast, one of another dtype would raise deep in a backend.
+    `keras.ops.jvp` of any network: fused kernels whose derivatives are wrong
+    or missing are replaced by their formulas, on PyTorch see
+    `ops/torch_kernels.py`; elsewhere the one kind is attention. The tangents
+    are checked: one of another shape would broadcast, one of another dtype
+    raise deep in a backend.
 
     Args:
         fun: function of as many tensors as there are `primals`.
@@ -84,6 +104,8 @@ def jvp(fun, primals, tangents, has_aux=False):
 
     Raises:
         ValueError: if the tangents do not match the primals.
+        NotImplementedError: if PyTorch has no forward derivative of an
+            operation of `fun`, or a wrong one.
     """
     primals = tuple(ops.convert_to_tensor(p) for p in primals)
     if len(primals) != len(tangents):

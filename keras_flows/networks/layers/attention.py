@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import RMSNormalization
-from keras_flows.ops import in_jvp
 from keras_flows.ops import register
 
 
@@ -51,11 +50,7 @@ def attend(q, k, v, mask=None):
     if mask is not None:
         mask = ops.convert_to_tensor(mask[None, None], dtype="bool")
     if keras.backend.standardize_dtype(q.dtype) != "float64":
-        # Fused kernels have no forward derivative; elsewhere Keras chooses.
-        fused = False if in_jvp() else None
-        return ops.dot_product_attention(
-            q, k, v, mask=mask, scale=scale, flash_attention=fused
-        )
+        return ops.dot_product_attention(q, k, v, mask=mask, scale=scale)
     # JAX's kernel computes its logits in float32 whatever comes in.
     logits = ops.einsum("bqhd,bkhd->bhqk", q * scale, k)
     if mask is not None:
@@ -76,8 +71,8 @@ class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention over tokens: (B, T, C) -> (B, T, C).
 
     softmax(Q K^T / sqrt(d)) V through `keras.ops.dot_product_attention`,
-    inside `keras_flows.ops.jvp` by kernels with a forward derivative, so that
-    the fused ones stay in use everywhere else.
+    which `keras_flows.ops.jvp` keeps to kernels with a forward derivative, so
+    that the fused ones stay in use everywhere else.
 
     Args:
         num_heads: number of heads; must divide C.
