@@ -12,6 +12,8 @@ from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_needs
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.networks import clone_network
+from keras_flows.networks import contract
+from keras_flows.networks import serialize_network
 from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
@@ -83,6 +85,9 @@ class DMDInterface(Holder):
         name: model name.
     """
 
+    # Of a discriminator only the mean is taken, of any shape.
+    output_parts = None
+
     def __init__(
         self,
         teacher,
@@ -123,6 +128,10 @@ class DMDInterface(Holder):
             raise ValueError(
                 "`discriminator` must be a network of its own, not the "
                 "teacher's or the student's. A copy of the teacher's will do."
+            )
+        if discriminator is not None:
+            contract.check_network(
+                discriminator, student.takes_r, "the student", parts=None
             )
         self.teacher = Teacher(
             teacher, student, teacher_guidance_scale, needs=NEEDS
@@ -177,6 +186,9 @@ class DMDInterface(Holder):
             [v for network in second for v in network.trainable_variables]
         )
         super().compile(optimizer, **kwargs)
+
+    def networks(self):
+        return list(self.discriminators)
 
     def loss(self, x, condition=None, extras=None, *, training=True):
         """The turn's "loss", "generator_loss" and "fake_loss", each (B,)."""
@@ -344,9 +356,7 @@ class DMDInterface(Holder):
             **options,
             "num_steps": self.num_steps,
             "separate_fakes": self.separate_fakes,
-            "discriminator": keras.saving.serialize_keras_object(
-                self.discriminator
-            ),
+            "discriminator": serialize_network(self.discriminator),
             "teacher_guidance_scale": self.teacher_guidance_scale,
             "name": self.name,
         }

@@ -18,9 +18,9 @@ from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interpolants import get as get_interpolant
 from keras_flows.interpolants import get_time_law
-from keras_flows.networks import checks
+from keras_flows.networks import contract
 from keras_flows.networks import input_names
-from keras_flows.networks import sample_shape
+from keras_flows.networks import serialize_network
 from keras_flows.objectives import norms
 from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
@@ -97,11 +97,12 @@ class Interface(Generator):
         name=None,
     ):
         objective = objectives.get(objective)
-        checks.check_network(
+        contract.check_network(
             network,
             objective.needs_r,
             f"objective '{objective.name}'",
             self.takes_guidance,
+            self.output_parts,
         )
         check_arguments(n_sigma, x_sigma, cond_drop_ratio)
         objective.check_stable(stable_target)
@@ -122,9 +123,8 @@ class Interface(Generator):
         self.null_label = getattr(network, "null_label", null_label)
         # Notes features of layers on the way, see `networks.FeatureTap`.
         self.tap = None
-        self.sample_shape = sample_shape(network)
         names = input_names(network)
-        self._takes_r = objective.needs_r if names is None else "r" in names
+        self.takes_r = objective.needs_r if names is None else "r" in names
         self.parametrization = self.make_parametrization()
         objective.check_path(self.interpolant)
         objective.check(self)
@@ -156,14 +156,14 @@ class Interface(Generator):
     def inputs(self, x_t, t, r=None, condition=None, network=None):
         """The dict that the network sees; arguments as in `net`."""
         network = self.network if network is None else network
-        checks.check_call(x_t, t, self.sample_shape, condition, network)
+        contract.check_call(x_t, t, condition, network)
         inputs = {
             "x": bcast_right(self.c_in(t), x_t) * x_t,
             "t": self.c_noise(t),
         }
-        if self._takes_r:
+        if self.takes_r:
             r = t if r is None else ops.convert_to_tensor(r)
-            checks.check_time(r, x_t, "r")
+            contract.check_time(r, x_t, "r")
             inputs["r"] = self.c_noise(r)
         if condition is not None:
             inputs["condition"] = keras.tree.map_structure(
@@ -193,6 +193,7 @@ class Interface(Generator):
         if self.tap is not None and network is self.network and gathering():
             network = self.tap
         output = network(inputs, training=training)
+        contract.check_output(output, x_t, self.output_parts, network)
         return self.scale_output(x_t, t, output)
 
     def scale_output(self, x_t, t, output):
@@ -248,7 +249,7 @@ class Interface(Generator):
         if "map" not in self.provides:
             self.require_end(r)
             return self.end(x_t, t, **inputs)
-        checks.check_order(self.interpolant, t, r)
+        contract.check_order(self.interpolant, t, r)
         u = self.pred(x_t, t, r, **inputs)
         return x_t + bcast_right(r - t, x_t) * u
 
@@ -348,8 +349,8 @@ class Interface(Generator):
                 in the loss and 0 where it is padding.
             training: whether labels are dropped and dropout is on.
         """
-        checks.check_data(x, self.sample_shape)
-        checks.check_condition(condition, self.network, x.shape[0])
+        contract.check_data(x, self.data_shape)
+        contract.check_condition(condition, self.network, x.shape[0])
         mask = data_checks.check_extras(extras, x, self)
         return self.batch_loss(
             ops.cast(x, float_dtype()), condition, mask, training
@@ -369,16 +370,16 @@ class Interface(Generator):
         return self.loss(x, condition, training=training)
 
     def check_fit(self, x, y):
-        data_checks.check_host_array(x, self.sample_shape, "x")
+        data_checks.check_host_array(x, self.data_shape, "x")
         if hasattr(x, "shape") and input_names(self.network) is not None:
-            checks.check_condition(y, self.network, x.shape[0])
+            contract.check_condition(y, self.network, x.shape[0])
         data_checks.check_manifest(x, self)
         data_checks.check_first_batch(x, y, self)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {
-            "network": serialize(self.network),
+            "network": serialize_network(self.network),
             "interpolant": serialize(self.interpolant),
             "train_time_dist_type": serialize(self.time_law),
             "objective": objectives.serialize(self.objective),

@@ -3,6 +3,8 @@
 from keras import ops
 
 from keras_flows.networks import Fixed
+from keras_flows.networks import OtherValues
+from keras_flows.networks import can_take_values
 from keras_flows.networks import clone_network
 
 
@@ -16,7 +18,11 @@ class Snapshot(Fixed):
 
     def __init__(self, network, name):
         super().__init__(name=name)
-        self.copied = clone_network(network, name)
+        if can_take_values(network):
+            self.copied = OtherValues(network, name)
+            self.values = list(self.copied.variables)
+        else:
+            self.copied = clone_network(network, name)
         self.built = True
 
     def network(self):

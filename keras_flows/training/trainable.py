@@ -4,9 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_flows.presets import registered_config
 from keras_flows.presets import from_preset
 from keras_flows.presets import save_to_preset
 from keras_flows.training import data_checks
+from keras_flows.training import first_batch
 from keras_flows.training.batches import EMPTY
 from keras_flows.training.batches import is_empty_data_error
 from keras_flows.training.batches import with_tuple_batches
@@ -107,6 +109,15 @@ class Trainable(TrainStep, keras.Model):
             name=name,
         )
 
+    # What waits for a first batch: subclassed networks.
+
+    def networks(self):
+        """Networks of the model's own that are called."""
+        return []
+
+    def complete(self, x, condition=None):
+        """Build by a batch what waits for one."""
+
     # What a step does to a model it does to those that it holds.
 
     def held(self):
@@ -196,6 +207,13 @@ class Trainable(TrainStep, keras.Model):
         _, means = self.compute(data, training=False)
         return self.record(means, self.batch_size(data))
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        # Keras would call the model without its condition where any layer is
+        # not built, also one that no call reaches. All that is called is.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        self._post_build()
+
     def make_train_function(self, force=False):
         self.start_averages()
         # Before the first trace, which may fail and would leave half of it.
@@ -231,6 +249,7 @@ class Trainable(TrainStep, keras.Model):
             # An order to resume in, which Keras would shuffle unseeded.
             kwargs.setdefault("shuffle", False)
         self.check_fit(x, y)
+        x = first_batch.completed(self, x, y)
         x = with_tuple_batches(x)
         guard = NonFiniteGuard(self.max_skipped_steps)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
@@ -259,8 +278,19 @@ class Trainable(TrainStep, keras.Model):
         """Refuse arrays that do not fit, before any work."""
         data_checks.check_host_array(x, None, "x")
 
-    def evaluate(self, *args, **kwargs):
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """As `keras.Model.train_on_batch`, on x or on x and a condition."""
+        x = first_batch.completed(self, x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """As `keras.Model.test_on_batch`, on x or on x and a condition."""
+        x = first_batch.completed(self, x, y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """Loss on a dataset, with the same times and noise every time."""
+        x = first_batch.completed(self, x, y)
         generators = [
             (model.seed_generator.state, model.evaluation_seed)
             for model in self.everything()
@@ -270,7 +300,7 @@ class Trainable(TrainStep, keras.Model):
         for state, seed in generators:
             state.assign(np.array([seed, 0], dtype="uint32"))
         try:
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(x, y, *args, **kwargs)
         finally:
             # Training is not disturbed.
             for (state, _), value in zip(generators, before, strict=True):
@@ -285,6 +315,11 @@ class Trainable(TrainStep, keras.Model):
         )
 
     # Saving.
+
+    def save(self, filepath, *args, **kwargs):
+        """As `keras.Model.save`, if Keras will find its classes again."""
+        registered_config(self)
+        super().save(filepath, *args, **kwargs)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
