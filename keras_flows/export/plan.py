@@ -9,6 +9,7 @@ from keras import ops
 from keras_flows import samplers
 from keras_flows.export.endpoint import Endpoint
 from keras_flows.networks import input_specs
+from keras_flows.networks.contract import fits
 from keras_flows.ops import arguments
 from keras_flows.ops import compiled
 from keras_flows.samplers import request
@@ -311,11 +312,7 @@ def check_decoder(decoder, shape):
         )
     taken = getattr(decoder, "input_shape", None)
     if taken is not None and (
-        not isinstance(taken, tuple)
-        or len(taken) != len(shape) + 1
-        or any(
-            a not in (None, b) for a, b in zip(taken[1:], shape, strict=True)
-        )
+        not isinstance(taken, tuple) or not fits(taken[1:], shape)
     ):
         raise ValueError(
             f"`decoder` must take samples, of shape {(None, *shape)}; an "

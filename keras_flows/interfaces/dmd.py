@@ -17,6 +17,7 @@ from keras_flows.networks import serialize_network
 from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
+from keras_flows.ops import note_losses
 from keras_flows.ops import parts
 from keras_flows.ops import register
 from keras_flows.samplers.grids import jump_grid
@@ -304,7 +305,9 @@ class DMDInterface(Holder):
 
         def one(network, x_t, t, condition):
             inputs = model.inputs(x_t, t, None, condition, network)
-            return mean_flat(ops.cast(network(inputs), float_dtype()))
+            logits = network(inputs)
+            note_losses(network, x_t)
+            return mean_flat(ops.cast(logits, float_dtype()))
 
         return self.by_step(one, self.discriminators, (x_t, t, condition))
 

@@ -7,6 +7,7 @@ from keras_flows import samplers
 from keras_flows.export import Served
 from keras_flows.export import export
 from keras_flows.export import sampling_plan
+from keras_flows.networks import building
 from keras_flows.networks import contract
 from keras_flows.ops import bcast_right
 from keras_flows.ops import known
@@ -48,8 +49,8 @@ class Generator(Trainable):
         for model in self.held():
             model.complete(x, condition)
         for network in self.networks():
-            if contract.needs_batch(network):
-                contract.complete(
+            if building.needs_batch(network):
+                building.complete(
                     network, x, condition, self.takes_r, self.output_parts
                 )
 

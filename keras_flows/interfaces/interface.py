@@ -5,8 +5,6 @@ parametrization, trains by `fit` and samples by `generate`. The network is
 called in one method, `net`.
 """
 
-import math
-
 import keras
 from keras import ops
 
@@ -23,8 +21,9 @@ from keras_flows.networks import input_names
 from keras_flows.networks import serialize_network
 from keras_flows.objectives import norms
 from keras_flows.ops import bcast_right
+from keras_flows.ops import example_size
 from keras_flows.ops import float_dtype
-from keras_flows.ops import gathering
+from keras_flows.ops import note_losses
 from keras_flows.presets import from_preset
 from keras_flows.training import data_checks
 
@@ -190,10 +189,10 @@ class Interface(Generator):
         x_t, t = ops.convert_to_tensor(x_t), ops.convert_to_tensor(t)
         inputs = self.inputs(x_t, t, r, condition, network)
         network = self.network if network is None else network
-        if self.tap is not None and network is self.network and gathering():
-            network = self.tap
-        output = network(inputs, training=training)
+        called = (network is self.network and self.tap) or network
+        output = called(inputs, training=training)
         contract.check_output(output, x_t, self.output_parts, network)
+        note_losses(network, x_t)
         return self.scale_output(x_t, t, output)
 
     def scale_output(self, x_t, t, output):
@@ -318,14 +317,16 @@ class Interface(Generator):
     def shifted(self, t, x):
         """Times shifted by the size of an example of x."""
         k = self.shift_of(x)
-        return t if k == 1.0 else self.interpolant.shift(t, k)
+        known = isinstance(k, float) and k == 1.0
+        return t if known else self.interpolant.shift(t, k)
 
     def shift_of(self, x):
         """k = max(1, sqrt(elements of an example of x / t_shift_base))."""
         if self.t_shift_base is None:
             return 1.0
-        elements = math.prod(x.shape[1:])
-        return max(1.0, (elements / self.t_shift_base) ** 0.5)
+        ratio = example_size(x) / self.t_shift_base
+        known = isinstance(ratio, float)
+        return max(1.0, ratio**0.5) if known else ops.maximum(ratio, 1.0) ** 0.5
 
     def drop_condition(self, condition):
         """Replace a share of the integer labels by the null label."""

@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 from keras import tree
 
+from keras_flows.networks.building import build
 from keras_flows.networks.contract import Spec
-from keras_flows.networks.contract import build
 from keras_flows.networks.contract import input_specs
 from keras_flows.networks.contract import is_functional
 from keras_flows.networks.contract import share_contract

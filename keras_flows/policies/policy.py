@@ -22,6 +22,7 @@ from keras_flows.networks import contract
 from keras_flows.networks import normalizers
 from keras_flows.ops import arguments
 from keras_flows.ops import float_dtype
+from keras_flows.ops import note_losses
 from keras_flows.ops import register
 from keras_flows.policies import arguments as arguments_of
 from keras_flows.policies import endpoints
@@ -186,7 +187,9 @@ class Policy(Holder):
         observation = observations.normalize(
             self.observation_normalizers, observation
         )
-        return encoder(observation, training=training)
+        condition = encoder(observation, training=training)
+        note_losses(encoder, tree.flatten(observation)[0])
+        return condition
 
     def loss(self, x, condition=None, extras=None, *, training=True):
         """The interface's terms on normalised chunks, each (B,).

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_flows.networks.contract import check_data
+from keras_flows.networks.contract import fits
 from keras_flows.networks.contract import input_specs
 from keras_flows.ops import float_dtype
 from keras_flows.training.first_batch import first_batch
@@ -21,7 +22,7 @@ def check_extras(extras, x, interface):
             f"x or (x, condition). Received: {received!r}."
         )
     mask = extras["mask"]
-    if len(x.shape) < 2 or tuple(mask.shape[1:]) != tuple(x.shape[1:2]):
+    if len(x.shape) < 2 or not fits(mask.shape[1:], x.shape[1:2]):
         raise ValueError(
             "`mask` must have shape (batch, time), one number for each step "
             f"of x {tuple(x.shape)}. Received: {tuple(mask.shape)}."

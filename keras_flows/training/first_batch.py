@@ -5,7 +5,7 @@ import types
 
 import keras
 
-from keras_flows.networks.contract import needs_batch
+from keras_flows.networks.building import needs_batch
 
 
 def completed(model, x, y=None):

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_flows.presets import registered_config
+from keras_flows.ops import gather
 from keras_flows.presets import from_preset
+from keras_flows.presets import registered_config
 from keras_flows.presets import save_to_preset
 from keras_flows.training import data_checks
 from keras_flows.training import first_batch
@@ -15,6 +16,7 @@ from keras_flows.training.batches import with_tuple_batches
 from keras_flows.training.ema import EMA
 from keras_flows.training.ema import settle
 from keras_flows.training.guard import NonFiniteGuard
+from keras_flows.training.regularization import regularization
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds
 from keras_flows.training.step import TrainStep
@@ -72,7 +74,9 @@ class Trainable(TrainStep, keras.Model):
         self.averages = Averages()
         self._trackers = {
             name: keras.metrics.Mean(name=name)
-            for name in dict.fromkeys(("loss", *terms, "gradient_norm"))
+            for name in dict.fromkeys(
+                ("loss", *terms, "regularization", "gradient_norm")
+            )
         }
         if network is None:
             return
@@ -155,10 +159,19 @@ class Trainable(TrainStep, keras.Model):
         return (*data, None, None)[:3]
 
     def compute(self, data, training):
-        """(mean loss, {term: mean}) of a batch; what backends differentiate."""
+        """(mean loss, {term: mean}) of a batch; what backends differentiate.
+
+        What regularisers, and `add_loss`, of all that trains give is added to
+        the loss, as "regularization".
+        """
         x, condition, extras = self.unpack(data)
-        terms = self.loss(x, condition, extras, training=training)
+        with gather("losses") as notes:
+            terms = self.loss(x, condition, extras, training=training)
         means = {name: ops.mean(term) for name, term in terms.items()}
+        added = regularization(self.trainable_variables, notes)
+        if added is not None:
+            means["loss"] = means["loss"] + added
+            means["regularization"] = added
         return means["loss"], means
 
     def batch_size(self, data):

@@ -189,7 +189,9 @@ def test_published_dit_has_all_its_channels():
         whole, learn_sigma=True, null_label=3, ema=None
     )
     assert model.network.output.shape == (None, 4, 4, 4)
-    with pytest.raises(ValueError, match=r"`network`.*2 times its chan.*4\).*2\)"):
+    with pytest.raises(
+        ValueError, match=r"`network`.*2 times its chan.*4\).*2\)"
+    ):
         kf.DiscreteInterface(dit, learn_sigma=True, ema=None)
 
 
