@@ -45,6 +45,17 @@ class Source:
     null_label: int | None = None
     value_range: tuple = (-1.0, 1.0)
 
+    def __post_init__(self):
+        if any(
+            None in shape
+            for shape in (self.noise, *(s for s, _ in self.inputs.values()))
+        ):
+            raise ValueError(
+                "The service joins requests into batches, which needs fixed "
+                f"sizes. {self.name} takes noise of shape {self.noise} and "
+                f"{self.inputs}; build the network for one size."
+            )
+
 
 def from_export(folder):
     """The source of a folder written by `model.export`, or its last version.
