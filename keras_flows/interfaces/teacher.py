@@ -182,7 +182,7 @@ def check_teacher(teacher, student, needs=()):
             )
     if not contract.same_condition(student.network, teacher.network):
         own, other = (
-            contract.input_specs(m.network).get("condition")
+            contract.input_specs(m.network).get("condition", "none")
             for m in (student, teacher)
         )
         raise ValueError(

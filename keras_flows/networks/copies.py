@@ -110,9 +110,9 @@ def serialize_network(network):
         config = keras.saving.serialize_keras_object(network)
     except NotImplementedError as error:
         raise ValueError(
-            f"`network` ('{network.name}') cannot be saved: its constructor "
-            "takes objects that Keras cannot take down. Give the class a "
-            "`get_config` with all its arguments."
+            f"`network` ('{network.name}') cannot be saved or copied: its "
+            "constructor takes objects that Keras cannot take down. Give the "
+            "class a `get_config` with all its arguments."
         ) from error
     if type(network).get_config is keras.Model.get_config:
         arguments = config["config"]
