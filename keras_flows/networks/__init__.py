@@ -10,9 +10,9 @@ from keras_flows.networks.contract import input_specs
 from keras_flows.networks.contract import is_functional
 from keras_flows.networks.contract import sample_shape
 from keras_flows.networks.copies import OtherValues
-from keras_flows.networks.copies import can_take_values
 from keras_flows.networks.copies import clone_network
 from keras_flows.networks.copies import deserialize_network
+from keras_flows.networks.copies import fixed_copy
 from keras_flows.networks.copies import serialize_network
 from keras_flows.networks.encoders.images import ImageEncoder
 from keras_flows.networks.encoders.images import SpatialSoftmax

@@ -52,11 +52,15 @@ class Contract:
 
 # By network: Keras's own properties cost more than the checks.
 _CONTRACTS = weakref.WeakKeyDictionary()
+# What is called in a network's place, and that network.
+_OWNERS = weakref.WeakKeyDictionary()
 
 
 def contract_of(network):
     """The `Contract` of a network."""
     contract = _CONTRACTS.get(network)
+    if contract is None and network in _OWNERS:
+        return contract_of(_OWNERS[network])
     if contract is None:
         contract = _CONTRACTS[network] = _read(network)
     if contract.inputs is None and network.built:
@@ -66,11 +70,11 @@ def contract_of(network):
 
 def share_contract(other, network):
     """Let `other`, which is called in the network's place, have its own."""
-    _CONTRACTS[other] = contract_of(network)
+    _OWNERS[other] = network
 
 
 def _read(network):
-    if getattr(network, "inputs", None):
+    if is_functional(network):
         structure = network.input
         if not isinstance(structure, dict):
             raise ValueError(
@@ -106,7 +110,7 @@ def _spec_of(shape, dtype):
 
 def is_functional(network):
     """Whether the network tells its inputs by itself."""
-    return contract_of(network).functional
+    return bool(getattr(network, "inputs", None))
 
 
 def input_names(network):

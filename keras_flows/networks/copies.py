@@ -147,21 +147,33 @@ def _specs(inputs):
     return {key: _specs(part) for key, part in inputs.items()}
 
 
-def can_take_values(network):
-    """Whether `OtherValues` of a network are what it computes with.
+def fixed_copy(network, name, clone=clone_network):
+    """What keeps values of a network and is called as it, but never trains.
 
-    Not of functional models, which a copy serves as well, nor where weights
-    are not read through Keras's variables.
+    A clone of a functional network; of a subclassed one, or of layers that
+    Keras cannot make again, `OtherValues`.
+
+    Args:
+        network: a built network.
+        name: name scope of the copy.
+        clone: `clone_network`, or what does as it.
     """
-    return not is_functional(network) and not any(
+    foreign = any(
         type(layer).__name__ in _FOREIGN for layer in network._flatten_layers()
     )
+    if is_functional(network) or foreign:
+        try:
+            return clone(network, name)
+        except (TypeError, NotImplementedError):
+            if foreign:
+                raise
+    return OtherValues(network, name)
 
 
 class OtherValues:
     """A network called with values of its own in the place of its weights.
 
-    For a subclassed network, whose class nothing needs to describe. It is no
+    Nothing needs to describe the network's class. It is no
     layer; who makes it keeps its `variables`.
 
     Args:

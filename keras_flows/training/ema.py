@@ -9,9 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_flows.networks import Fixed
-from keras_flows.networks import OtherValues
-from keras_flows.networks import can_take_values
 from keras_flows.networks import clone_network
+from keras_flows.networks import fixed_copy
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -149,10 +148,7 @@ class EMA(Fixed):
 
     def _copy(self):
         hidden = self._hidden
-        if can_take_values(hidden.live):
-            hidden.network = OtherValues(hidden.live, hidden.name)
-        else:
-            hidden.network = _wide_copy(hidden.live, hidden.name)
+        hidden.network = fixed_copy(hidden.live, hidden.name, _wide_copy)
         self.averages = list(hidden.network.variables)
 
     def averaged(self):

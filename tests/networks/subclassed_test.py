@@ -186,6 +186,23 @@ def test_a_generator_loses_no_batch():
     assert seen[-3:] == [3, 4, 5]
 
 
+class Plain(layers.Layer):
+    """A layer that Keras knows by no name."""
+
+    def call(self, x):
+        return 2.0 * x
+
+
+@pytest.mark.once
+def test_averages_need_no_layer_that_keras_knows():
+    x, t = keras.Input((2,), name="x"), keras.Input((), name="t")
+    h = Plain()(x + layers.Reshape((1,))(t))
+    network = keras.Model({"x": x, "t": t}, layers.Dense(2)(h))
+    model = compiled(MODELS["sit"](network))
+    model.fit(X, batch_size=4, verbose=0)
+    assert model.generate(3, num_steps=2).shape == (3, 2)
+
+
 @pytest.mark.once
 def test_without_a_config_it_trains_and_samples_and_says_so_when_saved(
     tmp_path,
