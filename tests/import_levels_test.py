@@ -38,6 +38,7 @@ FOREIGN = {
     "_C",
     "_current_level",
     "_flatten_layers",
+    "_get_own_losses",
     "_functorch",
     "_iterations",
     "_layout",

@@ -193,8 +193,13 @@ class Latents(Batches):
                 another autoencoder.
         """
         shape = tuple(self.manifest["latent_shape"])
-        expected = model.sample_shape
-        if expected is not None and tuple(expected) != shape:
+        expected = model.data_shape
+        if expected is not None and not (
+            len(shape) == len(expected)
+            and all(
+                b in (None, a) for a, b in zip(shape, expected, strict=True)
+            )
+        ):
             raise ValueError(
                 f"`x` holds latents of shape {shape} and the network takes "
                 f"{tuple(expected)}. Build the network for {shape}, or "

@@ -12,8 +12,11 @@ import numpy as np
 from keras_flows.export import onnx
 from keras_flows.export import saved_model
 from keras_flows.export import worker
+from keras_flows.export.objects import own_objects
+from keras_flows.export.objects import send_objects
 from keras_flows.export.parity import verify
 from keras_flows.export.signature import write_signature
+from keras_flows.presets import registered_config
 
 # What each format needs beside Keras, and the file by which it is known.
 FORMATS = {
@@ -73,17 +76,21 @@ def _order(model, served, temporary, folder, format):
     if served.decoder is not None:
         decoder = str(temporary / "decoder.keras")
         served.decoder.save(decoder)
+    options = {
+        key: keras.saving.serialize_keras_object(value)
+        if hasattr(value, "get_config")
+        else value
+        for key, value in served.options.items()
+    }
+    classes = temporary / "classes"
+    send_objects(own_objects([registered_config(model), options]), classes)
     worker.order(
+        classes=str(classes),
         preset=str(preset),
         decoder=decoder,
         folder=str(folder),
         format=format,
-        options={
-            key: keras.saving.serialize_keras_object(value)
-            if hasattr(value, "get_config")
-            else value
-            for key, value in served.options.items()
-        },
+        options=options,
         output_range=served.output_range,
         use_ema=served.use_ema,
     )

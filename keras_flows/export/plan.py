@@ -8,6 +8,8 @@ from keras import ops
 
 from keras_flows import samplers
 from keras_flows.export.endpoint import Endpoint
+from keras_flows.networks import input_specs
+from keras_flows.networks.contract import fits
 from keras_flows.ops import arguments
 from keras_flows.ops import compiled
 from keras_flows.samplers import request
@@ -78,8 +80,8 @@ def sampling_plan(model, served):
     )
     if model.sample_shape is None:
         raise ValueError(
-            "The network does not tell the shape of a sample: export "
-            "needs a functional network."
+            "`network` is not built yet, so the shape of a sample is not "
+            "known: `fit`, or generate(noise=...), before `export`."
         )
     scale = options["guidance_scale"]
     request.check_scale(scale)
@@ -230,7 +232,7 @@ def velocity_endpoint(model, velocity, others):
     """The endpoint of a function of x, t[, r] and `others` to velocities."""
     shape = (None, *model.sample_shape)
     times = {"t": ((None,), "float32")}
-    if "r" in model.network.input:
+    if "r" in input_specs(model.network):
         times["r"] = ((None,), "float32")
     return Endpoint(
         velocity, {"x": (shape, "float32"), **times, **others}, "velocity",
@@ -254,7 +256,7 @@ def example_of(model):
 
 def condition_inputs(network):
     """{name: (shape, dtype)} of a network's condition as flat inputs."""
-    condition = network.input.get("condition")
+    condition = input_specs(network).get("condition")
     if condition is None:
         return {}
     if not isinstance(condition, dict):
@@ -274,10 +276,8 @@ def condition_of(inputs):
     return parts or None
 
 
-def _spec(tensor):
-    return (None, *tensor.shape[1:]), keras.backend.standardize_dtype(
-        tensor.dtype
-    )
+def _spec(spec):
+    return (None, *spec.shape), spec.dtype or "float32"
 
 
 def finished(x, decoder, output_range):
@@ -312,11 +312,7 @@ def check_decoder(decoder, shape):
         )
     taken = getattr(decoder, "input_shape", None)
     if taken is not None and (
-        not isinstance(taken, tuple)
-        or len(taken) != len(shape) + 1
-        or any(
-            a not in (None, b) for a, b in zip(taken[1:], shape, strict=True)
-        )
+        not isinstance(taken, tuple) or not fits(taken[1:], shape)
     ):
         raise ValueError(
             f"`decoder` must take samples, of shape {(None, *shape)}; an "

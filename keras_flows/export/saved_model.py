@@ -41,9 +41,10 @@ def write_saved_model(folder, endpoints, variables):
         given = {k: v for k, v in inputs.items() if k in serve.inputs}
         return sample({**given, "noise": noise})[serve.output]
 
-    signatures["from_seed"] = _graph(
-        from_seed, seed_inputs(serve.inputs), serve.output
-    )
+    if has_seed(serve):
+        signatures["from_seed"] = _graph(
+            from_seed, seed_inputs(serve.inputs), serve.output
+        )
     # TensorFlow Serving calls this one where a request names none.
     signatures["serving_default"] = sample
     for name, graph in signatures.items():
@@ -67,6 +68,11 @@ def load_saved_model(folder):
         return run
 
     return {name: runner(s) for name, s in loaded.signatures.items()}
+
+
+def has_seed(serve):
+    """Whether there is a `from_seed`: noise of free sizes must be given."""
+    return None not in serve.inputs["noise"][0][1:]
 
 
 def seed_inputs(inputs):
@@ -118,6 +124,15 @@ def _graph(function, inputs, output):
     )
 
 
+def _symbols(name, shape):
+    """A shape as JAX reads it, with a name for each free size."""
+    sides = [
+        f"{name}_{axis}" if side is None else str(side)
+        for axis, side in enumerate(shape)
+    ]
+    return "(" + ", ".join(["batch", *sides[1:]]) + ")"
+
+
 def _from_jax(variables):
     """(tf.Variables, endpoint -> TensorFlow function that reads them).
 
@@ -139,7 +154,7 @@ def _from_jax(variables):
                 return endpoint.function(inputs)
 
         shapes = {
-            name: "(" + ", ".join(["batch", *map(str, shape[1:])]) + ")"
+            name: _symbols(name, shape)
             for name, (shape, _) in endpoint.inputs.items()
         }
         converted = jax2tf.convert(

@@ -62,7 +62,7 @@ def _described(endpoints, format):
         }
         for name, e in endpoints.items()
     }
-    if format == "tf_saved_model":
+    if format == "tf_saved_model" and saved_model.has_seed(endpoints["serve"]):
         serve = endpoints["serve"]
         described["from_seed"] = described["serve"] | {
             "inputs": tensors(saved_model.seed_inputs(serve.inputs))

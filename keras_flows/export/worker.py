@@ -99,20 +99,24 @@ def order(**what):
         error = _KEPT["now"].answer(json.dumps(what)).get("error")
     if error is not None:
         raise RuntimeError(
-            "The TensorFlow process that exports for this backend failed. A "
-            "network of your own must be importable there, in a module that "
-            "registers it. Its last words:\n" + error[-2000:]
+            "The TensorFlow process that exports for this backend failed. "
+            "What is your own must run on TensorFlow there, in `keras.ops`. "
+            "Its last words:\n" + error[-2000:]
         )
 
 
-def carry_out(preset, decoder, folder, format, options, output_range, use_ema):
+def carry_out(
+    classes, preset, decoder, folder, format, options, output_range, use_ema
+):
     """Load a preset, and the decoder beside it, and write the export."""
     import keras
 
     from keras_flows.export import exporter
+    from keras_flows.export.objects import receive_objects
     from keras_flows.export.plan import Served
     from keras_flows.presets import from_preset
 
+    receive_objects(classes)
     options = {
         key: keras.saving.deserialize_keras_object(value)
         if isinstance(value, dict)

@@ -1,6 +1,6 @@
 """Arguments of constructors: checked, and read from a config."""
 
-import keras
+from keras_flows.networks import deserialize_network
 
 # Arguments that are attributes of the same name, and plain values.
 PLAIN = (
@@ -27,9 +27,7 @@ def check_arguments(n_sigma, x_sigma, cond_drop_ratio):
 def deserialized(config, custom_objects=None):
     """A config whose serialised objects are objects again."""
     return {
-        key: keras.saving.deserialize_keras_object(
-            value, custom_objects=custom_objects
-        )
+        key: deserialize_network(value, custom_objects)
         if isinstance(value, dict) and "class_name" in value
         else value
         for key, value in config.items()

@@ -93,7 +93,6 @@ class DiscreteInterface(Interface):
             objective=Hybrid(vlb_weight) if learn_sigma else "flow",
             **kwargs,
         )
-        self._check_output()
         self.weighting = weighting
         self.min_snr_gamma = min_snr_gamma
         self.vlb_weight = vlb_weight
@@ -102,19 +101,10 @@ class DiscreteInterface(Interface):
     def make_parametrization(self):
         return PREDICTIONS[self.prediction](self.interpolant)
 
-    def _check_output(self):
-        """The network's channels, where it tells them."""
-        output = getattr(self.network, "outputs", None)
-        if not output or self.sample_shape is None:
-            return
-        channels = self.sample_shape[-1] * (2 if self.learn_sigma else 1)
-        if output[0].shape[-1] != channels:
-            raise ValueError(
-                f"`network` ('{self.network.name}') must return {channels} "
-                f"channels with `learn_sigma`={self.learn_sigma}. Received "
-                f"{output[0].shape[-1]}; change the network's last layer or "
-                "`learn_sigma`."
-            )
+    @property
+    def output_parts(self):
+        """2 with `learn_sigma`: the prediction, and the variances' share."""
+        return 2 if self.learn_sigma else 1
 
     def c_noise(self, t):
         """`time_scale` times the timestep."""

@@ -12,9 +12,12 @@ from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_needs
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.networks import clone_network
+from keras_flows.networks import contract
+from keras_flows.networks import serialize_network
 from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
+from keras_flows.ops import note_losses
 from keras_flows.ops import parts
 from keras_flows.ops import register
 from keras_flows.samplers.grids import jump_grid
@@ -83,6 +86,9 @@ class DMDInterface(Holder):
         name: model name.
     """
 
+    # Of a discriminator only the mean is taken, of any shape.
+    output_parts = None
+
     def __init__(
         self,
         teacher,
@@ -123,6 +129,10 @@ class DMDInterface(Holder):
             raise ValueError(
                 "`discriminator` must be a network of its own, not the "
                 "teacher's or the student's. A copy of the teacher's will do."
+            )
+        if discriminator is not None:
+            contract.check_network(
+                discriminator, student.takes_r, "the student", parts=None
             )
         self.teacher = Teacher(
             teacher, student, teacher_guidance_scale, needs=NEEDS
@@ -177,6 +187,9 @@ class DMDInterface(Holder):
             [v for network in second for v in network.trainable_variables]
         )
         super().compile(optimizer, **kwargs)
+
+    def networks(self):
+        return list(self.discriminators)
 
     def loss(self, x, condition=None, extras=None, *, training=True):
         """The turn's "loss", "generator_loss" and "fake_loss", each (B,)."""
@@ -292,7 +305,9 @@ class DMDInterface(Holder):
 
         def one(network, x_t, t, condition):
             inputs = model.inputs(x_t, t, None, condition, network)
-            return mean_flat(ops.cast(network(inputs), float_dtype()))
+            logits = network(inputs)
+            note_losses(network, x_t)
+            return mean_flat(ops.cast(logits, float_dtype()))
 
         return self.by_step(one, self.discriminators, (x_t, t, condition))
 
@@ -344,9 +359,7 @@ class DMDInterface(Holder):
             **options,
             "num_steps": self.num_steps,
             "separate_fakes": self.separate_fakes,
-            "discriminator": keras.saving.serialize_keras_object(
-                self.discriminator
-            ),
+            "discriminator": serialize_network(self.discriminator),
             "teacher_guidance_scale": self.teacher_guidance_scale,
             "name": self.name,
         }

@@ -7,6 +7,8 @@ from keras_flows import samplers
 from keras_flows.export import Served
 from keras_flows.export import export
 from keras_flows.export import sampling_plan
+from keras_flows.networks import building
+from keras_flows.networks import contract
 from keras_flows.ops import bcast_right
 from keras_flows.ops import known
 from keras_flows.ops import mean_flat
@@ -17,10 +19,40 @@ class Generator(Trainable):
     """A `Trainable` that samples.
 
     A subclass gives the attributes `interpolant`, `network` (of whose
-    condition the arguments are), `emas`, `null_label`, `sample_shape`, `n_mu`,
-    `n_sigma`, `objective` and `provides` (what it predicts, see
+    condition the arguments are), `emas`, `null_label`, `n_mu`, `n_sigma`,
+    `objective` and `provides` (what it predicts, see
     `samplers.Sampler.needs`), and overrides what it does in its own way.
     """
+
+    # How many times the channels of x the network returns.
+    output_parts = 1
+
+    @property
+    def sample_shape(self):
+        """Shape of one sample, None for free sizes; None if not known yet.
+
+        Of a subclassed network that of the first batch.
+        """
+        return contract.sample_shape(self.network)
+
+    @property
+    def data_shape(self):
+        """The shape that data must have, None for free sizes, or None."""
+        return contract.data_shape(self.network)
+
+    def networks(self):
+        """Networks of the model's own that are called, those held aside."""
+        return [] if self.held() else [self.network]
+
+    def complete(self, x, condition=None):
+        """Build subclassed networks by a batch, those that wait for one."""
+        for model in self.held():
+            model.complete(x, condition)
+        for network in self.networks():
+            if building.needs_batch(network):
+                building.complete(
+                    network, x, condition, self.takes_r, self.output_parts
+                )
 
     def bind(self, network, condition):
         """The predictor that samplers see, such as `samplers.Bound`.

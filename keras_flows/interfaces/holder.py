@@ -4,7 +4,7 @@ from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interfaces.teacher import frozen
-from keras_flows.networks import checks
+from keras_flows.networks import contract
 
 
 class Holder(Generator):
@@ -80,9 +80,9 @@ class Holder(Generator):
         return self.interface.provides
 
     @property
-    def sample_shape(self):
-        """Shape of one sample."""
-        return self.interface.sample_shape
+    def takes_r(self):
+        """Whether the network is called with a second time."""
+        return self.interface.takes_r
 
     @property
     def null_label(self):
@@ -192,8 +192,8 @@ class Holder(Generator):
 
     def check_batch(self, x, condition, extras):
         """Refuse a batch that does not fit, or would be used in part only."""
-        checks.check_data(x, self.sample_shape)
-        checks.check_condition(condition, self.network, x.shape[0])
+        contract.check_data(x, self.data_shape)
+        contract.check_condition(condition, self.network, x.shape[0])
         if extras is not None:
             raise ValueError(
                 f"A {type(self).__name__} takes batches x or (x, condition); "

@@ -5,8 +5,6 @@ parametrization, trains by `fit` and samples by `generate`. The network is
 called in one method, `net`.
 """
 
-import math
-
 import keras
 from keras import ops
 
@@ -18,13 +16,14 @@ from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interpolants import get as get_interpolant
 from keras_flows.interpolants import get_time_law
-from keras_flows.networks import checks
+from keras_flows.networks import contract
 from keras_flows.networks import input_names
-from keras_flows.networks import sample_shape
+from keras_flows.networks import serialize_network
 from keras_flows.objectives import norms
 from keras_flows.ops import bcast_right
+from keras_flows.ops import example_size
 from keras_flows.ops import float_dtype
-from keras_flows.ops import gathering
+from keras_flows.ops import note_losses
 from keras_flows.presets import from_preset
 from keras_flows.training import data_checks
 
@@ -97,11 +96,12 @@ class Interface(Generator):
         name=None,
     ):
         objective = objectives.get(objective)
-        checks.check_network(
+        contract.check_network(
             network,
             objective.needs_r,
             f"objective '{objective.name}'",
             self.takes_guidance,
+            self.output_parts,
         )
         check_arguments(n_sigma, x_sigma, cond_drop_ratio)
         objective.check_stable(stable_target)
@@ -122,9 +122,8 @@ class Interface(Generator):
         self.null_label = getattr(network, "null_label", null_label)
         # Notes features of layers on the way, see `networks.FeatureTap`.
         self.tap = None
-        self.sample_shape = sample_shape(network)
         names = input_names(network)
-        self._takes_r = objective.needs_r if names is None else "r" in names
+        self.takes_r = objective.needs_r if names is None else "r" in names
         self.parametrization = self.make_parametrization()
         objective.check_path(self.interpolant)
         objective.check(self)
@@ -156,14 +155,14 @@ class Interface(Generator):
     def inputs(self, x_t, t, r=None, condition=None, network=None):
         """The dict that the network sees; arguments as in `net`."""
         network = self.network if network is None else network
-        checks.check_call(x_t, t, self.sample_shape, condition, network)
+        contract.check_call(x_t, t, condition, network)
         inputs = {
             "x": bcast_right(self.c_in(t), x_t) * x_t,
             "t": self.c_noise(t),
         }
-        if self._takes_r:
+        if self.takes_r:
             r = t if r is None else ops.convert_to_tensor(r)
-            checks.check_time(r, x_t, "r")
+            contract.check_time(r, x_t, "r")
             inputs["r"] = self.c_noise(r)
         if condition is not None:
             inputs["condition"] = keras.tree.map_structure(
@@ -190,9 +189,10 @@ class Interface(Generator):
         x_t, t = ops.convert_to_tensor(x_t), ops.convert_to_tensor(t)
         inputs = self.inputs(x_t, t, r, condition, network)
         network = self.network if network is None else network
-        if self.tap is not None and network is self.network and gathering():
-            network = self.tap
-        output = network(inputs, training=training)
+        called = (network is self.network and self.tap) or network
+        output = called(inputs, training=training)
+        contract.check_output(output, x_t, self.output_parts, network)
+        note_losses(network, x_t)
         return self.scale_output(x_t, t, output)
 
     def scale_output(self, x_t, t, output):
@@ -248,7 +248,7 @@ class Interface(Generator):
         if "map" not in self.provides:
             self.require_end(r)
             return self.end(x_t, t, **inputs)
-        checks.check_order(self.interpolant, t, r)
+        contract.check_order(self.interpolant, t, r)
         u = self.pred(x_t, t, r, **inputs)
         return x_t + bcast_right(r - t, x_t) * u
 
@@ -317,14 +317,16 @@ class Interface(Generator):
     def shifted(self, t, x):
         """Times shifted by the size of an example of x."""
         k = self.shift_of(x)
-        return t if k == 1.0 else self.interpolant.shift(t, k)
+        known = isinstance(k, float) and k == 1.0
+        return t if known else self.interpolant.shift(t, k)
 
     def shift_of(self, x):
         """k = max(1, sqrt(elements of an example of x / t_shift_base))."""
         if self.t_shift_base is None:
             return 1.0
-        elements = math.prod(x.shape[1:])
-        return max(1.0, (elements / self.t_shift_base) ** 0.5)
+        ratio = example_size(x) / self.t_shift_base
+        known = isinstance(ratio, float)
+        return max(1.0, ratio**0.5) if known else ops.maximum(ratio, 1.0) ** 0.5
 
     def drop_condition(self, condition):
         """Replace a share of the integer labels by the null label."""
@@ -348,8 +350,8 @@ class Interface(Generator):
                 in the loss and 0 where it is padding.
             training: whether labels are dropped and dropout is on.
         """
-        checks.check_data(x, self.sample_shape)
-        checks.check_condition(condition, self.network, x.shape[0])
+        contract.check_data(x, self.data_shape)
+        contract.check_condition(condition, self.network, x.shape[0])
         mask = data_checks.check_extras(extras, x, self)
         return self.batch_loss(
             ops.cast(x, float_dtype()), condition, mask, training
@@ -369,16 +371,16 @@ class Interface(Generator):
         return self.loss(x, condition, training=training)
 
     def check_fit(self, x, y):
-        data_checks.check_host_array(x, self.sample_shape, "x")
+        data_checks.check_host_array(x, self.data_shape, "x")
         if hasattr(x, "shape") and input_names(self.network) is not None:
-            checks.check_condition(y, self.network, x.shape[0])
+            contract.check_condition(y, self.network, x.shape[0])
         data_checks.check_manifest(x, self)
         data_checks.check_first_batch(x, y, self)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {
-            "network": serialize(self.network),
+            "network": serialize_network(self.network),
             "interpolant": serialize(self.interpolant),
             "train_time_dist_type": serialize(self.time_law),
             "objective": objectives.serialize(self.objective),

@@ -94,7 +94,8 @@ class ReparametrizedInterface(Holder):
 
     def shifted(self, t, x):
         k = self.interface.shift_of(x)
-        return t if k == 1.0 else self._path.shift(t, k)
+        known = isinstance(k, float) and k == 1.0
+        return t if known else self._path.shift(t, k)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

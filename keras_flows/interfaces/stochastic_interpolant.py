@@ -1,11 +1,11 @@
 """Stochastic interpolants between two data sets (arXiv 2303.08797)."""
 
-import keras
 from keras import ops
 
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import StochasticInterpolant
-from keras_flows.networks import checks
+from keras_flows.networks import contract
+from keras_flows.networks import serialize_network
 from keras_flows.objectives import BridgeMatching
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
@@ -57,7 +57,7 @@ class StochasticInterpolantInterface(Interface):
                 f"gamma='{self.interpolant.gamma}'."
             )
         if noise_network is not None:
-            checks.check_network(noise_network, False, "the noise network")
+            contract.check_network(noise_network, False, "the noise network")
         self.noise_network = noise_network
         self.noise_emas = []
         if noise_network is not None:
@@ -80,8 +80,8 @@ class StochasticInterpolantInterface(Interface):
     def loss(self, x, condition=None, extras=None, *, training=True):
         """The objective's terms for the pair x = (x_1, x_0), each (B,)."""
         x_1, x_0 = x
-        checks.check_data(x_1, self.sample_shape, "x_1")
-        checks.check_data(x_0, self.sample_shape, "x_0")
+        contract.check_data(x_1, self.data_shape, "x_1")
+        contract.check_data(x_0, self.data_shape, "x_0")
         pair = tuple(ops.cast(part, float_dtype()) for part in (x_1, x_0))
         return self.batch_loss(pair, condition, None, training)
 
@@ -129,6 +129,14 @@ class StochasticInterpolantInterface(Interface):
                 return noise_ema.averaged()
         return self.noise_network
 
+    def networks(self):
+        noise = self.noise_network
+        return [self.network] if noise is None else [self.network, noise]
+
+    def complete(self, x, condition=None):
+        x = x[0] if isinstance(x, (tuple, list)) else x
+        super().complete(x, condition)
+
     def sampling_layers(self, use_ema=True):
         network = self.inference_network(use_ema)
         if self.noise_network is None:
@@ -152,14 +160,11 @@ class StochasticInterpolantInterface(Interface):
     def check_fit(self, x, y):
         if isinstance(x, tuple):
             x, y = x[0], None
-        data_checks.check_host_array(x, self.sample_shape, "x")
-        data_checks.check_host_array(y, self.sample_shape, "x_0")
+        data_checks.check_host_array(x, self.data_shape, "x")
+        data_checks.check_host_array(y, self.data_shape, "x_0")
 
     def get_config(self):
-        noise = self.noise_network
         return {
             **super().get_config(),
-            "noise_network": None
-            if noise is None
-            else keras.saving.serialize_keras_object(noise),
+            "noise_network": serialize_network(self.noise_network),
         }

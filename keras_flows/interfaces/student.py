@@ -1,16 +1,22 @@
 """A student interface beside its frozen teacher."""
 
 from keras_flows.interfaces.holder import Holder
+from keras_flows.presets import registered_config
 
 
 def student_of(teacher):
-    """A trainable copy of a teacher, with the weights that it teaches by."""
+    """A trainable copy of a teacher, with the weights that it teaches by.
+
+    Raises:
+        ValueError: of a holder, or if Keras does not know its classes.
+    """
     if isinstance(teacher, Holder):
         raise ValueError(
             f"A copy of a {type(teacher).__name__} cannot be trained as a "
             "`student`: its batches are made on the held model's path. Pass "
             "`student=`, an interface of its own on the teacher's path."
         )
+    registered_config(teacher)
     student = type(teacher).from_config(teacher.get_config())
     # Not the averages beside it, which no optimizer may move.
     student.network.trainable = True

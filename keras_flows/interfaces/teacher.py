@@ -1,6 +1,7 @@
 """A frozen model inside another one: what it says, and where it leads."""
 
 import itertools
+import operator
 
 import keras
 from keras import ops
@@ -8,7 +9,7 @@ from keras import tree
 
 from keras_flows import samplers
 from keras_flows.networks import Fixed
-from keras_flows.networks import checks
+from keras_flows.networks import contract
 
 
 class Teacher(Fixed):
@@ -173,16 +174,20 @@ def check_teacher(teacher, student, needs=()):
         )
     for what in ("sample_shape", "n_mu", "n_sigma"):
         own, other = getattr(student, what), getattr(teacher, what)
-        if own is not None and other is not None and own != other:
+        same = contract.agree if what == "sample_shape" else operator.eq
+        if not same(own, other):
             raise ValueError(
                 f"`teacher` must have the student's {what}. Received {other} "
                 f"beside {own}."
             )
-    own, other = (checks.condition_spec(m.network) for m in (student, teacher))
-    if None not in (own, other) and own != other:
+    if not contract.same_condition(student.network, teacher.network):
+        own, other = (
+            contract.input_specs(m.network).get("condition", "none")
+            for m in (student, teacher)
+        )
         raise ValueError(
             "`teacher` must take the student's condition. Received "
-            f"{other[0]} beside {own[0]}."
+            f"{other} beside {own}."
         )
     if teacher.trainable_variables:
         raise ValueError(

@@ -5,10 +5,15 @@ from keras_flows.networks.chunks.mlp import ChunkMLP
 from keras_flows.networks.chunks.rnn import PolicyRNN
 from keras_flows.networks.chunks.transformer import PolicyTransformer
 from keras_flows.networks.chunks.unet import TemporalUNet
-from keras_flows.networks.contract import clone_network
 from keras_flows.networks.contract import input_names
+from keras_flows.networks.contract import input_specs
 from keras_flows.networks.contract import is_functional
 from keras_flows.networks.contract import sample_shape
+from keras_flows.networks.copies import OtherValues
+from keras_flows.networks.copies import clone_network
+from keras_flows.networks.copies import deserialize_network
+from keras_flows.networks.copies import fixed_copy
+from keras_flows.networks.copies import serialize_network
 from keras_flows.networks.encoders.images import ImageEncoder
 from keras_flows.networks.encoders.images import SpatialSoftmax
 from keras_flows.networks.encoders.vectors import IdentityEncoder

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_flows.networks.contract import is_functional
 from keras_flows.networks.fixed import Fixed
+from keras_flows.ops import gathering
 from keras_flows.ops import note
 
 
@@ -14,9 +15,9 @@ class FeatureTap:
     """A functional network that also notes the output of some of its layers.
 
     Called as the network, it returns what the network returns; the features,
-    of the same forward pass, go to `keras_flows.ops.gather` as a dict by
-    layer. It has no variables of its own and is no layer, so that Keras saves
-    none twice.
+    of the same forward pass, go to `keras_flows.ops.gather`, if there is one,
+    as a dict by layer. It has no variables of its own and is no layer, so that
+    Keras saves none twice.
 
     Args:
         network: functional `keras.Model`.
@@ -51,6 +52,8 @@ class FeatureTap:
         return tuple(self._features[layer].shape[1:])
 
     def __call__(self, inputs, training=False):
+        if not gathering("features"):
+            return self.network(inputs, training=training)
         output, features = self._model(inputs, training=training)
         note(features)
         return output

@@ -154,6 +154,7 @@ def check_jvp(model, batch, tolerance=0.02):
         wrong there.
     """
     x, condition, _ = model.unpack(batch)
+    model.complete(x, condition)
     x = ops.convert_to_tensor(x, dtype=float_dtype())
     rng = np.random.default_rng(_SEED)
     n = ops.convert_to_tensor(rng.standard_normal(x.shape), dtype=x.dtype)

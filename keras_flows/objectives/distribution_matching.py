@@ -13,7 +13,10 @@ from keras_flows.objectives.base import Objective
 from keras_flows.objectives.flow_matching import denoising_loss
 from keras_flows.ops import bcast_right
 from keras_flows.ops import copies
+from keras_flows.ops import gather
 from keras_flows.ops import mean_flat
+from keras_flows.ops import mean_losses
+from keras_flows.ops import note
 from keras_flows.ops import parts
 from keras_flows.ops import register
 
@@ -133,6 +136,16 @@ class DistributionMatching(Objective):
         def of_examples(loss):
             return sum(parts(loss, count)) / count
 
+        def turn(run, networks):
+            """A turn's two losses, and what its own networks add to them."""
+            with gather("losses") as notes:
+                pair = run()
+            own = mean_losses(notes, networks)
+            if own is None:
+                return *pair, ops.zeros((), dtype=pair[0].dtype)
+            added.append(own)
+            return *pair, own
+
         def generator():
             made = model.produce(draws, condition)
             loss = of_examples(self.generator_loss(model, made, n, t, label))
@@ -155,12 +168,20 @@ class DistributionMatching(Objective):
             loss = of_examples(loss)
             return ops.zeros_like(loss), loss
 
+        added, judges = [], [*model.fake_networks, *model.discriminators]
+        sides = (
+            lambda: turn(generator, [model.network]),
+            lambda: turn(fake, judges),
+        )
         optimizer = getattr(model, "optimizer", None)
         if not batch.training or optimizer is None or not optimizer.built:
             # Outside training the terms of both sides.
-            g, f = generator()[0], fake()[1]
+            (g, _, own), (_, f, others) = (side() for side in sides)
+            self._note(added, own + others)
             return {"loss": g + f, "generator_loss": g, "fake_loss": f}
-        g, f = ops.cond(optimizer.first_turn(), generator, fake)
+        # What the branches add leaves them as their output.
+        g, f, own = ops.cond(optimizer.first_turn(), *sides)
+        self._note(added, own)
         # So that the means in the logs are over each side's own turns.
         turns = self.fake_updates + 1.0
         return {
@@ -168,6 +189,12 @@ class DistributionMatching(Objective):
             "generator_loss": turns * g,
             "fake_loss": turns / self.fake_updates * f,
         }
+
+    @staticmethod
+    def _note(added, own):
+        """Hand on what networks add to their losses, if they do."""
+        if added:
+            note([own, ops.ones_like(own)], "losses", "turns")
 
     def generator_loss(self, model, made, n, t, condition):
         """The generator's loss at its samples `made`, (B,)."""

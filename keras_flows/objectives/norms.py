@@ -5,6 +5,7 @@ Source: arXiv 2512.01809 (l2, l1, smooth l1), 2310.14189 (pseudo-Huber).
 
 from keras import ops
 
+from keras_flows.ops import example_size
 from keras_flows.ops import mean_flat
 
 
@@ -28,10 +29,7 @@ def smooth_l1(residual):
 
 def pseudo_huber(residual):
     """mean of sqrt(e^2 + c^2) - c with c = 0.00054 sqrt(elements)."""
-    elements = 1
-    for size in residual.shape[1:]:
-        elements *= size
-    c = 0.00054 * elements**0.5
+    c = 0.00054 * example_size(residual) ** 0.5
     return mean_flat(ops.sqrt(ops.square(residual) + c**2) - c)
 
 

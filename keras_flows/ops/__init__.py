@@ -6,7 +6,9 @@ know which backend runs. Everything above speaks `keras.ops`.
 
 from keras_flows.ops.asides import gather
 from keras_flows.ops.asides import gathering
+from keras_flows.ops.asides import mean_losses
 from keras_flows.ops.asides import note
+from keras_flows.ops.asides import note_losses
 from keras_flows.ops.asides import part
 from keras_flows.ops.autodiff import in_jvp
 from keras_flows.ops.autodiff import jvp
@@ -27,6 +29,7 @@ from keras_flows.ops.rows import copies
 from keras_flows.ops.rows import parts
 from keras_flows.ops.tensors import bcast_right
 from keras_flows.ops.tensors import check_same_shape
+from keras_flows.ops.tensors import example_size
 from keras_flows.ops.tensors import float_dtype
 from keras_flows.ops.tensors import known
 from keras_flows.ops.tensors import mean_flat

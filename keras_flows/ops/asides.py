@@ -7,19 +7,26 @@ auxiliary output instead.
 
 import contextlib
 
+from keras import ops
+
+from keras_flows.ops.tensors import float_dtype
+
+FEATURES, LOSSES = "features", "losses"
+
+# (kind, notes) of those who take notes; the kind None takes all.
 _open = []
 _parts = [None]
 
 
 @contextlib.contextmanager
-def gather():
-    """Yield a list that `note` fills with (part, value) meanwhile."""
+def gather(kind=FEATURES):
+    """Yield a list that `note` fills with (part, value) of a kind meanwhile."""
     notes = []
-    _open.append(notes)
+    _open.append((kind, notes))
     try:
         yield notes
     finally:
-        _open.remove(notes)
+        _open.pop()
 
 
 @contextlib.contextmanager
@@ -32,35 +39,93 @@ def part(name):
         _parts.pop()
 
 
-def gathering():
-    """Whether anyone takes notes."""
-    return bool(_open)
+def gathering(kind=None):
+    """Whether anyone takes notes of a kind, or of any."""
+    return any(kind in (None, taken) for taken, _ in _open)
 
 
-def note(value):
-    """Hand `value` to the innermost `gather`, if any."""
-    if _open:
-        _open[-1].append((_parts[-1], value))
+def note(value, kind=FEATURES, name=None):
+    """Hand tensors to the innermost `gather` of their kind, if any.
+
+    Args:
+        value: a structure of tensors.
+        kind: of the note.
+        name: whose note it is, by default the `part` of the batch.
+    """
+    name = _parts[-1] if name is None else name
+    for taken, notes in reversed(_open):
+        if taken is None:
+            notes.append((kind, name, value))
+            return
+        if taken == kind:
+            notes.append((name, value))
+            return
 
 
 def carried(fun):
-    """(`fun` with its notes' values as auxiliary output, their parts).
+    """(`fun` with its notes' values as auxiliary output, whose they are).
 
-    The list of parts is filled when the function runs.
+    The list of (kind, name) is filled when the function runs.
     """
-    parts = []
+    owners = []
 
     def run(*args):
-        with gather() as notes:
+        with gather(None) as notes:
             output = fun(*args)
-        parts[:] = [name for name, _ in notes]
-        return output, [value for _, value in notes]
+        owners[:] = [(kind, name) for kind, name, _ in notes]
+        return output, [value for _, _, value in notes]
 
-    return run, parts
+    return run, owners
 
 
-def renote(parts, values):
-    """Note the values that `carried` brought, under their parts."""
-    for name, value in zip(parts, values, strict=True):
-        with part(name):
-            note(value)
+def renote(owners, values):
+    """Note the values that `carried` brought, as what they were."""
+    for (kind, name), value in zip(owners, values, strict=True):
+        note(value, kind, name)
+
+
+def note_losses(network, x):
+    """Note what `add_loss` and activity regularisers gave in the last call.
+
+    Args:
+        network: the layer that was called; one that does not train, such as
+            an average or a teacher, has nothing to note.
+        x: (B, ...), of whose rows the call was.
+    """
+    if not gathering(LOSSES) or not network.trainable:
+        return
+    found = [
+        loss
+        for layer in network._flatten_layers()
+        for loss in layer._get_own_losses()
+    ]
+    if found:
+        loss = sum(ops.sum(ops.cast(part, float_dtype())) for part in found)
+        rows = ops.cast(ops.shape(x)[0], float_dtype())
+        note([loss, rows], LOSSES, id(network))
+
+
+def mean_losses(notes, networks=None):
+    """The losses that `note_losses` noted, a scalar; None where none were.
+
+    Of each network the mean over its calls, weighed by their rows: an
+    objective may split its batch, and calls more than once.
+
+    Args:
+        notes: of `gather("losses")`.
+        networks: whose, by default all.
+    """
+    calls = {}
+    for owner, value in notes:
+        if networks is None or owner in map(id, networks):
+            calls.setdefault(owner, []).append(value)
+    if not calls:
+        return None
+    return sum(map(_weighed, calls.values()))
+
+
+def _weighed(calls):
+    if len(calls) == 1:
+        return calls[0][0]
+    rows = sum(rows for _, rows in calls)
+    return sum(loss * rows for loss, rows in calls) / ops.maximum(rows, 1.0)

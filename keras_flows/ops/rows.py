@@ -78,7 +78,7 @@ class RowSplit:
 
     def _split(self, x):
         if self._stride is not None:
-            rest = tuple(x.shape[1:])
+            rest = tuple(ops.shape(x)[1:])
             blocks = ops.reshape(x, (-1, self._stride) + rest)
             return blocks[:, 0], ops.reshape(blocks[:, 1:], (-1,) + rest)
         return ops.take(x, self._off, axis=0), ops.take(
@@ -88,7 +88,7 @@ class RowSplit:
     def merge(self, off, diagonal):
         """The inverse of `split` for one pair of tensors."""
         if self._stride is not None:
-            rest = tuple(off.shape[1:])
+            rest = tuple(ops.shape(off)[1:])
             blocks = ops.concatenate(
                 [
                     ops.expand_dims(off, 1),

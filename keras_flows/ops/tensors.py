@@ -47,6 +47,16 @@ def bcast_right(x, y):
     return x
 
 
+def example_size(x):
+    """Number of elements of one example of x (B, ...): an int where it is
+    known, else a float32 scalar (TensorFlow, of free sizes)."""
+    size = 1
+    for side in ops.shape(x)[1:]:
+        known = isinstance(side, int)
+        size = size * (side if known else ops.cast(side, float_dtype()))
+    return size
+
+
 def mean_flat(x):
     """Mean over every axis but the first: (B, ...) -> (B,)."""
     return ops.mean(x, axis=tuple(range(1, len(x.shape))))

@@ -4,7 +4,35 @@ import keras
 from keras import tree
 
 from keras_flows.datasets.robots import Windows
+from keras_flows.networks import input_specs
 from keras_flows.networks import normalizers
+from keras_flows.networks.contract import fits
+
+
+def chunk_inputs(interface):
+    """(horizon, action_dim, spec of the condition) of an interface's network.
+
+    Raises:
+        ValueError: if they are not fixed and known.
+    """
+    shape = interface.sample_shape
+    if shape is None or len(shape) != 2 or None in shape:
+        raise ValueError(
+            "`interface` must have a network of chunks (batch, horizon, "
+            f"action_dim) of fixed sizes. Received shape: {shape}"
+            + (
+                "; call a subclassed network once on a batch first."
+                if shape is None
+                else "."
+            )
+        )
+    condition = input_specs(interface.network).get("condition")
+    if condition is None:
+        raise ValueError(
+            "`interface` must have a network with a 'condition', what "
+            "the encoder makes of the observations."
+        )
+    return (*shape, condition)
 
 
 def encoder_of(encoder, condition):
@@ -13,15 +41,15 @@ def encoder_of(encoder, condition):
     Args:
         encoder: `keras.Model` from histories to the network's condition, or
             None.
-        condition: the network's input of that name.
+        condition: `Spec` of the network's input of that name.
     """
     if encoder is None:
-        spec = keras.Input(condition.shape[1:], name="observation")
+        spec = keras.Input(condition.shape, name="observation")
         encoder = keras.Model(spec, spec, name="identity_encoder")
-    if tuple(encoder.output.shape[1:]) != tuple(condition.shape[1:]):
+    if not fits(tuple(encoder.output.shape[1:]), condition.shape):
         raise ValueError(
             "`encoder` must yield the network's condition, of shape "
-            f"(batch, {', '.join(map(str, condition.shape[1:]))}). "
+            f"(batch, {', '.join(map(str, condition.shape))}). "
             f"Received: {tuple(encoder.output.shape)}."
         )
     return encoder
@@ -109,7 +137,7 @@ def check_observation(observation, spec, batch=None):
         leaf = observation if key is None else observation[key]
         name = "observation" if key is None else f"observation[{key!r}]"
         shape = tuple(expected.shape[1:])
-        if tuple(leaf.shape[1:]) != shape:
+        if not fits(tuple(leaf.shape[1:]), shape):
             raise ValueError(
                 f"`{name}` must have shape (batch, "
                 f"{', '.join(map(str, shape))}): {shape[0]} steps "

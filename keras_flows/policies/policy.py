@@ -18,10 +18,11 @@ from keras_flows.datasets.robots.windows import in_parts
 from keras_flows.export import Served
 from keras_flows.export import export
 from keras_flows.interfaces import Holder
-from keras_flows.networks import checks
+from keras_flows.networks import contract
 from keras_flows.networks import normalizers
 from keras_flows.ops import arguments
 from keras_flows.ops import float_dtype
+from keras_flows.ops import note_losses
 from keras_flows.ops import register
 from keras_flows.policies import arguments as arguments_of
 from keras_flows.policies import endpoints
@@ -83,18 +84,9 @@ class Policy(Holder):
         name=None,
     ):
         super().__init__(interface, name=name)
-        if interface.sample_shape is None or len(interface.sample_shape) != 2:
-            raise ValueError(
-                "`interface` must have a network of chunks (batch, horizon, "
-                f"action_dim). Received shape: {interface.sample_shape}."
-            )
-        self.horizon, self.action_dim = interface.sample_shape
-        condition = interface.network.input.get("condition")
-        if condition is None:
-            raise ValueError(
-                "`interface` must have a network with a 'condition', what "
-                "the encoder makes of the observations."
-            )
+        self.horizon, self.action_dim, condition = observations.chunk_inputs(
+            interface
+        )
         self.encoder = observations.encoder_of(encoder, condition)
         self._spec = {"observation": self.encoder.input}
         self.obs_steps = observations.history_length(self.encoder.input)
@@ -195,7 +187,9 @@ class Policy(Holder):
         observation = observations.normalize(
             self.observation_normalizers, observation
         )
-        return encoder(observation, training=training)
+        condition = encoder(observation, training=training)
+        note_losses(encoder, tree.flatten(observation)[0])
+        return condition
 
     def loss(self, x, condition=None, extras=None, *, training=True):
         """The interface's terms on normalised chunks, each (B,).
@@ -206,7 +200,7 @@ class Policy(Holder):
             extras: None or {"mask": (B, horizon)}.
             training: whether dropout and random crops are on.
         """
-        checks.check_data(x, self.sample_shape, "actions")
+        contract.check_data(x, self.data_shape, "actions")
         self.check_observation(condition, x.shape[0])
         return self.interface.loss(
             self.action_normalizer(ops.cast(x, float_dtype())),
@@ -228,7 +222,7 @@ class Policy(Holder):
                 "policy.adapt(windows) before fit, once."
             )
         observations.check_windows(x, self.representation)
-        data_checks.check_host_array(x, self.sample_shape, "actions")
+        data_checks.check_host_array(x, self.data_shape, "actions")
         if isinstance(x, np.ndarray):
             self.check_observation(y, len(x))
             for leaf in tree.flatten(y):

@@ -10,7 +10,9 @@ from keras_flows.presets.convert import torch_state
 from keras_flows.presets.handles import preset_folder
 from keras_flows.presets.preset import Preset
 from keras_flows.presets.preset import from_preset
+from keras_flows.presets.preset import registered_config
 from keras_flows.presets.preset import save_to_preset
+from keras_flows.presets.preset import serialized
 from keras_flows.presets.registry import BUILTIN
 from keras_flows.presets.registry import Entry
 from keras_flows.presets.registry import describe

@@ -61,7 +61,8 @@ def save_to_preset(
 
     Raises:
         ValueError: if the folder exists and is no preset, `weights_dtype`
-            is unknown, or a weight is too large for it.
+            is unknown, a weight is too large for it, or a class that the
+            model holds is not registered.
         OSError: if the folder cannot be written.
     """
     if weights_dtype not in (None, "float16"):
@@ -79,7 +80,7 @@ def save_to_preset(
     card = Card() if card is None else card
     with replacing(target) as temporary:
         temporary.mkdir()
-        config = keras.saving.serialize_keras_object(model)
+        config = registered_config(model)
         for key in ("compile_config", "build_config"):
             config.pop(key, None)
         about = {
@@ -222,6 +223,33 @@ def serialized(config):
     elif isinstance(config, (list, tuple)):
         for value in config:
             yield from serialized(value)
+
+
+def registered_config(model):
+    """The config of a model, all of whose classes Keras finds again.
+
+    Raises:
+        ValueError: naming a class or function that is not registered.
+    """
+    config = keras.saving.serialize_keras_object(model)
+    for each in serialized(config):
+        module, name = each.get("module"), each.get("registered_name")
+        if each["class_name"] == "function":
+            name = each["config"]
+        if (
+            not module
+            or module.split(".")[0] in _KERAS
+            or not isinstance(name, str)
+            or keras.saving.get_registered_object(name) is not None
+        ):
+            continue
+        raise ValueError(
+            f"`{each['class_name']}` of {module} is not registered, and what "
+            "is saved with it could not be loaded: put "
+            "@keras.saving.register_keras_serializable('my_package') above "
+            "it, before the model is made."
+        )
+    return config
 
 
 def _check_registered(config, preset):

@@ -1,12 +1,13 @@
 """What is asked of `generate`: its arguments, checked once, and frozen."""
 
 import dataclasses
+import operator
 
 import numpy as np
 from keras import ops
 from keras import tree
 
-from keras_flows.networks import checks
+from keras_flows.networks import contract
 from keras_flows.networks import input_names
 from keras_flows.ops import float_dtype
 from keras_flows.samplers.base import Sampler
@@ -153,7 +154,7 @@ def make_request(
 
     Args:
         model: what samples: `sampling_times`, `absorb_guidance`, `network`,
-            `null_label`, `sample_shape` and `interpolant` are asked of it.
+            `null_label`, `sample_shape`, `complete` and others are asked of it.
 
     Raises:
         ValueError: where an argument does not fit; the message says how.
@@ -162,6 +163,8 @@ def make_request(
     condition = as_array(condition)
     count = _count(num_samples, condition, noise)
     condition = rows_of(condition, count, "condition", model.network)
+    if noise is not None:
+        model.complete(noise, condition)
     check_scale(guidance_scale)
     condition, scale = model.absorb_guidance(condition, guidance_scale, count)
     guide = _guide(model, guidance_model, scale)
@@ -235,11 +238,10 @@ def _count(num_samples, condition, noise):
 def rows_of(condition, num_samples, argument, network):
     """A condition with one row per sample, in the network's dtype."""
     if condition is None:
-        checks.check_condition(None, network)
+        contract.check_condition(None, network)
         return None
-    expected = None
-    if getattr(network, "inputs", None):
-        expected = getattr(network.input.get("condition"), "dtype", None)
+    specs = contract.input_specs(network) or {}
+    expected = getattr(specs.get("condition"), "dtype", None)
 
     def rows(leaf):
         if isinstance(leaf, np.ndarray) and leaf.ndim == 0:
@@ -248,7 +250,7 @@ def rows_of(condition, num_samples, argument, network):
         return leaf if expected is None else ops.cast(leaf, expected)
 
     condition = tree.map_structure(rows, condition)
-    checks.check_condition(condition, network, num_samples, argument)
+    contract.check_condition(condition, network, num_samples, argument)
     return condition
 
 
@@ -263,7 +265,8 @@ def _guide(model, guide, scale):
         )
     for what in ("interpolant", "sample_shape", "n_mu", "n_sigma"):
         own, other = getattr(model, what), getattr(guide, what)
-        if own != other:
+        same = contract.agree if what == "sample_shape" else operator.eq
+        if not same(own, other):
             raise ValueError(
                 f"`guidance_model` must have the same {what} as the "
                 f"model it guides. Received: {other} beside {own}."
@@ -342,11 +345,19 @@ def interval_of(interval):
 
 def _shape(model, noise):
     if noise is not None:
-        checks.check_data(noise, model.sample_shape, "noise")
+        contract.check_data(noise, model.data_shape, "noise")
         return tuple(noise.shape[1:])
-    if model.sample_shape is None or None in model.sample_shape:
-        raise ValueError(
-            "`noise` is needed: the network does not tell the shape of "
-            "a sample."
+    shape = model.sample_shape
+    if shape is None or None in shape:
+        told = (
+            "the network is not built yet, so the shape of a sample is not "
+            "known"
+            if shape is None
+            else f"samples have the shape {shape}, of free sizes"
         )
-    return model.sample_shape
+        raise ValueError(
+            f"`noise` is needed: {told}. Pass standard normal noise of the "
+            "shape to sample, generate(noise=...)"
+            + (", or `fit` first." if shape is None else ".")
+        )
+    return shape

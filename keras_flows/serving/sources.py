@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_flows.interfaces import Interface
+from keras_flows.networks import input_specs
 from keras_flows.policies import Policy
 
 
@@ -43,6 +44,17 @@ class Source:
     fixed: bool = True
     null_label: int | None = None
     value_range: tuple = (-1.0, 1.0)
+
+    def __post_init__(self):
+        if any(
+            None in shape
+            for shape in (self.noise, *(s for s, _ in self.inputs.values()))
+        ):
+            raise ValueError(
+                "The service joins requests into batches, which needs fixed "
+                f"sizes. {self.name} takes noise of shape {self.noise} and "
+                f"{self.inputs}; build the network for one size."
+            )
 
 
 def from_export(folder):
@@ -124,10 +136,10 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
         spec = spec if isinstance(spec, dict) else {"observation": spec}
         inputs = {name: (shape, "float32") for name, shape in spec.items()}
     else:
-        condition = model.network.input.get("condition")
+        condition = input_specs(model.network).get("condition")
         inputs = {}
         if condition is not None:
-            inputs["condition"] = (tuple(condition.shape[1:]), condition.dtype)
+            inputs["condition"] = condition.shape, condition.dtype or "float32"
 
     def run(given, num_steps, guidance_scale):
         given = dict(given)

@@ -1,12 +1,13 @@
 """What `fit` is given, checked before the first step."""
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_flows.networks.checks import check_data
-from keras_flows.networks.checks import dtype_of
+from keras_flows.networks.contract import check_data
+from keras_flows.networks.contract import fits
+from keras_flows.networks.contract import input_specs
 from keras_flows.ops import float_dtype
+from keras_flows.training.first_batch import first_batch
 
 
 def check_extras(extras, x, interface):
@@ -21,7 +22,7 @@ def check_extras(extras, x, interface):
             f"x or (x, condition). Received: {received!r}."
         )
     mask = extras["mask"]
-    if len(x.shape) < 2 or tuple(mask.shape[1:]) != tuple(x.shape[1:2]):
+    if len(x.shape) < 2 or not fits(mask.shape[1:], x.shape[1:2]):
         raise ValueError(
             "`mask` must have shape (batch, time), one number for each step "
             f"of x {tuple(x.shape)}. Received: {tuple(mask.shape)}."
@@ -69,9 +70,8 @@ def check_pixels(x, argument):
 
 def check_labels(condition, network):
     """Labels of the network's embedding: ints, none outside it; an array."""
-    inputs = getattr(network, "inputs", None)  # None for a subclassed model
-    expected = network.input.get("condition") if inputs else None
-    if not hasattr(expected, "dtype") or "int" not in dtype_of(expected):
+    expected = (input_specs(network) or {}).get("condition")
+    if "int" not in (getattr(expected, "dtype", None) or ""):
         return
     if condition.dtype.kind not in "iu":
         raise ValueError(
@@ -101,24 +101,6 @@ def _to_host(x):
     return np.asarray(x.numpy() if hasattr(x, "numpy") else x)
 
 
-def _first_batch(x):
-    """The first batch of a dataset that can be read again, else None."""
-    rows = getattr(x, "dataset", None)
-    if hasattr(x, "collate_fn"):  # a torch DataLoader
-        # By hand: its iterator draws a seed and starts workers.
-        if x.batch_size is None or not hasattr(rows, "__len__"):
-            return None
-        count = min(len(rows), x.batch_size)
-        return x.collate_fn([rows[i] for i in range(count)]) if count else None
-    if isinstance(x, keras.utils.PyDataset):
-        return None if x.num_batches == 0 else x[0]
-    if not hasattr(x, "__iter__") or iter(x) is x:  # a generator
-        return None
-    if hasattr(x, "__getitem__") and hasattr(x, "__len__"):
-        return x[0] if len(x) else None
-    return next(iter(x), None)
-
-
 def check_first_batch(x, y, interface):
     """Arrays, or the first batch of a dataset, before the first step.
 
@@ -131,11 +113,11 @@ def check_first_batch(x, y, interface):
         return
     if x is None or isinstance(x, (list, tuple, dict)):
         return
-    data = _first_batch(x)
+    data = first_batch(x)
     if data is None:
         return
     x, condition, _ = interface.unpack(data)
-    check_host_array(_to_host(x), interface.sample_shape, "x")
+    check_host_array(_to_host(x), interface.data_shape, "x")
     condition = _to_host(condition)
     if isinstance(condition, np.ndarray) and condition.size:
         check_labels(condition, interface.network)

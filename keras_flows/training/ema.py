@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_flows.networks import Fixed
 from keras_flows.networks import clone_network
+from keras_flows.networks import fixed_copy
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -127,9 +128,14 @@ class EMA(Fixed):
         )
 
     def attach(self, network, name):
-        """Make the averaged copy of `network`; called once."""
+        """Make the averaged copy of `network`; called once.
+
+        Of a network that is not built yet `sync` makes it.
+        """
         self._hidden = _Hidden(network, name)
-        self._copy()
+        self.averages = []
+        if network.built:
+            self._copy()
         self.updates = self.add_weight(
             shape=(),
             dtype="int32",
@@ -142,7 +148,7 @@ class EMA(Fixed):
 
     def _copy(self):
         hidden = self._hidden
-        hidden.network = _wide_copy(hidden.live, hidden.name)
+        hidden.network = fixed_copy(hidden.live, hidden.name, _wide_copy)
         self.averages = list(hidden.network.variables)
 
     def averaged(self):
@@ -152,7 +158,14 @@ class EMA(Fixed):
         `settle` does so. A method, since Keras saves properties.
         """
         self.sync()
-        return self._hidden.network
+        hidden = self._hidden
+        if hidden.network is None:
+            raise ValueError(
+                f"`network` ('{hidden.live.name}') is not built yet and has "
+                "no average: `fit` first, generate(noise=...), or call the "
+                "network on a batch."
+            )
+        return hidden.network
 
     def sync(self):
         """Follow the live network; on the host, and not within a step.
@@ -168,7 +181,7 @@ class EMA(Fixed):
             return False
         live = self._hidden.live
         changed = _layout(live.variables) != _layout(self.averages)
-        if changed:
+        if changed and self.averages:
             warnings.warn(
                 f"The variables of '{live.name}' have changed (by LoRA or "
                 "quantisation): its average starts anew from the present "
@@ -176,6 +189,7 @@ class EMA(Fixed):
                 "`kf.presets.slim(model)`.",
                 stacklevel=3,
             )
+        if changed or (live.built and self._hidden.network is None):
             self._tracker.unlock()
             for average in list(self.averages):
                 self._untrack_variable(average)

@@ -30,7 +30,7 @@ def _scope(*pairs):
     mapping = []
     for variables, values in pairs:
         mapping.extend(zip(variables, values, strict=True))
-    return keras.StatelessScope(state_mapping=mapping)
+    return keras.StatelessScope(state_mapping=mapping, collect_losses=True)
 
 
 def _read(scope, variables):

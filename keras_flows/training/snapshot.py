@@ -3,7 +3,8 @@
 from keras import ops
 
 from keras_flows.networks import Fixed
-from keras_flows.networks import clone_network
+from keras_flows.networks import OtherValues
+from keras_flows.networks import fixed_copy
 
 
 class Snapshot(Fixed):
@@ -16,7 +17,10 @@ class Snapshot(Fixed):
 
     def __init__(self, network, name):
         super().__init__(name=name)
-        self.copied = clone_network(network, name)
+        self.copied = fixed_copy(network, name)
+        if isinstance(self.copied, OtherValues):
+            # It is no layer, whose variables would be among these.
+            self.values = list(self.copied.variables)
         self.built = True
 
     def network(self):

@@ -4,15 +4,19 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_flows.ops import gather
 from keras_flows.presets import from_preset
+from keras_flows.presets import registered_config
 from keras_flows.presets import save_to_preset
 from keras_flows.training import data_checks
+from keras_flows.training import first_batch
 from keras_flows.training.batches import EMPTY
 from keras_flows.training.batches import is_empty_data_error
 from keras_flows.training.batches import with_tuple_batches
 from keras_flows.training.ema import EMA
 from keras_flows.training.ema import settle
 from keras_flows.training.guard import NonFiniteGuard
+from keras_flows.training.regularization import regularization
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds
 from keras_flows.training.step import TrainStep
@@ -70,7 +74,9 @@ class Trainable(TrainStep, keras.Model):
         self.averages = Averages()
         self._trackers = {
             name: keras.metrics.Mean(name=name)
-            for name in dict.fromkeys(("loss", *terms, "gradient_norm"))
+            for name in dict.fromkeys(
+                ("loss", *terms, "regularization", "gradient_norm")
+            )
         }
         if network is None:
             return
@@ -106,6 +112,15 @@ class Trainable(TrainStep, keras.Model):
             aggregation="only_first_replica",
             name=name,
         )
+
+    # What waits for a first batch: subclassed networks.
+
+    def networks(self):
+        """Networks of the model's own that are called."""
+        return []
+
+    def complete(self, x, condition=None):
+        """Build by a batch what waits for one."""
 
     # What a step does to a model it does to those that it holds.
 
@@ -144,10 +159,19 @@ class Trainable(TrainStep, keras.Model):
         return (*data, None, None)[:3]
 
     def compute(self, data, training):
-        """(mean loss, {term: mean}) of a batch; what backends differentiate."""
+        """(mean loss, {term: mean}) of a batch; what backends differentiate.
+
+        What regularisers, and `add_loss`, of all that trains give is added to
+        the loss, as "regularization".
+        """
         x, condition, extras = self.unpack(data)
-        terms = self.loss(x, condition, extras, training=training)
+        with gather("losses") as notes:
+            terms = self.loss(x, condition, extras, training=training)
         means = {name: ops.mean(term) for name, term in terms.items()}
+        added = regularization(self.trainable_variables, notes)
+        if added is not None:
+            means["loss"] = means["loss"] + added
+            means["regularization"] = added
         return means["loss"], means
 
     def batch_size(self, data):
@@ -196,6 +220,13 @@ class Trainable(TrainStep, keras.Model):
         _, means = self.compute(data, training=False)
         return self.record(means, self.batch_size(data))
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        # Keras would call the model without its condition where any layer is
+        # not built, also one that no call reaches. All that is called is.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        self._post_build()
+
     def make_train_function(self, force=False):
         self.start_averages()
         # Before the first trace, which may fail and would leave half of it.
@@ -231,6 +262,7 @@ class Trainable(TrainStep, keras.Model):
             # An order to resume in, which Keras would shuffle unseeded.
             kwargs.setdefault("shuffle", False)
         self.check_fit(x, y)
+        x = first_batch.completed(self, x, y)
         x = with_tuple_batches(x)
         guard = NonFiniteGuard(self.max_skipped_steps)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
@@ -259,8 +291,19 @@ class Trainable(TrainStep, keras.Model):
         """Refuse arrays that do not fit, before any work."""
         data_checks.check_host_array(x, None, "x")
 
-    def evaluate(self, *args, **kwargs):
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """As `keras.Model.train_on_batch`, on x or on x and a condition."""
+        x = first_batch.completed(self, x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """As `keras.Model.test_on_batch`, on x or on x and a condition."""
+        x = first_batch.completed(self, x, y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """Loss on a dataset, with the same times and noise every time."""
+        x = first_batch.completed(self, x, y)
         generators = [
             (model.seed_generator.state, model.evaluation_seed)
             for model in self.everything()
@@ -270,7 +313,7 @@ class Trainable(TrainStep, keras.Model):
         for state, seed in generators:
             state.assign(np.array([seed, 0], dtype="uint32"))
         try:
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(x, y, *args, **kwargs)
         finally:
             # Training is not disturbed.
             for (state, _), value in zip(generators, before, strict=True):
@@ -285,6 +328,11 @@ class Trainable(TrainStep, keras.Model):
         )
 
     # Saving.
+
+    def save(self, filepath, *args, **kwargs):
+        """As `keras.Model.save`, if Keras will find its classes again."""
+        registered_config(self)
+        super().save(filepath, *args, **kwargs)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)

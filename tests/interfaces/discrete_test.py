@@ -189,7 +189,9 @@ def test_published_dit_has_all_its_channels():
         whole, learn_sigma=True, null_label=3, ema=None
     )
     assert model.network.output.shape == (None, 4, 4, 4)
-    with pytest.raises(ValueError, match="`network`.*4 channels.*Received 2"):
+    with pytest.raises(
+        ValueError, match=r"`network`.*2 times its chan.*4\).*2\)"
+    ):
         kf.DiscreteInterface(dit, learn_sigma=True, ema=None)
 
 
@@ -224,7 +226,7 @@ ERRORS = {
     ),
     "channels": (
         lambda: kf.DiscreteInterface(mlp(), learn_sigma=True),
-        "`network`.*4 channels.*Received 2",
+        r"`network`.*2 times its channels.*\(batch, 4\).*\(batch, 2\)",
     ),
     "num_steps": (
         lambda: kf.DiscreteInterface(mlp(), num_timesteps=50).generate(
