@@ -64,3 +64,9 @@ def renote(parts, values):
     for name, value in zip(parts, values, strict=True):
         with part(name):
             note(value)
+
+
+def note_rows(rows):
+    """Note how a batch was split, under the part "rows"."""
+    with part("rows"):
+        note(rows)
