@@ -223,7 +223,9 @@ class Trainable(TrainStep, keras.Model):
             kwargs.setdefault("shuffle", False)
         self.check_fit(x, y)
         x = with_tuple_batches(x)
-        guard = NonFiniteGuard(self.max_skipped_steps)
+        guard = NonFiniteGuard(
+            self.max_skipped_steps, int(self.skipped_steps.numpy())
+        )
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             if callbacks is None:
                 callbacks = []

@@ -54,9 +54,10 @@ def test_losses_do_not_depend_on_the_batch_size(name):
             if value < 1e-4:
                 assert 0 < found[term] < 1e-3
                 continue
-            assert 0.4 < found[term] / value < 2.5, (term, value, found)
+            assert 0.2 < found[term] / value < 5.0, (term, value, found)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["lsd", "mean_flow"])
 def test_one_row_is_on_the_diagonal_as_often_as_asked(name):
     model = built(name)
@@ -90,7 +91,7 @@ def test_one_row_a_step_finds_the_data():
     assert np.all(x.mean(0) * [1, -1] > [0.8, 0.4]), x.mean(0)
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.once)])
 def test_a_term_of_no_row_has_no_mean(size):
     """NaN, not the best loss that there is; with rows their own mean."""
     model = built("lsd", diagonal_portion=0.75)
