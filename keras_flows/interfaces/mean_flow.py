@@ -7,6 +7,7 @@ from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import Linear
 from keras_flows.interpolants import time_pairs
 from keras_flows.networks import input_names
+from keras_flows.networks import null_labels
 from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
@@ -156,6 +157,12 @@ class MeanFlowInterface(Interface):
             return low * ops.power(high / low, u)
         return ops.power(low**p + u * (high**p - low**p), 1.0 / p)
 
+    def _has_scale(self, condition):
+        """Whether a condition is {"label": ..., "guidance": (B,)}."""
+        return self.guidance_range is not None and (
+            isinstance(condition, dict) and "guidance" in condition
+        )
+
     def inputs(self, x_t, t, r=None, condition=None, network=None):
         """As `Interface.inputs`; a condition may hold the guidance scale.
 
@@ -163,7 +170,7 @@ class MeanFlowInterface(Interface):
         """
         if self.guidance_range is None:
             return super().inputs(x_t, t, r, condition, network)
-        if not isinstance(condition, dict):
+        if not self._has_scale(condition):
             condition = {"label": condition, "guidance": ops.ones_like(t)}
         inputs = super().inputs(x_t, t, r, condition["label"], network)
         return {**inputs, "guidance": condition["guidance"]}
@@ -219,13 +226,13 @@ class MeanFlowInterface(Interface):
         v = self.interpolant.velocity(x, n, t)
         if y is None or not self._guided:
             return v, y, neg_y
-        label = y["label"] if isinstance(y, dict) else y
+        label = y["label"] if self._has_scale(y) else y
         if neg_y is None:
-            neg_y = ops.full_like(label, self.null_label)
+            neg_y = null_labels.null_like(label, self.null_label)
         x_t = self.sample_x_t(x, n, t)
         omega, kappa = self.guidance_scale, self.guidance_mixture_ratio
         null = neg_y
-        if isinstance(y, dict):
+        if self._has_scale(y):
             omega = bcast_right(y["guidance"], v)
             null = {"label": neg_y, "guidance": y["guidance"]}
         both = self.pred(
@@ -255,12 +262,12 @@ class MeanFlowInterface(Interface):
         """
         if y is None or self.null_label is None or self.cond_drop_ratio == 0:
             return v, y
-        if isinstance(y, dict):
+        if self._has_scale(y):
             v, label = self.cond_drop(x, n, v, y["label"], neg_y, t)
             return v, {**y, "label": label}
         if neg_y is None:
-            neg_y = ops.full_like(y, self.null_label)
-        drop = self.sample_uniform(ops.shape(y)) < self.cond_drop_ratio
+            neg_y = null_labels.null_like(y, self.null_label)
+        drop = null_labels.drawn(y, self.cond_drop_ratio, self.sample_uniform)
         if t is None:
             if not isinstance(self.interpolant, Linear):
                 raise ValueError(
@@ -271,7 +278,7 @@ class MeanFlowInterface(Interface):
         plain = self.interpolant.velocity(x, n, t)
         return (
             ops.where(bcast_right(drop, v), plain, v),
-            ops.where(drop, neg_y, y),
+            null_labels.where(drop, neg_y, y),
         )
 
     def training_velocity(self, x, n, t, condition, training=True):
