@@ -249,7 +249,9 @@ def example_of(model):
             return rng.uniform(min(ends), max(ends), shape).astype(dtype)
         if "float" in dtype:
             return rng.standard_normal(shape, dtype="float32").astype(dtype)
-        return rng.integers(0, model.null_label or 1, shape, dtype=dtype)
+        null = model.null_label
+        classes = null if isinstance(null, int) and null > 0 else 1
+        return rng.integers(0, classes, shape, dtype=dtype)
 
     return example
 

@@ -108,20 +108,26 @@ class FlowMapInterface(Interface):
             )
 
     def rows(self, x):
-        """The `RowSplit` of the batch x."""
-        return RowSplit(ops.shape(x)[0], 1.0 - self.diagonal_portion)
+        """A `RowSplit` of the batch x, by a draw where it must be."""
+        share = 1.0 - self.diagonal_portion
+        return RowSplit.of(ops.shape(x)[0], share, self.sample_uniform)
 
-    def sample_t_r(self, shape):
-        """Time pairs of the given shape: see `interpolants.time_pairs`."""
-        return time_pairs(
-            self.interpolant, self.sample_t, shape, self.diagonal_portion
-        )
+    def sample_t_r(self, shape, rows=None):
+        """Time pairs of the given shape: see `interpolants.time_pairs`.
 
-    def draw_t_r(self, x):
-        """Shifted time pairs for the batch x, each (B,)."""
-        return tuple(
-            self.shifted(t, x) for t in self.sample_t_r(ops.shape(x)[:1])
-        )
+        Args:
+            shape: (B,).
+            rows: the `RowSplit` of the batch; by default one is drawn.
+        """
+        if rows is None:
+            share = 1.0 - self.diagonal_portion
+            rows = RowSplit.of(shape[0], share, self.sample_uniform)
+        return time_pairs(self.interpolant, self.sample_t, shape, rows)
+
+    def draw_t_r(self, x, rows=None):
+        """Shifted time pairs for the batch x, each (B,); see `sample_t_r`."""
+        pairs = self.sample_t_r(ops.shape(x)[:1], rows)
+        return tuple(self.shifted(t, x) for t in pairs)
 
     def get_config(self):
         return {

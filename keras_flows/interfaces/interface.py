@@ -18,6 +18,7 @@ from keras_flows.interpolants import get as get_interpolant
 from keras_flows.interpolants import get_time_law
 from keras_flows.networks import contract
 from keras_flows.networks import input_names
+from keras_flows.networks import null_labels
 from keras_flows.networks import serialize_network
 from keras_flows.objectives import norms
 from keras_flows.ops import bcast_right
@@ -48,10 +49,10 @@ class Interface(Generator):
             no shift.
         objective: name, `objectives.Objective` or function of your own.
         norm: "l2", "l1", "smooth_l1" or "pseudo_huber", of the residual.
-        cond_drop_ratio: share of labels replaced by the network's
-            `null_label` in training; without a null label none are.
-        null_label: the label that stands for none, where the network does
-            not have a `null_label` of its own.
+        cond_drop_ratio: share of examples whose condition is replaced by the
+            `null_label` in training; without a null label none is.
+        null_label: what stands for no condition, where the network has no
+            `null_label` of its own: a number, or a dict of one for each part.
         stable_target: whether targets are averaged over the examples of the
             batch that x_t may come from: same mean, less noise, for data of
             few dimensions (see `endpoints`).
@@ -119,7 +120,7 @@ class Interface(Generator):
         self.norm_name = norm
         self._residual_norm = norms.get(norm)
         self.stable_target = stable_target
-        self.null_label = getattr(network, "null_label", null_label)
+        self.null_label = null_labels.null_label_of(network, null_label)
         # Notes features of layers on the way, see `networks.FeatureTap`.
         self.tap = None
         names = input_names(network)
@@ -329,16 +330,11 @@ class Interface(Generator):
         return max(1.0, ratio**0.5) if known else ops.maximum(ratio, 1.0) ** 0.5
 
     def drop_condition(self, condition):
-        """Replace a share of the integer labels by the null label."""
-        if (
-            condition is None
-            or self.null_label is None
-            or self.cond_drop_ratio == 0
-        ):
-            return condition
-        drop = self.sample_uniform(ops.shape(condition)) < self.cond_drop_ratio
-        null = ops.full_like(condition, self.null_label)
-        return ops.where(drop, null, condition)
+        """The null label in a share of the examples, all their parts."""
+        return null_labels.dropped(
+            condition, self.null_label, self.cond_drop_ratio,
+            self.sample_uniform,
+        )  # fmt: skip
 
     def loss(self, x, condition=None, extras=None, *, training=True):
         """Per-example loss terms, "loss" first, each (B,).

@@ -7,6 +7,7 @@ from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import Linear
 from keras_flows.interpolants import time_pairs
 from keras_flows.networks import input_names
+from keras_flows.networks import null_labels
 from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
@@ -156,6 +157,12 @@ class MeanFlowInterface(Interface):
             return low * ops.power(high / low, u)
         return ops.power(low**p + u * (high**p - low**p), 1.0 / p)
 
+    def _has_scale(self, condition):
+        """Whether a condition is {"label": ..., "guidance": (B,)}."""
+        return self.guidance_range is not None and (
+            isinstance(condition, dict) and "guidance" in condition
+        )
+
     def inputs(self, x_t, t, r=None, condition=None, network=None):
         """As `Interface.inputs`; a condition may hold the guidance scale.
 
@@ -163,7 +170,7 @@ class MeanFlowInterface(Interface):
         """
         if self.guidance_range is None:
             return super().inputs(x_t, t, r, condition, network)
-        if not isinstance(condition, dict):
+        if not self._has_scale(condition):
             condition = {"label": condition, "guidance": ops.ones_like(t)}
         inputs = super().inputs(x_t, t, r, condition["label"], network)
         return {**inputs, "guidance": condition["guidance"]}
@@ -182,20 +189,26 @@ class MeanFlowInterface(Interface):
         return {"label": condition, "guidance": guidance}, 1.0
 
     def rows(self, x):
-        """The `RowSplit` of the batch x."""
-        return RowSplit(ops.shape(x)[0], 1.0 - self.fm_portion)
+        """A `RowSplit` of the batch x, by a draw where it must be."""
+        share = 1.0 - self.fm_portion
+        return RowSplit.of(ops.shape(x)[0], share, self.sample_uniform)
 
-    def sample_t_r(self, shape):
-        """Time pairs of the given shape: see `interpolants.time_pairs`."""
-        return time_pairs(
-            self.interpolant, self.sample_t, shape, self.fm_portion
-        )
+    def sample_t_r(self, shape, rows=None):
+        """Time pairs of the given shape: see `interpolants.time_pairs`.
 
-    def draw_t_r(self, x):
-        """Shifted time pairs for the batch x, each (B,)."""
-        return tuple(
-            self.shifted(t, x) for t in self.sample_t_r(ops.shape(x)[:1])
-        )
+        Args:
+            shape: (B,).
+            rows: the `RowSplit` of the batch; by default one is drawn.
+        """
+        if rows is None:
+            share = 1.0 - self.fm_portion
+            rows = RowSplit.of(shape[0], share, self.sample_uniform)
+        return time_pairs(self.interpolant, self.sample_t, shape, rows)
+
+    def draw_t_r(self, x, rows=None):
+        """Shifted time pairs for the batch x, each (B,); see `sample_t_r`."""
+        pairs = self.sample_t_r(ops.shape(x)[:1], rows)
+        return tuple(self.shifted(t, x) for t in pairs)
 
     def insta_velocity(self, x, n, t, *, y=None, neg_y=None):
         """The (guided) instantaneous velocity at x_t.
@@ -213,13 +226,13 @@ class MeanFlowInterface(Interface):
         v = self.interpolant.velocity(x, n, t)
         if y is None or not self._guided:
             return v, y, neg_y
-        label = y["label"] if isinstance(y, dict) else y
+        label = y["label"] if self._has_scale(y) else y
         if neg_y is None:
-            neg_y = ops.full_like(label, self.null_label)
+            neg_y = null_labels.null_like(label, self.null_label)
         x_t = self.sample_x_t(x, n, t)
         omega, kappa = self.guidance_scale, self.guidance_mixture_ratio
         null = neg_y
-        if isinstance(y, dict):
+        if self._has_scale(y):
             omega = bcast_right(y["guidance"], v)
             null = {"label": neg_y, "guidance": y["guidance"]}
         both = self.pred(
@@ -249,12 +262,12 @@ class MeanFlowInterface(Interface):
         """
         if y is None or self.null_label is None or self.cond_drop_ratio == 0:
             return v, y
-        if isinstance(y, dict):
+        if self._has_scale(y):
             v, label = self.cond_drop(x, n, v, y["label"], neg_y, t)
             return v, {**y, "label": label}
         if neg_y is None:
-            neg_y = ops.full_like(y, self.null_label)
-        drop = self.sample_uniform(ops.shape(y)) < self.cond_drop_ratio
+            neg_y = null_labels.null_like(y, self.null_label)
+        drop = null_labels.drawn(y, self.cond_drop_ratio, self.sample_uniform)
         if t is None:
             if not isinstance(self.interpolant, Linear):
                 raise ValueError(
@@ -265,7 +278,7 @@ class MeanFlowInterface(Interface):
         plain = self.interpolant.velocity(x, n, t)
         return (
             ops.where(bcast_right(drop, v), plain, v),
-            ops.where(drop, neg_y, y),
+            null_labels.where(drop, neg_y, y),
         )
 
     def training_velocity(self, x, n, t, condition, training=True):

@@ -12,6 +12,7 @@ from keras import ops
 from keras_flows.interfaces.holder import Holder
 from keras_flows.networks import FeatureTap
 from keras_flows.networks import Frozen
+from keras_flows.ops import ERROR
 from keras_flows.ops import float_dtype
 from keras_flows.ops import gather
 from keras_flows.ops import register
@@ -158,26 +159,24 @@ class REPAInterface(Holder):
         target = self.features(x, extras)
         with gather() as notes:
             terms = self.interface.loss(x, condition, training=training)
+        diffusion = terms.get(ERROR, terms["loss"])
         tokens = self._tokens(x, notes)
         repa = negative_cosine(self.projector(tokens), target)
-        diffusion = terms["loss"]
-        return {
-            **terms,
-            "loss": diffusion + self.repa_loss_weight * repa,
-            "diffusion_loss": diffusion,
-            "repa_loss": repa,
-        }
+        for name in {"loss", ERROR} & set(terms):
+            terms[name] = terms[name] + self.repa_loss_weight * repa
+        return {**terms, "diffusion_loss": diffusion, "repa_loss": repa}
 
     def _tokens(self, x, notes):
         """Features of the first call on each row, in the batch's order."""
         # An objective's first call on a row is at its x_t; the later ones
         # are at other points.
         first = {}
-        for part, features in notes:
-            first.setdefault(part, features[self.tapped])
+        for part, noted in notes:
+            first.setdefault(part, noted)
         if "off" not in first:
-            return first[None]
-        return self.interface.rows(x).merge(first["off"], first["diagonal"])
+            return first[None][self.tapped]
+        groups = (first[part][self.tapped] for part in ("off", "diagonal"))
+        return first["rows"].merge(*groups)
 
     def call(self, x, x_feature=None, condition=None, training=False):
         """The loss of clean data, with precomputed features or without."""

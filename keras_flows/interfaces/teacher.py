@@ -10,6 +10,7 @@ from keras import tree
 from keras_flows import samplers
 from keras_flows.networks import Fixed
 from keras_flows.networks import contract
+from keras_flows.networks.null_labels import null_like
 
 
 class Teacher(Fixed):
@@ -62,9 +63,7 @@ class Teacher(Fixed):
         positive = self.model.bind(network, condition)
         if scale == 1.0:
             return positive
-        null = tree.map_structure(
-            lambda c: ops.full_like(c, self.model.null_label), condition
-        )
+        null = null_like(condition, self.model.null_label)
         negative = self.model.bind(network, null)
         return samplers.Guided(positive, negative, scale)
 

@@ -14,6 +14,7 @@ from keras_flows.objectives.derivatives import directional
 from keras_flows.objectives.derivatives import normalized_tangent
 from keras_flows.objectives.schedules import SCHEDULES
 from keras_flows.objectives.schedules import num_levels
+from keras_flows.ops import ERROR
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import mean_flat
@@ -159,7 +160,8 @@ class TrigConsistency(Objective):
 
     k rising from 0 to 1 (`model.warmup`), dx_t/dt the velocity of the pair
     (x, n) or of the teacher, |g| a root mean square and w =
-    `model.log_weight`.
+    `model.log_weight`. What is logged as the loss is |g|^2, without the learned
+    weight and the normalisation; the loss itself is "weighted_loss".
 
     Args:
         tangent_norm: c.
@@ -218,7 +220,9 @@ class TrigConsistency(Objective):
         square = mean_flat(ops.square(error))
         log_weight = model.log_weight(t)
         check_same_shape(square=square, log_weight=log_weight)
+        size = ops.stop_gradient(size)
         return {
             "loss": ops.exp(log_weight) * square - log_weight,
-            "tangent_norm": ops.stop_gradient(size),
+            ERROR: ops.square(size),
+            "tangent_norm": size,
         }

@@ -10,9 +10,13 @@ import dataclasses
 from keras import ops
 
 from keras_flows.objectives.base import Objective
+from keras_flows.ops import ERROR
 from keras_flows.ops import bcast_right
+from keras_flows.ops import inverse_of
+from keras_flows.ops import note_rows
 from keras_flows.ops import part
 from keras_flows.ops import register
+from keras_flows.ops import share_of
 
 
 class FlowMap(Objective):
@@ -20,9 +24,10 @@ class FlowMap(Objective):
 
     A subclass gives `residual`. The model's `diagonal_portion` of the rows
     trains u(x_t, t, t) against v, the others `residual`. Each term is 0 on
-    rows where it does not apply and scaled by B / rows, so that its batch mean
-    is the mean over its own rows; `weighting="batch"` on the model leaves the
-    scale out.
+    rows where it does not apply and divided by the share of its own rows, so
+    that its batch mean is the mean over these, exactly where the share of the
+    batch is a whole number of rows and on average elsewhere;
+    `weighting="batch"` on the model leaves the division out.
     """
 
     terms = ("velocity_loss", "map_loss")
@@ -39,6 +44,13 @@ class FlowMap(Objective):
         """
         raise NotImplementedError
 
+    def unweighted(self, residual):
+        """The residual without a weight that depends on it.
+
+        None for a residual without one.
+        """
+        return None
+
     def pairs(self, model, shape):
         """(t, r) of the off-diagonal rows; None for the model's own law."""
         return None
@@ -54,16 +66,20 @@ class FlowMap(Objective):
     def __call__(self, model, batch):
         x = batch.x
         n = model.sample_n(ops.shape(x))
-        t, r = self._times(model, x)
+        rows = model.rows(x)
+        note_rows(rows)
+        t, r = self._times(model, x, rows)
         x_t = model.sample_x_t(x, n, t)
         x, n = model.endpoints(x, n, t, batch.condition)
         v = model.interpolant.velocity(x, n, t)
 
-        rows = model.rows(x)
         (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
             rows.split(part) for part in (x_t, t, v, batch.condition)
         )
         r_o, _ = rows.split(r)
+        if rows.drawn:
+            # Another pair where the row of both groups is not off: r is t.
+            r_o = ops.where(rows.used_off(), r_o, model.interpolant.t_last)
 
         with part("diagonal"):
             u_d = model.pred(
@@ -74,24 +90,34 @@ class FlowMap(Objective):
             e_o = self.residual(model, x_o, v_o, t_o, r_o, c_o)
         mapped = batch.norm(e_o, lambda a: rows.split(a)[0])
 
-        def term(off, diagonal, count):
-            if model.weighting == "rows":
-                scale = _share(rows.batch_size, count, off.dtype)
-                off, diagonal = off * scale, diagonal * scale
-            return rows.merge(off, diagonal)
-
         no_off, no_diagonal = ops.zeros_like(mapped), ops.zeros_like(velocity)
-        velocity = term(no_off, velocity, rows.num_diagonal)
-        mapped = term(mapped, no_diagonal, rows.num_off)
-        return {
-            "loss": velocity + mapped,
+        velocity = rows.merge(no_off, velocity)
+        mapped = rows.merge(mapped, no_diagonal)
+        if model.weighting == "rows":
+            # By the shares meant, not by the rows drawn: the mean over steps
+            # is then that of large batches, for a batch of one too.
+            velocity = velocity * inverse_of(1.0 - rows.portion)
+            mapped = mapped * inverse_of(rows.portion)
+        terms = {"loss": velocity + mapped}
+        e_o = self.unweighted(e_o)
+        if e_o is not None:
+            error = batch.norm(e_o, lambda a: rows.split(a)[0])
+            error = ops.stop_gradient(rows.merge(error, no_diagonal))
+            if model.weighting == "rows":
+                error = error * inverse_of(rows.portion)
+            terms[ERROR] = velocity + error
+        terms |= {
             "velocity_loss": velocity,
             "map_loss": mapped,
         }
+        if rows.drawn:
+            off, diagonal = rows.shares(mapped.dtype)
+            terms[share_of("velocity_loss")] = diagonal
+            terms[share_of("map_loss")] = off
+        return terms
 
-    def _times(self, model, x):
-        t, r = model.draw_t_r(x)
-        rows = model.rows(x)
+    def _times(self, model, x, rows):
+        t, r = model.draw_t_r(x, rows)
         own = self.pairs(model, (rows.num_off,))
         if own is None:
             return t, r
@@ -99,13 +125,6 @@ class FlowMap(Objective):
             rows.merge(off, rows.split(drawn)[1])
             for off, drawn in zip(own, (t, r), strict=True)
         )
-
-
-def _share(batch_size, count, dtype):
-    """batch_size / count, where both may be tensors; 0 rows scale nothing."""
-    if isinstance(batch_size, int):
-        return batch_size / max(count, 1)
-    return ops.cast(batch_size, dtype) / ops.cast(ops.maximum(count, 1), dtype)
 
 
 @register

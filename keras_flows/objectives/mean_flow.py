@@ -8,9 +8,11 @@ from keras_flows.objectives.base import Objective
 from keras_flows.objectives.base import check_option
 from keras_flows.objectives.derivatives import check_derivative
 from keras_flows.objectives.derivatives import directional
+from keras_flows.ops import ERROR
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import mean_flat
+from keras_flows.ops import note_rows
 from keras_flows.ops import part
 from keras_flows.ops import register
 from keras_flows.ops import sum_flat
@@ -59,14 +61,15 @@ class MeanFlow(Objective):
     def __call__(self, model, batch):
         x, condition = batch.x, batch.condition
         n = model.sample_n(ops.shape(x))
-        t, r = model.draw_t_r(x)
+        rows = model.rows(x)
+        note_rows(rows)
+        t, r = model.draw_t_r(x, rows)
         x_t = model.sample_x_t(x, n, t)
         x, n = model.endpoints(x, n, t, condition)
         v, condition = model.training_velocity(
             x, n, t, condition, batch.training
         )
 
-        rows = model.rows(x)
         (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
             rows.split(part) for part in (x_t, t, v, condition)
         )
@@ -95,4 +98,6 @@ class MeanFlow(Objective):
             ops.stop_gradient(square) + model.norm_eps, model.norm_power
         )
         check_same_shape(square=square, weight=weight)
-        return {"loss": weight * square, "mse": mean_flat(ops.square(error))}
+        mse = mean_flat(ops.square(error))
+        # With a weight of 1 / square the loss is 1 whatever the error.
+        return {"loss": weight * square, ERROR: mse, "mse": mse}

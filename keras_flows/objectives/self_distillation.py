@@ -16,6 +16,7 @@ from keras_flows.objectives.derivatives import directional
 from keras_flows.objectives.derivatives import normalized_tangent
 from keras_flows.objectives.flow_map import FlowMap
 from keras_flows.ops import bcast_right
+from keras_flows.ops import mean_flat
 from keras_flows.ops import register
 
 
@@ -234,7 +235,8 @@ class AYF(FlowMap):
     """Align Your Flow's Eulerian map distillation (arXiv 2506.14603).
 
     u - sg(u + g / (|g| + c)), whose g = b - u + (r - t) du/dt vanishes at the
-    map of the teacher's velocity b; du/dt runs along (b, 1) for (x_t, t).
+    map of the teacher's velocity b; du/dt runs along (b, 1) for (x_t, t). What
+    is logged as the loss has |g|^2 in the place of the normalised "map_loss".
 
     Args:
         tangent_norm: c, see `normalized_tangent`.
@@ -262,3 +264,10 @@ class AYF(FlowMap):
         return u - ops.stop_gradient(
             u + normalized_tangent(g, self.tangent_norm)
         )
+
+    def unweighted(self, residual):
+        """g again, from its normalised form."""
+        # rms(g / (rms(g) + c)) = rms(g) / (rms(g) + c).
+        rms = ops.sqrt(mean_flat(ops.square(residual)))
+        scale = self.tangent_norm / ops.maximum(1.0 - rms, 1e-6)
+        return bcast_right(scale, residual) * residual

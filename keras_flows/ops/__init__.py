@@ -9,6 +9,7 @@ from keras_flows.ops.asides import gathering
 from keras_flows.ops.asides import mean_losses
 from keras_flows.ops.asides import note
 from keras_flows.ops.asides import note_losses
+from keras_flows.ops.asides import note_rows
 from keras_flows.ops.asides import part
 from keras_flows.ops.autodiff import in_jvp
 from keras_flows.ops.autodiff import jvp
@@ -26,6 +27,7 @@ from keras_flows.ops.normalize import layer_norm
 from keras_flows.ops.normalize import rms_norm
 from keras_flows.ops.rows import RowSplit
 from keras_flows.ops.rows import copies
+from keras_flows.ops.rows import inverse_of
 from keras_flows.ops.rows import parts
 from keras_flows.ops.tensors import bcast_right
 from keras_flows.ops.tensors import check_same_shape
@@ -34,3 +36,6 @@ from keras_flows.ops.tensors import float_dtype
 from keras_flows.ops.tensors import known
 from keras_flows.ops.tensors import mean_flat
 from keras_flows.ops.tensors import sum_flat
+from keras_flows.ops.terms import ERROR
+from keras_flows.ops.terms import WEIGHTED
+from keras_flows.ops.terms import share_of

@@ -129,3 +129,8 @@ def _weighed(calls):
         return calls[0][0]
     rows = sum(rows for _, rows in calls)
     return sum(loss * rows for loss, rows in calls) / ops.maximum(rows, 1.0)
+
+
+def note_rows(rows):
+    """Note how a batch was split, under the name "rows"."""
+    note(rows, name="rows")

@@ -14,57 +14,126 @@ class RowSplit:
     stride, which needs no communication. The group sizes are static whenever
     the batch size is.
 
+    Where portion * batch_size is no whole number, one row is in both groups,
+    and by the draw it is taken from the one or the other: their number is
+    rounded at random, and a draw turns the pattern, so that each row of a
+    batch of any size is off-diagonal with probability `portion`.
+
     Args:
         batch_size: int, or a scalar tensor where it is not known.
         portion: share of off-diagonal rows, between 0 and 1.
+        place: two uniform draws of [0, 1), (2,), where `is_drawn`; else None.
+
+    Attributes:
+        num_off, num_diagonal: rows of the groups, the one in both in either.
+        drawn: whether a row may be in both groups.
     """
 
-    def __init__(self, batch_size, portion):
+    def __init__(self, batch_size, portion, place=None):
         self.batch_size = batch_size
         self.portion = portion
+        self.drawn = self.is_drawn(batch_size, portion)
         self._stride = None
-        self._off = self._diagonal = self._inverse = None
         if isinstance(batch_size, int):
-            self._static(batch_size)
+            groups = self._static(batch_size)
         else:
-            self._dynamic(batch_size)
+            groups = self._dynamic(batch_size)
+        self._off, self._diagonal, self._inverse = groups
+        if self.drawn:
+            self._turn(place)
+
+    @staticmethod
+    def is_drawn(batch_size, portion):
+        """Whether the share of the rows may be no whole number."""
+        if portion in (0.0, 1.0):
+            return False
+        if not isinstance(batch_size, int):
+            return True
+        count = batch_size * portion
+        return abs(count - round(count)) > 1e-6
+
+    @classmethod
+    def of(cls, batch_size, portion, uniform):
+        """A split, drawn where it must be.
+
+        Args:
+            batch_size, portion: see the class.
+            uniform: function of a shape to uniform draws of [0, 1).
+        """
+        drawn = cls.is_drawn(batch_size, portion)
+        return cls(batch_size, portion, uniform((2,)) if drawn else None)
 
     def _static(self, batch_size):
         rows = np.arange(batch_size)
         share = self.portion
-        # Row i is off-diagonal where the running count floor(i * share)
-        # steps up; row 0 is, so a batch of one still sees the JVP.
-        is_off = np.floor(rows * share + 1e-9) != np.floor(
-            (rows - 1) * share + 1e-9
-        )
-        if share == 0:
-            is_off[:] = False
-        self.num_off = int(is_off.sum())
-        self.num_diagonal = batch_size - self.num_off
+        self.num_off = int(np.ceil(batch_size * share - 1e-6))
+        # Row i is off-diagonal where the count (i num_off) // B steps up;
+        # row 0 is, if any.
+        is_off = (rows * self.num_off) // batch_size != (
+            (rows - 1) * self.num_off
+        ) // batch_size
         stride = round(1 / share) if share else 0
         if stride > 1 and share * stride == 1 and batch_size % stride == 0:
             self._stride = stride
-        self._off = np.flatnonzero(is_off)
-        self._diagonal = np.flatnonzero(~is_off)
-        self._inverse = np.argsort(np.concatenate([self._off, self._diagonal]))
+        off, diagonal = np.flatnonzero(is_off), np.flatnonzero(~is_off)
+        inverse = np.argsort(np.concatenate([off, diagonal]))
+        self._surplus = batch_size * share - (self.num_off - 1)
+        self.num_diagonal = batch_size - self.num_off + int(self.drawn)
+        return off, diagonal, inverse
 
     def _dynamic(self, batch_size):
-        rows = ops.cast(ops.arange(batch_size), "float32")
+        rows = ops.cast(ops.arange(batch_size), "int32")
+        count = ops.cast(batch_size, "float32") * self.portion
+        self.num_off = ops.cast(ops.ceil(count - 1e-4), "int32")
         is_off = ops.not_equal(
-            ops.floor(rows * self.portion + 1e-6),
-            ops.floor((rows - 1) * self.portion + 1e-6),
+            (rows * self.num_off) // batch_size,
+            ((rows - 1) * self.num_off) // batch_size,
         )
-        if self.portion == 0:
-            is_off = ops.zeros_like(is_off)
-        self.num_off = ops.sum(ops.cast(is_off, "int32"))
-        self.num_diagonal = batch_size - self.num_off
         # A stable sort brings the off-diagonal rows to the front.
-        index = ops.cast(ops.arange(batch_size), "int32")
-        key = index + batch_size * ops.cast(ops.logical_not(is_off), "int32")
+        key = rows + batch_size * ops.cast(ops.logical_not(is_off), "int32")
         order = ops.argsort(key)
-        self._off = order[: self.num_off]
-        self._diagonal = order[self.num_off :]
-        self._inverse = ops.argsort(order)
+        self._surplus = count - ops.cast(self.num_off - 1, "float32")
+        self.num_diagonal = batch_size - self.num_off + int(self.drawn)
+        return order[: self.num_off], order[self.num_off :], ops.argsort(order)
+
+    def _turn(self, place):
+        """Row 0 into both groups, and the pattern turned by a drawn number."""
+        size = ops.cast(self.batch_size, "int32")
+        turn = ops.cast(
+            place[0] * ops.cast(self.batch_size, place.dtype), "int32"
+        )
+        turn = ops.minimum(turn, size - 1)
+        self._first_off = place[1] < ops.cast(self._surplus, place.dtype)
+        off, diagonal, inverse = (
+            ops.cast(rows, "int32")
+            for rows in (self._off, self._diagonal, self._inverse)
+        )
+        # The row in both is the last of the diagonal ones.
+        last = ops.where(self._first_off, 0, size)
+        rows = ops.cast(ops.arange(self.batch_size), "int32")
+        inverse = ops.where(rows == 0, last, inverse)
+        diagonal = ops.concatenate([diagonal, ops.zeros((1,), "int32")])
+        self._off, self._diagonal = (
+            (off + turn) % size,
+            (diagonal + turn) % size,
+        )
+        self._inverse = ops.take(inverse, (rows - turn) % size, axis=0)
+
+    def used_off(self):
+        """Which rows of a drawn off-diagonal group count, (num_off,)."""
+        return ops.logical_or(ops.arange(self.num_off) > 0, self._first_off)
+
+    def shares(self, dtype):
+        """(is off / portion, is diagonal / (1 - portion)), each (B,).
+
+        Their means over the batch are 1 but for the rounding, and on average.
+        """
+        off = ops.ones((self.num_off,), dtype)
+        diagonal = ops.ones((self.num_diagonal,), dtype)
+        return (
+            self.merge(off * inverse_of(self.portion), 0.0 * diagonal),
+            self.merge(0.0 * off, diagonal * inverse_of(1.0 - self.portion)),
+        )
 
     def split(self, x):
         """(off-diagonal rows, diagonal rows) of a tensor or a structure."""
@@ -99,6 +168,11 @@ class RowSplit:
             return ops.reshape(blocks, (-1,) + rest)
         both = ops.concatenate([off, diagonal], axis=0)
         return ops.take(both, self._inverse, axis=0)
+
+
+def inverse_of(share):
+    """1 / share; 0 where there are no rows to scale."""
+    return 1.0 / share if share > 0.0 else 0.0
 
 
 def copies(x, count):

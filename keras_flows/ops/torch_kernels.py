@@ -62,9 +62,7 @@ def batch_norm(x, weight, bias, mean, variance, training, momentum, eps, _):
     )[0]
 
 
-def native_batch_norm(
-    x, weight, bias, mean, variance, training, momentum, eps
-):
+def native_batch_norm(x, weight, bias, mean, variance, training, momentum, eps):
     """Over all axes but the second, which has the channels.
 
     In training the running statistics move, too.

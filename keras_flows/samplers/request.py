@@ -9,6 +9,7 @@ from keras import tree
 
 from keras_flows.networks import contract
 from keras_flows.networks import input_names
+from keras_flows.networks.null_labels import null_like
 from keras_flows.ops import float_dtype
 from keras_flows.samplers.base import Sampler
 
@@ -305,9 +306,7 @@ def negative_of(model, condition, negative, scale, num_samples, guide=None):
                 "has no null label. Received guidance_scale="
                 f"{scale} without one."
             )
-        return tree.map_structure(
-            lambda c: ops.full_like(c, model.null_label), condition
-        )
+        return null_like(condition, model.null_label)
     return rows_of(negative, num_samples, "negative_condition", model.network)
 
 

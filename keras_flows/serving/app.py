@@ -256,7 +256,7 @@ def checked_array(field, value, shape, dtype, null_label):
             f"Must have shape {('rows', *shape)}, or {shape} for all samples. "
             f"Received: {array.shape}.",
         )
-    if whole and null_label is not None:
+    if whole and isinstance(null_label, int):
         if array.min() < 0 or array.max() > null_label:
             raise wrong(field, f"Labels go from 0 to {null_label - 1}.")
     array = array.astype(dtype)

@@ -1,5 +1,7 @@
 """Stopping a run whose steps have all become non-finite."""
 
+import warnings
+
 import keras
 from keras import ops
 
@@ -19,27 +21,54 @@ def spoil_unless_finite(scaled, loss):
 
 
 class NonFiniteGuard(keras.callbacks.Callback):
-    """Raises once `max_skipped_steps` steps in a row were skipped.
+    """Says which steps were skipped; raises after too many in a row.
 
-    The count lives on the device; it is read once every
-    `max_skipped_steps` steps only, so that no step waits for the host.
+    The logs have the count of the skipped steps. That of those in a row lives
+    on the device; it is read once every `max_skipped_steps` steps only.
+
+    Args:
+        max_skipped_steps: how many in a row are too many.
+        skipped: how many there were before.
     """
 
-    def __init__(self, max_skipped_steps):
+    def __init__(self, max_skipped_steps, skipped=0):
         super().__init__()
         self.max_skipped_steps = max_skipped_steps
         self._next_check = max_skipped_steps - 1
+        self._skipped = skipped
+        self._epoch = self._before = self._batch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._next_check = self.max_skipped_steps - 1
+        self._epoch, self._batch = epoch, -1
 
     def on_train_batch_end(self, batch, logs=None):
+        skipped = int((logs or {}).get("skipped_steps", self._skipped))
+        if skipped > self._skipped:
+            self._say(skipped - self._skipped, batch)
+        self._skipped, self._batch = skipped, batch
         if batch >= self._next_check:
             self._next_check = batch + self.max_skipped_steps
             self._check()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._before += self._batch + 1
         self._check()
+
+    def _say(self, count, batch):
+        """One warning for the skipped among the steps since the last."""
+        first, step = self._batch + 1, self._before + batch + 1
+        which, batches = f"step {step}", f"batch index {batch}"
+        if batch > first:
+            # Several steps in one call.
+            which = f"{count} of the steps up to {step}"
+            batches = f"batch indices {first} to {batch}"
+        warnings.warn(
+            f"Skipped {which} of this fit (epoch {self._epoch + 1}, {batches})"
+            ": its loss or gradient was not finite. It changed no weight and "
+            "is in no mean of the logs.",
+            stacklevel=2,
+        )
 
     def _check(self):
         in_a_row = int(self.model.skipped_in_a_row.numpy())

@@ -179,7 +179,7 @@ class TrainStep:
             self._loss_and_updates, has_aux=True
         )(tv, ntv, ov, data)
         means, new_ntv, scale, before = aux
-        norm = global_norm(gradients) / ops.cast(scale, "float32")
+        norm = global_norm(gradients, ops.cast(scale, "float32"))
         finite = ops.isfinite(means["loss"])
         new_tv, new_ov = self.optimizer.stateless_apply(ov, gradients, tv)
         if not scales_loss(self.optimizer):

@@ -14,9 +14,12 @@ def scales_loss(optimizer):
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
-def global_norm(gradients):
-    """Global norm in float32, the sum of squares over all gradients."""
+def global_norm(gradients, scale=1.0):
+    """Global norm of gradients / scale, in float32.
+
+    Divided before they are squared, which for a scaled loss is too large.
+    """
     total = 0.0
     for g in gradients:
-        total = total + ops.sum(ops.square(ops.cast(g, "float32")))
+        total = total + ops.sum(ops.square(ops.cast(g, "float32") / scale))
     return ops.sqrt(total)

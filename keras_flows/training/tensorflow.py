@@ -30,7 +30,7 @@ class TrainStep:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         scale = ops.cast(optimizer.scale_loss(ops.ones_like(loss)), "float32")
-        norm = global_norm(gradients) * replicas / scale
+        norm = global_norm(gradients, scale / replicas)
         finite = tf.math.is_finite(means["loss"])
         applied = tf.logical_and(finite, tf.math.is_finite(norm))
         if replicas > 1:

@@ -57,7 +57,7 @@ class TrainStep:
         with torch.no_grad():
             _average_over_processes(gradients)
             scale = optimizer.scale_loss(torch.ones_like(loss))
-            norm = global_norm(gradients) / scale
+            norm = global_norm(gradients, scale)
             loss_value = loss.detach().clone()
             _average_over_processes([loss_value])
             finite = torch.isfinite(loss_value)

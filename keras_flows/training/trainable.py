@@ -10,6 +10,7 @@ from keras_flows.presets import registered_config
 from keras_flows.presets import save_to_preset
 from keras_flows.training import data_checks
 from keras_flows.training import first_batch
+from keras_flows.training import logs
 from keras_flows.training.batches import EMPTY
 from keras_flows.training.batches import is_empty_data_error
 from keras_flows.training.batches import with_tuple_batches
@@ -72,12 +73,7 @@ class Trainable(TrainStep, keras.Model):
                 f"Received: {max_skipped_steps!r}."
             )
         self.averages = Averages()
-        self._trackers = {
-            name: keras.metrics.Mean(name=name)
-            for name in dict.fromkeys(
-                ("loss", *terms, "regularization", "gradient_norm")
-            )
-        }
+        self._trackers = logs.trackers(terms)
         if network is None:
             return
         self.network = network
@@ -170,7 +166,8 @@ class Trainable(TrainStep, keras.Model):
         means = {name: ops.mean(term) for name, term in terms.items()}
         added = regularization(self.trainable_variables, notes)
         if added is not None:
-            means["loss"] = means["loss"] + added
+            for name in {"loss", logs.ERROR} & set(means):
+                means[name] = means[name] + added
             means["regularization"] = added
         return means["loss"], means
 
@@ -182,17 +179,10 @@ class Trainable(TrainStep, keras.Model):
         """Update the trackers, weighted by the examples that counted."""
         # A weight per batch, or an epoch of unknown length (TensorFlow) would
         # count the failing fetch at its end, and a short batch too much.
-        weight = ops.cast(batch_size, "float32") * ops.cast(finite, "float32")
-        values = dict(means)
+        values = logs.renamed(means)
         if gradient_norm is not None:
             values["gradient_norm"] = gradient_norm
-        for name, tracker in self._trackers.items():
-            if name in values:
-                value = ops.cast(values[name], "float32")
-                tracker.update_state(
-                    ops.where(finite, value, ops.zeros_like(value)),
-                    sample_weight=weight,
-                )
+        logs.update(self._trackers, values, batch_size, finite)
         # Every name on every backend, in the order of construction.
         return {
             name: tracker.result()
@@ -211,9 +201,9 @@ class Trainable(TrainStep, keras.Model):
             for ema, network in model.averages.pairs:
                 ema.update(network, updated)
             model.after_update(updated)
-        logs = self.record(means, batch_size, gradient_norm, finite)
-        logs["skipped_steps"] = ops.cast(self.skipped_steps, "float32")
-        return logs
+        found = self.record(means, batch_size, gradient_norm, finite)
+        found["skipped_steps"] = ops.cast(self.skipped_steps, "float32")
+        return found
 
     def evaluate_batch(self, data):
         """Losses of a batch outside training, recorded."""
@@ -264,7 +254,9 @@ class Trainable(TrainStep, keras.Model):
         self.check_fit(x, y)
         x = first_batch.completed(self, x, y)
         x = with_tuple_batches(x)
-        guard = NonFiniteGuard(self.max_skipped_steps)
+        guard = NonFiniteGuard(
+            self.max_skipped_steps, int(self.skipped_steps.numpy())
+        )
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             if callbacks is None:
                 callbacks = []
