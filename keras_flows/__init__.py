@@ -3,6 +3,8 @@
 One objective, three backends: JAX, TensorFlow and PyTorch.
 """
 
+# First: it must speak before Keras does.
+from keras_flows._backend import BACKEND
 from keras_flows import callbacks
 from keras_flows import converters
 from keras_flows import datasets
