@@ -30,4 +30,5 @@ from keras_flows.ops.tensors import check_same_shape
 from keras_flows.ops.tensors import float_dtype
 from keras_flows.ops.tensors import known
 from keras_flows.ops.tensors import mean_flat
+from keras_flows.ops.tensors import on_state
 from keras_flows.ops.tensors import sum_flat

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_flows.networks import input_names
+from keras_flows.networks.checks import check_condition
 from keras_flows.networks.checks import check_data
 from keras_flows.networks.checks import dtype_of
 from keras_flows.ops import float_dtype
@@ -145,3 +147,12 @@ def check_manifest(x, interface):
     """A dataset with a manifest, such as `Latents`, fits the model."""
     if hasattr(x, "manifest"):
         x.check(interface)
+
+
+def check_fit(x, y, interface):
+    """What `fit` was given, arrays whole and of a dataset the first batch."""
+    check_host_array(x, interface.sample_shape, "x")
+    if hasattr(x, "shape") and input_names(interface.network) is not None:
+        check_condition(y, interface.network, x.shape[0])
+    check_manifest(x, interface)
+    check_first_batch(x, y, interface)
