@@ -42,6 +42,7 @@ FOREIGN = {
     "_iterations",
     "_layout",
     "_non_trainable_variables",
+    "_trainable_variables",
     "_value",
 }
 

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_flows.presets import from_preset
 from keras_flows.presets import save_to_preset
+from keras_flows.training import compiling
 from keras_flows.training import data_checks
 from keras_flows.training.batches import EMPTY
 from keras_flows.training.batches import is_empty_data_error
@@ -209,6 +210,27 @@ class Trainable(TrainStep, keras.Model):
 
     # What users call.
 
+    def compile(self, optimizer="rmsprop", *args, jit_compile="auto", **kwargs):
+        """Configure training, as `keras.Model.compile`, with no loss.
+
+        Raises:
+            ValueError: on `jit_compile=True` on PyTorch.
+        """
+        compiling.check_jit(jit_compile)
+        super().compile(optimizer, *args, jit_compile=jit_compile, **kwargs)
+        self._jit_asked = jit_compile
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        # What was asked: another backend may decide "auto" in its own way.
+        return config and {**config, "jit_compile": self._jit_asked}
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**compiling.loaded_config(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(self, x=None, y=None, *, callbacks=None, **kwargs):
         """Train; takes what `keras.Model.fit` takes.
 
@@ -218,10 +240,12 @@ class Trainable(TrainStep, keras.Model):
 
         Raises:
             ValueError: if the data is empty, of a wrong dtype or shape, or
-                the model was compiled with a loss or metrics.
+                the model was not compiled, was compiled with a loss or
+                metrics, or was frozen in part since.
             NonFiniteError: after `max_skipped_steps` non-finite steps in a
                 row.
         """
+        compiling.check_ready(self)
         if "loss" in self.__dict__:
             raise ValueError(
                 f"A {type(self).__name__} has its own loss: compile it with "
@@ -233,26 +257,27 @@ class Trainable(TrainStep, keras.Model):
         self.check_fit(x, y)
         x = with_tuple_batches(x)
         guard = NonFiniteGuard(self.max_skipped_steps)
+        count = compiling.CountSteps()
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             if callbacks is None:
                 callbacks = []
             elif isinstance(callbacks, keras.callbacks.Callback):
                 callbacks = [callbacks]
-            callbacks = [guard, *callbacks]
+            callbacks = [guard, count, *callbacks]
         else:
             callbacks.append(guard)
-        before = self.optimizer._iterations.numpy() if self.optimizer else 0
+            callbacks.append(count)
+        before = int(inner_optimizer(self.optimizer)._iterations.numpy())
         try:
             history = super().fit(x, y, callbacks=callbacks, **kwargs)
         except Exception as error:
-            if is_empty_data_error(error):
+            if not count.steps and is_empty_data_error(error):
                 raise ValueError(EMPTY) from error
             raise
-        optimizer = inner_optimizer(self.optimizer)
-        if int(optimizer._iterations.numpy()) == before and not int(
-            self.skipped_steps.numpy()
-        ):
+        if not count.steps:
             raise ValueError(EMPTY)
+        if int(inner_optimizer(self.optimizer)._iterations.numpy()) == before:
+            compiling.warn_of_overflow(self, count.steps)
         return history
 
     def check_fit(self, x, y):
