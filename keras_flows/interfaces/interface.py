@@ -157,7 +157,9 @@ class Interface(Generator):
     def inputs(self, x_t, t, r=None, condition=None, network=None):
         """The dict that the network sees; arguments as in `net`."""
         network = self.network if network is None else network
-        checks.check_call(x_t, t, self.sample_shape, condition, network)
+        condition = checks.check_call(
+            x_t, t, self.sample_shape, condition, network
+        )
         inputs = {
             "x": bcast_right(self.c_in(t), x_t) * x_t,
             "t": self.c_noise(t),
@@ -178,8 +180,7 @@ class Interface(Generator):
 
         Args:
             x_t: (B, ...), a tensor or an array.
-            t: (B,) or a number, the time of x_t.
-            r: as t, the time to go to; None means r = t.
+            t, r: (B,) or a number, the times of x_t and to go to (or None).
             condition: tensor or structure, or None.
             network: the network to call, by default the trained one.
             training: whether dropout is on.

@@ -6,6 +6,7 @@ from keras import tree
 
 from keras_flows.networks.contract import input_names
 from keras_flows.networks.contract import is_functional
+from keras_flows.networks.labels import host_condition
 
 
 def dtype_of(x):
@@ -117,10 +118,15 @@ def check_time(t, x, argument):
 
 
 def check_call(x_t, t, shape, condition, network):
-    """x_t, its times and the condition of one call of a network."""
+    """x_t, its times and the condition of one call; the condition as it is.
+
+    See `labels.host_condition`.
+    """
+    condition = host_condition(condition, network, x_t.shape[0])
     check_data(x_t, shape, "x_t")
     check_time(t, x_t, "t")
     check_condition(condition, network, x_t.shape[0])
+    return condition
 
 
 def check_order(interpolant, t, r):

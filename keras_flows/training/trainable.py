@@ -6,11 +6,11 @@ from keras import ops
 
 from keras_flows.presets import from_preset
 from keras_flows.presets import save_to_preset
+from keras_flows.training import checked
 from keras_flows.training import compiling
 from keras_flows.training import data_checks
 from keras_flows.training.batches import EMPTY
 from keras_flows.training.batches import is_empty_data_error
-from keras_flows.training.batches import with_tuple_batches
 from keras_flows.training.ema import EMA
 from keras_flows.training.ema import settle
 from keras_flows.training.guard import NonFiniteGuard
@@ -254,8 +254,8 @@ class Trainable(TrainStep, keras.Model):
         if getattr(x, "ordered", False):
             # An order to resume in, which Keras would shuffle unseeded.
             kwargs.setdefault("shuffle", False)
-        self.check_fit(x, y)
-        x = with_tuple_batches(x)
+        x, y, check = checked.checked_input(self, x, y)
+        kwargs, others = checked.checked_validation(self, kwargs)
         guard = NonFiniteGuard(self.max_skipped_steps)
         count = compiling.CountSteps()
         if not isinstance(callbacks, keras.callbacks.CallbackList):
@@ -273,7 +273,10 @@ class Trainable(TrainStep, keras.Model):
         except Exception as error:
             if not count.steps and is_empty_data_error(error):
                 raise ValueError(EMPTY) from error
-            raise
+            plain = check.plain(others.plain(error))
+            if plain is error:
+                raise
+            raise plain from None
         if not count.steps:
             raise ValueError(EMPTY)
         if int(inner_optimizer(self.optimizer)._iterations.numpy()) == before:
@@ -284,8 +287,18 @@ class Trainable(TrainStep, keras.Model):
         """Refuse arrays that do not fit, before any work."""
         data_checks.check_host_array(x, None, "x")
 
-    def evaluate(self, *args, **kwargs):
+    def check_first(self, batch):
+        """The same for the first batch of a generator."""
+
+    def labels(self):
+        """What is known of the condition's labels, `networks.Labels`."""
+        return None
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """Loss on a dataset, with the same times and noise every time."""
+        check = None
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x, y, check = checked.checked_input(self, x, y, training=False)
         generators = [
             (model.seed_generator.state, model.evaluation_seed)
             for model in self.everything()
@@ -295,11 +308,26 @@ class Trainable(TrainStep, keras.Model):
         for state, seed in generators:
             state.assign(np.array([seed, 0], dtype="uint32"))
         try:
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(x, y, *args, **kwargs)
+        except Exception as error:
+            plain = error if check is None else check.plain(error)
+            if plain is error:
+                raise
+            raise plain from None
         finally:
             # Training is not disturbed.
             for (state, _), value in zip(generators, before, strict=True):
                 state.assign(value)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """One step on a batch, see `keras.Model.train_on_batch`."""
+        y = checked.checked_condition(self, x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """The losses of a batch, see `keras.Model.test_on_batch`."""
+        y = checked.checked_condition(self, x, y)
+        return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict(self, *args, **kwargs):
         """Not defined: use `generate`, `pred` or `score`."""
