@@ -77,16 +77,16 @@ class Labels:
         if low >= 0 and (self.highest is None or high <= self.highest):
             return
         raise ValueError(
-            f"`{argument}` must hold labels from {self._span()} for `network` "
+            f"`{argument}` must hold labels from {self.span()} for `network` "
             f"('{self.network}'). Received labels from {low} to {high}; "
             "number the classes from 0, or build the network with a larger "
             "`num_classes`."
         )
 
-    def _span(self):
+    def span(self):
+        """The classes in words; the null label is none of them."""
         if self.highest is None:
-            return "0"
-        # The null label is no class.
+            return "0 on"
         return f"0 to {self.highest - (self.null == self.highest)}"
 
     def check_whole(self, host, argument="condition"):
