@@ -6,6 +6,8 @@ One objective, three backends: JAX, TensorFlow and PyTorch.
 import importlib
 import typing
 
+# First: it must speak before Keras does.
+from keras_flows._backend import BACKEND
 from keras_flows import datasets
 from keras_flows import interpolants
 from keras_flows import networks

@@ -43,6 +43,7 @@ FOREIGN = {
     "_iterations",
     "_layout",
     "_non_trainable_variables",
+    "_trainable_variables",
     "_value",
 }
 

@@ -8,9 +8,11 @@ from keras import ops
 
 from keras_flows import samplers
 from keras_flows.export.endpoint import Endpoint
+from keras_flows.networks import Labels
 from keras_flows.networks import input_specs
 from keras_flows.networks.contract import fits
 from keras_flows.ops import arguments
+from keras_flows.ops import bcast_right
 from keras_flows.ops import compiled
 from keras_flows.samplers import request
 
@@ -118,22 +120,27 @@ def sampling_plan(model, served):
             times.astype("float32"), model_at, model.start(noise), num_steps
         )
 
+    labels = model.labels()
+
     def velocity(inputs):
         condition, _ = conditioned(inputs, ops.shape(inputs["x"])[0])
-        return model.pred(
+        v = model.pred(
             inputs["x"],
             inputs["t"],
             inputs.get("r"),
             condition=condition,
             network=network,
         )
+        return unless_known(labels, inputs, v)
 
     others = condition_inputs(model.network)
     shape = (None, *model.sample_shape)
     endpoints = {
         "serve": Endpoint(
-            lambda inputs: finished(
-                sample(inputs), served.decoder, output_range
+            lambda inputs: unless_known(
+                labels,
+                inputs,
+                finished(sample(inputs), served.decoder, output_range),
             ),
             {"noise": (shape, "float32"), **others},
             "samples",
@@ -215,6 +222,7 @@ def described(model, served, sampler, num_steps, times):
         "time_grid": [float(t) for t in times],
         "interpolant": repr(model.interpolant),
         "null_label": model.null_label,
+        "highest_label": getattr(model.labels(), "highest", None),
         "decoder": None if served.decoder is None else served.decoder.name,
         "weights": "trained"
         if average is None
@@ -254,6 +262,22 @@ def example_of(model):
         return rng.integers(0, classes, shape, dtype=dtype)
 
     return example
+
+
+def unless_known(labels, inputs, output):
+    """`output`, NaN in the rows of labels that the network does not have.
+
+    A graph cannot raise on every runtime, and a lookup beyond an embedding
+    gives another label's row on some.
+    """
+    if not isinstance(labels, Labels) or labels.highest is None:
+        return output
+    given = inputs["condition"]
+    inside = ops.logical_and(given >= 0, given <= labels.highest)
+    if len(given.shape) > 1:
+        inside = ops.all(inside, axis=tuple(range(1, len(given.shape))))
+    nothing = ops.cast(float("nan"), output.dtype)
+    return ops.where(bcast_right(inside, output), output, nothing)
 
 
 def condition_inputs(network):

@@ -22,7 +22,13 @@ def write_signature(folder, model, plan, format, parity):
         "sample_shape": list(model.sample_shape),
         **{
             name: settings.pop(name)
-            for name in ("interpolant", "null_label", "decoder", "weights")
+            for name in (
+                "interpolant",
+                "null_label",
+                "highest_label",
+                "decoder",
+                "weights",
+            )
         },
         "settings": settings,
         "versions": {

@@ -7,6 +7,7 @@ from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import DiscreteVariancePreserving
 from keras_flows.objectives import Hybrid
 from keras_flows.ops import float_dtype
+from keras_flows.ops import on_state
 from keras_flows.ops import register
 from keras_flows.parametrization import Data
 from keras_flows.parametrization import Noise
@@ -132,6 +133,7 @@ class DiscreteInterface(Interface):
 
     def denoise_and_share(self, x_t, t, *, condition=None, network=None):
         """(predicted data, share of the variance), from one network call."""
+        x_t, t, _ = on_state(x_t, t)
         output, share = self.net_and_share(
             x_t, t, condition=condition, network=network
         )

@@ -9,10 +9,12 @@ from keras_flows.export import export
 from keras_flows.export import sampling_plan
 from keras_flows.networks import building
 from keras_flows.networks import contract
+from keras_flows.networks import labels_of
 from keras_flows.ops import bcast_right
 from keras_flows.ops import known
 from keras_flows.ops import mean_flat
 from keras_flows.training import Trainable
+from keras_flows.training import data_checks
 
 
 class Generator(Trainable):
@@ -138,6 +140,12 @@ class Generator(Trainable):
                 f"{type(self).__name__} knows no other place of the flow. "
                 f"Received: r={r}; `end(x_t, t)` leads there."
             )
+
+    def labels(self):
+        return labels_of(self.network, self.null_label)
+
+    def check_first(self, batch):
+        data_checks.check_batch(batch, self)
 
     def score(self, x_t, t, *, condition=None, network=None):
         """Score grad log p_t(x_t), through the interpolant, (B, ...)."""

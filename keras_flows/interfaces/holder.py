@@ -5,6 +5,7 @@ from keras_flows.interfaces.generator import Generator
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interfaces.teacher import frozen
 from keras_flows.networks import contract
+from keras_flows.ops import on_state
 
 
 class Holder(Generator):
@@ -142,6 +143,7 @@ class Holder(Generator):
         """Velocity dx_t/dt; with `r` the average from t to r, (B, ...)."""
         self.require("velocity" if r is None else "map", "pred")
         predictor = self.bound(condition, network)
+        x_t, t, r = on_state(x_t, t, r)
         if r is None:
             return predictor.pred(x_t, t)
         x_r = predictor.jump(x_t, t, r)
@@ -149,6 +151,7 @@ class Holder(Generator):
 
     def denoise(self, x_t, t, *, condition=None, network=None):
         """Predicted data, (B, ...)."""
+        x_t, t, _ = on_state(x_t, t)
         return self.bound(condition, network).denoise(x_t, t)
 
     def jump(self, x_t, t, r, *, condition=None, network=None):
@@ -156,16 +159,19 @@ class Holder(Generator):
         if "map" not in self.provides:
             self.require_end(r)
             return self.end(x_t, t, condition=condition, network=network)
+        x_t, t, r = on_state(x_t, t, r)
         return self.bound(condition, network).jump(x_t, t, r)
 
     def end(self, x_t, t, *, condition=None, network=None):
         """Where the flow from x_t ends, (B, ...)."""
         self.require("end", "end")
+        x_t, t, _ = on_state(x_t, t)
         return self.bound(condition, network).end(x_t, t)
 
     def pred_and_score(self, x_t, t, *, condition=None, network=None):
         """(velocity, score) from one network call."""
         self.require("score", "score")
+        x_t, t, _ = on_state(x_t, t)
         return self.bound(condition, network).pred_and_score(x_t, t)
 
     # Training.

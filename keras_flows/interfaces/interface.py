@@ -20,11 +20,13 @@ from keras_flows.networks import contract
 from keras_flows.networks import input_names
 from keras_flows.networks import null_labels
 from keras_flows.networks import serialize_network
+from keras_flows.networks.labels import host_condition
 from keras_flows.objectives import norms
 from keras_flows.ops import bcast_right
 from keras_flows.ops import example_size
 from keras_flows.ops import float_dtype
 from keras_flows.ops import note_losses
+from keras_flows.ops import on_state
 from keras_flows.presets import from_preset
 from keras_flows.training import data_checks
 
@@ -156,6 +158,7 @@ class Interface(Generator):
     def inputs(self, x_t, t, r=None, condition=None, network=None):
         """The dict that the network sees; arguments as in `net`."""
         network = self.network if network is None else network
+        condition = host_condition(condition, network, x_t.shape[0])
         contract.check_call(x_t, t, condition, network)
         inputs = {
             "x": bcast_right(self.c_in(t), x_t) * x_t,
@@ -176,9 +179,8 @@ class Interface(Generator):
         """The preconditioned network; the only place that calls it.
 
         Args:
-            x_t: (B, ...).
-            t: (B,), the time of x_t.
-            r: (B,), the time to go to; None means r = t.
+            x_t: (B, ...), a tensor or an array.
+            t, r: (B,) or a number, the times of x_t and to go to (or None).
             condition: tensor or structure, or None.
             network: the network to call, by default the trained one.
             training: whether dropout is on.
@@ -187,7 +189,7 @@ class Interface(Generator):
             What the network predicts (see `parametrization`), (B, ...), in
             float32 under every dtype policy.
         """
-        x_t, t = ops.convert_to_tensor(x_t), ops.convert_to_tensor(t)
+        x_t, t, r = on_state(x_t, t, r)
         inputs = self.inputs(x_t, t, r, condition, network)
         network = self.network if network is None else network
         called = (network is self.network and self.tap) or network
@@ -221,6 +223,7 @@ class Interface(Generator):
             ValueError: if the model has no velocity; or no map, with `r`.
         """
         self.require("velocity" if r is None else "map", "pred")
+        x_t, t, r = on_state(x_t, t, r)
         output = self.net(
             x_t, t, r, condition=condition, network=network, training=training
         )
@@ -233,6 +236,7 @@ class Interface(Generator):
         that predicts actions the action.
         """
         inputs = {"condition": condition, "network": network}
+        x_t, t, _ = on_state(x_t, t)
         if type(self).pred is not Interface.pred:
             # A velocity of one's own says what the data is.
             v = self.pred(x_t, t, **inputs)
@@ -250,6 +254,7 @@ class Interface(Generator):
             self.require_end(r)
             return self.end(x_t, t, **inputs)
         contract.check_order(self.interpolant, t, r)
+        x_t, t, r = on_state(x_t, t, r)
         u = self.pred(x_t, t, r, **inputs)
         return x_t + bcast_right(r - t, x_t) * u
 
@@ -257,6 +262,7 @@ class Interface(Generator):
         """Where the flow from x_t ends, at `t_last`, (B, ...)."""
         self.require("end", "end")
         inputs = {"condition": condition, "network": network}
+        x_t, t, _ = on_state(x_t, t)
         if "map" not in self.provides:
             return self.denoise(x_t, t, **inputs)
         last = ops.full_like(t, self.interpolant.t_last)
@@ -265,6 +271,7 @@ class Interface(Generator):
     def pred_and_score(self, x_t, t, *, condition=None, network=None):
         """(velocity, score) from one network call."""
         self.require("score", "score")
+        x_t, t, _ = on_state(x_t, t)
         v = self.pred(x_t, t, condition=condition, network=network)
         return v, self.interpolant.score_from_velocity(
             x_t, v, t, self.n_mu, self.n_sigma
@@ -367,11 +374,7 @@ class Interface(Generator):
         return self.loss(x, condition, training=training)
 
     def check_fit(self, x, y):
-        data_checks.check_host_array(x, self.data_shape, "x")
-        if hasattr(x, "shape") and input_names(self.network) is not None:
-            contract.check_condition(y, self.network, x.shape[0])
-        data_checks.check_manifest(x, self)
-        data_checks.check_first_batch(x, y, self)
+        data_checks.check_fit(x, y, self)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

@@ -8,6 +8,7 @@ from keras_flows.networks import contract
 from keras_flows.networks import serialize_network
 from keras_flows.objectives import BridgeMatching
 from keras_flows.ops import float_dtype
+from keras_flows.ops import on_state
 from keras_flows.ops import register
 from keras_flows.training import EMA
 from keras_flows.training import data_checks
@@ -102,6 +103,7 @@ class StochasticInterpolantInterface(Interface):
 
     def pred_and_score(self, x_t, t, *, condition=None, network=None):
         self.require("score", "score")
+        x_t, t, _ = on_state(x_t, t)
         v, eta = self._both(x_t, t, condition, network)
         path = self.interpolant
         return path.drift(v, eta, t), path.score_from_latent(eta, t)
@@ -111,6 +113,7 @@ class StochasticInterpolantInterface(Interface):
         """b = v + gamma' eta, the velocity of the probability flow."""
         if r is not None:
             self.require("map", "pred")
+        x_t, t, _ = on_state(x_t, t)
         v, eta = self._both(x_t, t, condition, network, training)
         return v if eta is None else self.interpolant.drift(v, eta, t)
 

@@ -30,6 +30,8 @@ from keras_flows.networks.images.inception import InceptionV3
 from keras_flows.networks.images.lightning_dit import LightningDiT
 from keras_flows.networks.images.unet import DhariwalUNet
 from keras_flows.networks.images.unet import SongUNet
+from keras_flows.networks.labels import Labels
+from keras_flows.networks.labels import labels_of
 from keras_flows.networks.layers.attention import CrossAttention
 from keras_flows.networks.layers.attention import SelfAttention
 from keras_flows.networks.layers.dense import Dense

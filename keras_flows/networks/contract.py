@@ -338,7 +338,8 @@ def check_call(x_t, t, condition, network):
 
 def check_order(interpolant, t, r):
     """r on the data side of t, where the values can be read on the host."""
-    if not all(isinstance(v, (float, int, np.ndarray)) for v in (t, r)):
+    host = (float, int, list, tuple, np.ndarray, np.generic)
+    if not all(isinstance(v, host) for v in (t, r)):
         return
     if not np.all(interpolant.toward_data(np.asarray(t), np.asarray(r))):
         raise ValueError(

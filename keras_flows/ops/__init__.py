@@ -35,6 +35,7 @@ from keras_flows.ops.tensors import example_size
 from keras_flows.ops.tensors import float_dtype
 from keras_flows.ops.tensors import known
 from keras_flows.ops.tensors import mean_flat
+from keras_flows.ops.tensors import on_state
 from keras_flows.ops.tensors import sum_flat
 from keras_flows.ops.terms import ERROR
 from keras_flows.ops.terms import WEIGHTED

@@ -34,6 +34,36 @@ def known(x):
     return None if traced else np.asarray(ops.convert_to_numpy(x))
 
 
+def on_state(x, t, r=None):
+    """(x, t, r) as tensors, with a time for each example of x.
+
+    Args:
+        x: (B, ...), what `keras.ops.convert_to_tensor` takes.
+        t: times of x, (B,), or a number, the time of all.
+        r: times to go to, as t, or None.
+
+    Raises:
+        ValueError: if a time is no number.
+    """
+    x = ops.convert_to_tensor(x)
+    return x, _times(t, x, "t"), None if r is None else _times(r, x, "r")
+
+
+def _times(t, x, argument):
+    if isinstance(t, (int, float, list, tuple, str, np.ndarray, np.generic)):
+        t = np.asarray(t)
+        if t.dtype.kind not in "iuf" or not np.isfinite(t).all():
+            raise ValueError(
+                f"`{argument}` must be finite numbers, one time or one for "
+                f"each example of x. Received: {t!r}."
+            )
+        t = t.astype(float_dtype())
+    t = ops.convert_to_tensor(t)
+    if not keras.backend.is_float_dtype(t.dtype):
+        t = ops.cast(t, float_dtype())
+    return t if len(t.shape) else ops.broadcast_to(t, ops.shape(x)[:1])
+
+
 def bcast_right(x, y):
     """Reshape `x` of shape (B,) to (B, 1, ..., 1), the rank of `y`."""
     missing = len(y.shape) - len(x.shape)

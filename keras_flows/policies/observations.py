@@ -1,12 +1,14 @@
 """Observation histories: their shapes, normalisers and encoder."""
 
 import keras
+import numpy as np
 from keras import tree
 
 from keras_flows.datasets.robots import Windows
 from keras_flows.networks import input_specs
 from keras_flows.networks import normalizers
 from keras_flows.networks.contract import fits
+from keras_flows.training import data_checks
 
 
 def chunk_inputs(interface):
@@ -177,3 +179,18 @@ def check_windows(x, representation):
             "The policy's actions are relative and those of the windows "
             "are not: pass transform=policy.encode_actions to Windows."
         )
+
+
+def check_fit(policy, x, y):
+    """What a policy's `fit` was given, before any work."""
+    if not int(policy.adapted.numpy()):
+        raise ValueError(
+            "The policy's normalisers know no data yet: call "
+            "policy.adapt(windows) before fit, once."
+        )
+    check_windows(x, policy.representation)
+    data_checks.check_host_array(x, policy.data_shape, "actions")
+    if isinstance(x, np.ndarray):
+        policy.check_observation(y, len(x))
+        for leaf in tree.flatten(y):
+            data_checks.check_pixels(leaf, "observation")

@@ -29,7 +29,6 @@ from keras_flows.policies import endpoints
 from keras_flows.policies import observations
 from keras_flows.policies.controller import Controller
 from keras_flows.training import EMA
-from keras_flows.training import data_checks
 
 
 @register
@@ -216,17 +215,10 @@ class Policy(Holder):
         )
 
     def check_fit(self, x, y):
-        if not int(self.adapted.numpy()):
-            raise ValueError(
-                "The policy's normalisers know no data yet: call "
-                "policy.adapt(windows) before fit, once."
-            )
-        observations.check_windows(x, self.representation)
-        data_checks.check_host_array(x, self.data_shape, "actions")
-        if isinstance(x, np.ndarray):
-            self.check_observation(y, len(x))
-            for leaf in tree.flatten(y):
-                data_checks.check_pixels(leaf, "observation")
+        observations.check_fit(self, x, y)
+
+    def check_first(self, batch):
+        """Nothing: actions are in their own units."""
 
     # Acting.
 

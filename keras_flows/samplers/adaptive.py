@@ -8,6 +8,7 @@ from keras import ops
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 from keras_flows.samplers.ddpm import DDIM
 
 # Where a path is regular up to its data end, a velocity made from predicted
@@ -48,6 +49,7 @@ class DormandPrince(Sampler):
 
         That is DDIM's where the model predicts the data, else Euler's.
         """
+        x, t, r, noise = on_step(x, t, r, noise)
         if left:
             return model.pred(x, t), state
         if "data" in model.provides:

@@ -10,6 +10,7 @@ import itertools
 from keras import ops
 
 from keras_flows.ops import Config
+from keras_flows.ops import on_state
 from keras_flows.samplers.grids import time_grid
 
 
@@ -63,7 +64,7 @@ class Sampler(Config):
         Args:
             model: a predictor, such as `samplers.Bound`.
             x: state, (B, ...).
-            t: times of x, (B,).
+            t: times of x, (B,); `on_step` takes a number as well.
             r: times to go to, (B,), nearer to the data.
             noise: standard normal like x, or None if not `stochastic`.
             last: Python bool, whether r is the end of the grid.
@@ -128,6 +129,14 @@ class Sampler(Config):
             noise = None if noises is None else noises[i]
             x, state = self.advance(model, x, *ends, noise, state, left)
         return x
+
+
+def on_step(x, t, r, noise):
+    """What a step is given, as tensors; numbers are times of all examples."""
+    x, t, r = on_state(x, t, r)
+    if noise is not None:
+        noise = ops.convert_to_tensor(noise, dtype=x.dtype)
+    return x, t, r, noise
 
 
 def batch_of(time, x):

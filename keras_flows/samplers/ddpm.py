@@ -18,6 +18,7 @@ from keras import ops
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 
 
 class _Transition:
@@ -82,6 +83,7 @@ class DDIM(Sampler):
         return self.eta > 0
 
     def step(self, model, x, t, r, noise, last):
+        x, t, r, noise = on_step(x, t, r, noise)
         x_hat = clipped(model.denoise(x, t), self.clip)
         transition = _Transition(model, x, t, r)
         mean = transition.mean(x, x_hat, self.eta)
@@ -126,6 +128,7 @@ class DDPM(Sampler):
             )
 
     def step(self, model, x, t, r, noise, last):
+        x, t, r, noise = on_step(x, t, r, noise)
         learned = getattr(model, "learn_sigma", False)
         if self.variance == "learned" and not learned:
             raise ValueError(

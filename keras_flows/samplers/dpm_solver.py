@@ -8,6 +8,7 @@ from keras import ops
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 from keras_flows.samplers.ddpm import clipped
 from keras_flows.samplers.exponential import Span
 from keras_flows.samplers.exponential import check_order
@@ -64,6 +65,7 @@ class DPMSolverPP(Sampler):
         return self.order - 1
 
     def advance(self, model, x, t, r, noise, state, left):
+        x, t, r, noise = on_step(x, t, r, noise)
         past = (clipped(model.denoise(x, t), self.clip), t, *state)
         order = min(self.order, len(past) // 2, left + 1)
         values, times = past[: 2 * order : 2], past[1 : 2 * order : 2]
@@ -115,6 +117,7 @@ class DPMSolver(Sampler):
         return (np.zeros(()),) if starts_without_signal(interpolant) else ()
 
     def advance(self, model, x, t, r, noise, state, left):
+        x, t, r, noise = on_step(x, t, r, noise)
         order = 1 if state or left == 0 else self.order
         data, n_hat = _data_and_noise(model, x, t)
         path, h = model.interpolant, self._length(model, t, r)

@@ -8,6 +8,7 @@ from keras import ops
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import NO_SIGNAL
 from keras_flows.samplers.exponential import at_least
 from keras_flows.samplers.exponential import check_order
@@ -70,6 +71,7 @@ class EDM(Sampler):
         return (np.asarray(min(self.s_churn / num_steps, 2**0.5 - 1.0)),)
 
     def advance(self, model, x, t, r, noise, state, left):
+        x, t, r, noise = on_step(x, t, r, noise)
         if self.stochastic:
             x, t = self._churned(model, x, t, noise, state[0])
         step = bcast_right(r - t, x)

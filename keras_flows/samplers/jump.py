@@ -8,6 +8,7 @@ from keras import ops
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import at_least
 from keras_flows.samplers.grids import jump_grid
 
@@ -60,6 +61,7 @@ class FlowMapJump(Sampler):
         return jump_grid(interpolant, num_steps, self.grid, self.shift)
 
     def step(self, model, x, t, r, noise, last):
+        x, t, r, noise = on_step(x, t, r, noise)
         if self.renoise == 1.0 and last:
             return model.end(x, t)
         if last or not self.stochastic:
@@ -101,6 +103,7 @@ class OneStep(Sampler):
         return np.array([interpolant.t_noise, interpolant.t_data])
 
     def step(self, model, x, t, r, noise, last):
+        x, t, r, noise = on_step(x, t, r, noise)
         return model.denoise(x, t)
 
 
@@ -137,6 +140,7 @@ class TwoStep(Sampler):
         return np.array([interpolant.t_noise, self.t_fix])
 
     def step(self, model, x, t, r, noise, last):
+        x, t, r, noise = on_step(x, t, r, noise)
         kept = 1.0 if self.form == "public" else self.t_fix
         first = model.denoise(x, t)
         return model.denoise(kept * first + (1.0 - self.t_fix) * x, r)

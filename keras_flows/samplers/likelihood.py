@@ -6,6 +6,8 @@ import numpy as np
 from keras import ops
 from keras import tree
 
+from keras_flows.networks import labels_of
+from keras_flows.networks.labels import check_labels
 from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
 from keras_flows.ops import jvp
@@ -89,6 +91,8 @@ def log_likelihood(
         Reads(model.sampling_layers(use_ema)),
     )
     inputs = {"directions": ops.convert_to_tensor(directions)}
+    labels = labels_of(model.network, model.null_label)
+    condition = check_labels(labels, condition)
     if condition is not None:
         inputs["condition"] = tree.map_structure(
             ops.convert_to_tensor, condition

@@ -5,6 +5,7 @@ import dataclasses
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 
 
 @register
@@ -23,6 +24,7 @@ class Euler(Sampler):
     calls = "start"
 
     def step(self, model, x, t, r, noise, last):
+        x, t, r, noise = on_step(x, t, r, noise)
         return x + bcast_right(r - t, x) * model.pred(x, t)
 
 
@@ -47,6 +49,7 @@ class Heun(Sampler):
     calls = "ends"
 
     def step(self, model, x, t, r, noise, last):
+        x, t, r, noise = on_step(x, t, r, noise)
         h = bcast_right(r - t, x)
         first = model.pred(x, t)
         euler = x + h * first

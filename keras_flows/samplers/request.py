@@ -9,6 +9,8 @@ from keras import tree
 
 from keras_flows.networks import contract
 from keras_flows.networks import input_names
+from keras_flows.networks import labels_of
+from keras_flows.networks.labels import check_labels
 from keras_flows.networks.null_labels import null_like
 from keras_flows.ops import float_dtype
 from keras_flows.samplers.base import Sampler
@@ -161,7 +163,8 @@ def make_request(
         ValueError: where an argument does not fit; the message says how.
     """
     sampler, num_steps, times = model.sampling_times(sampler, num_steps)
-    condition = as_array(condition)
+    labels = labels_of(model.network, model.null_label)
+    condition = as_array(check_labels(labels, condition))
     count = _count(num_samples, condition, noise)
     condition = rows_of(condition, count, "condition", model.network)
     if noise is not None:
@@ -170,7 +173,7 @@ def make_request(
     condition, scale = model.absorb_guidance(condition, guidance_scale, count)
     guide = _guide(model, guidance_model, scale)
     negative = negative_of(
-        model, condition, as_array(negative_condition), scale, count, guide
+        model, condition, negative_condition, scale, count, guide
     )
     if batch_size is not None and batch_size < 1:
         raise ValueError(
@@ -197,7 +200,7 @@ def make_request(
 
 def as_array(condition):
     """Lists and numbers as NumPy arrays; everything else as it is."""
-    if isinstance(condition, (int, float, list)):
+    if isinstance(condition, (int, float, list, np.generic)):
         return np.asarray(condition)
     return condition
 
@@ -285,6 +288,9 @@ def check_scale(scale):
 
 def negative_of(model, condition, negative, scale, num_samples, guide=None):
     """The condition of the negative prediction, or None."""
+    judge = model if guide is None else guide
+    labels = labels_of(judge.network, judge.null_label)
+    negative = as_array(check_labels(labels, negative, "negative_condition"))
     if scale == 1.0:
         return None
     if guide is not None:

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import Span
 from keras_flows.samplers.exponential import check_order
 from keras_flows.samplers.exponential import check_tau
@@ -94,6 +95,7 @@ class SASolver(Sampler):
         return max(self.predictor_order, self.corrector_order - 1)
 
     def advance(self, model, x, t, r, noise, state, left):
+        x, t, r, noise = on_step(x, t, r, noise)
         x_hat = model.denoise(x, t)
         before, past = state[:2], state[2:]
         if before and self.corrector_order:

@@ -7,6 +7,7 @@ from keras import ops
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 
 
 @register
@@ -46,6 +47,7 @@ class EulerMaruyama(Sampler):
             )
 
     def step(self, model, x, t, r, noise, last):
+        x, t, r, noise = on_step(x, t, r, noise)
         v, score = model.pred_and_score(x, t)
         w = self.scale * (
             model.interpolant.sigma(t)

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import Span
 from keras_flows.samplers.exponential import check_order
 from keras_flows.samplers.exponential import integral
@@ -51,6 +52,7 @@ class UniPC(Sampler):
         return self.order
 
     def advance(self, model, x, t, r, noise, state, left):
+        x, t, r, noise = on_step(x, t, r, noise)
         x_hat = model.denoise(x, t)
         before, past = state[:1], state[1:]
         if before and self.corrector:

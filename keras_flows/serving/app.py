@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.responses import JSONResponse
 
+from keras_flows.networks import Labels
 from keras_flows.serving.batching import Batcher
 from keras_flows.serving.batching import Overloaded
 from keras_flows.serving.sources import rows_for_warming
@@ -124,6 +125,7 @@ def create_app(
             "guidance_scale": source.guidance_scale,
             "fixed": source.fixed,
             "null_label": source.null_label,
+            "highest_label": source.highest_label,
             "max_samples": max_samples,
             "max_steps": MAX_STEPS,
         }
@@ -205,7 +207,7 @@ def checked_rows(source, request, max_samples):
             raise wrong("condition", f"Must be {describe(source.inputs)}.")
         fields = {name: (f"condition.{name}", given[name]) for name in fields}
     inputs = {
-        name: checked_array(*field, *source.inputs[name], source.null_label)
+        name: checked_array(*field, *source.inputs[name], source)
         for name, field in fields.items()
     }
     # One row without the batch axis is for all samples.
@@ -241,7 +243,7 @@ def describe(inputs):
     return parts[0].split(": ", 1)[1]
 
 
-def checked_array(field, value, shape, dtype, null_label):
+def checked_array(field, value, shape, dtype, source):
     """A value of JSON as an array, of one row or of many."""
     try:
         array = np.asarray(value)
@@ -256,9 +258,15 @@ def checked_array(field, value, shape, dtype, null_label):
             f"Must have shape {('rows', *shape)}, or {shape} for all samples. "
             f"Received: {array.shape}.",
         )
-    if whole and isinstance(null_label, int):
-        if array.min() < 0 or array.max() > null_label:
-            raise wrong(field, f"Labels go from 0 to {null_label - 1}.")
+    if whole:
+        highest, null = source.highest_label, source.null_label
+        null = null if isinstance(null, int) else None
+        highest = null if highest is None else highest
+        labels = Labels(source.name, highest, null, None)
+        try:
+            labels.check(array)
+        except ValueError:
+            raise wrong(field, f"Labels go from {labels.span()}.") from None
     array = array.astype(dtype)
     if not np.isfinite(array).all():
         raise wrong(field, "Must be finite.")

@@ -30,8 +30,9 @@ class Source:
         num_steps: the default.
         guidance_scale: the default.
         fixed: whether steps and guidance are part of the file.
-        null_label: the label that stands for none, or None. Labels go from 0
-            to it.
+        null_label: the label that stands for none, or None.
+        highest_label: the highest label, the null label counted, or None
+            where it is not known.
         value_range: what black and white are, of images.
     """
 
@@ -43,6 +44,7 @@ class Source:
     guidance_scale: float = 1.0
     fixed: bool = True
     null_label: int | None = None
+    highest_label: int | None = None
     value_range: tuple = (-1.0, 1.0)
 
     def __post_init__(self):
@@ -91,6 +93,7 @@ def from_export(folder):
         num_steps=settings["num_steps"],
         guidance_scale=settings.get("guidance_scale", 1.0),
         null_label=record["null_label"],
+        highest_label=record.get("highest_label", record["null_label"]),
         value_range=tuple(settings["output_range"] or (-1.0, 1.0)),
     )
 
@@ -167,6 +170,7 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
         guidance_scale=guidance_scale,
         fixed=False,
         null_label=model.null_label,
+        highest_label=getattr(model.labels(), "highest", None),
     )
 
 

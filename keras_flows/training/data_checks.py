@@ -1,13 +1,23 @@
 """What `fit` is given, checked before the first step."""
 
+import warnings
+
 import numpy as np
 from keras import ops
 
+from keras_flows.networks import input_names
+from keras_flows.networks.contract import check_condition
 from keras_flows.networks.contract import check_data
 from keras_flows.networks.contract import fits
-from keras_flows.networks.contract import input_specs
+from keras_flows.networks.labels import Labels
+from keras_flows.networks.labels import check_labels
+from keras_flows.networks.labels import to_host
 from keras_flows.ops import float_dtype
 from keras_flows.training.first_batch import first_batch
+
+# Of the standard deviation, and of the mean the upper one: latents of an
+# autoencoder before their factor have 5, bytes 70, points of a board 1.2.
+LEAST, MOST = 0.03, 4.0
 
 
 def check_extras(extras, x, interface):
@@ -68,62 +78,60 @@ def check_pixels(x, argument):
         )
 
 
-def check_labels(condition, network):
-    """Labels of the network's embedding: ints, none outside it; an array."""
-    expected = (input_specs(network) or {}).get("condition")
-    if "int" not in (getattr(expected, "dtype", None) or ""):
+def check_scale(x, argument):
+    """Warn of data that is far from unit size: an array, its first rows."""
+    rows = np.asarray(x[:256], dtype="float64")
+    mean, std = float(rows.mean()), float(rows.std())
+    if max(abs(mean), std) <= MOST and (std >= LEAST or not rows.any()):
         return
-    if condition.dtype.kind not in "iu":
-        raise ValueError(
-            f"`condition` must be integer labels for `network` "
-            f"('{network.name}'). Received dtype {condition.dtype}; cast "
-            "class numbers by y.astype('int32'), or one-hot rows by "
-            "y.argmax(-1)."
-        )
-    null_label = getattr(network, "null_label", None)
-    low, high = condition.min(), condition.max()
-    if low < 0 or (null_label is not None and high > null_label):
-        most = "" if null_label is None else f" to {null_label - 1}"
-        raise ValueError(
-            f"`condition` must hold labels from 0{most} for `network` "
-            f"('{network.name}'). Received labels from {low} to {high}; "
-            "number the classes from 0, or build the network with a larger "
-            "`num_classes`."
-        )
+    warnings.warn(
+        f"`{argument}` has the mean {mean:.3g} and the standard deviation "
+        f"{std:.3g} in its first {len(rows)} rows. Noise is of unit size, and "
+        "so should data be: subtract the mean and divide by the standard "
+        f"deviation; images of 0 to 255 become {argument} / 127.5 - 1.",
+        stacklevel=2,
+    )
 
 
-def _to_host(x):
-    """A tensor of any framework as an array; what is no tensor stays."""
-    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        return x
-    if hasattr(x, "detach"):
-        x = x.detach().cpu()
-    return np.asarray(x.numpy() if hasattr(x, "numpy") else x)
+def check_batch(data, interface):
+    """A batch on the host: values, scale and labels, before its step."""
+    x, condition, _ = interface.unpack(data)
+    x = to_host(x)
+    check_host_array(x, interface.data_shape, "x")
+    if isinstance(x, np.ndarray) and x.size:
+        check_scale(x, "x")
+    labels = interface.labels()
+    condition = check_labels(labels, condition)
+    if isinstance(labels, Labels) and condition is not None:
+        labels.warn_of_null(to_host(condition))
 
 
-def check_first_batch(x, y, interface):
-    """Arrays, or the first batch of a dataset, before the first step.
+def check_first_batch(x, interface):
+    """The first batch of a dataset that can be read again.
 
-    Values of a generator's batches are not checked: what is read of it is
-    lost.
+    A generator's is checked as it comes: what is read of it is lost.
     """
-    if hasattr(x, "shape") and hasattr(x, "dtype"):
-        if isinstance(y, np.ndarray):
-            check_labels(y, interface.network)
-        return
     if x is None or isinstance(x, (list, tuple, dict)):
         return
     data = first_batch(x)
-    if data is None:
-        return
-    x, condition, _ = interface.unpack(data)
-    check_host_array(_to_host(x), interface.data_shape, "x")
-    condition = _to_host(condition)
-    if isinstance(condition, np.ndarray) and condition.size:
-        check_labels(condition, interface.network)
+    if data is not None:
+        check_batch(data, interface)
 
 
 def check_manifest(x, interface):
     """A dataset with a manifest, such as `Latents`, fits the model."""
     if hasattr(x, "manifest"):
         x.check(interface)
+
+
+def check_fit(x, y, interface):
+    """What `fit` was given, arrays whole and of a dataset the first batch."""
+    check_host_array(x, interface.data_shape, "x")
+    check_manifest(x, interface)
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        check_first_batch(x, interface)
+        return
+    if input_names(interface.network) is not None:
+        check_condition(y, interface.network, x.shape[0])
+    if isinstance(x, np.ndarray):
+        check_scale(x, "x")

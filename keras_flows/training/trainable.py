@@ -1,27 +1,24 @@
 """A model that trains on its own loss: what the three train steps share."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_flows.ops import gather
 from keras_flows.presets import from_preset
 from keras_flows.presets import registered_config
 from keras_flows.presets import save_to_preset
+from keras_flows.training import checked
+from keras_flows.training import compiling
 from keras_flows.training import data_checks
 from keras_flows.training import first_batch
+from keras_flows.training import fitting
 from keras_flows.training import logs
-from keras_flows.training.batches import EMPTY
-from keras_flows.training.batches import is_empty_data_error
-from keras_flows.training.batches import with_tuple_batches
 from keras_flows.training.ema import EMA
 from keras_flows.training.ema import settle
-from keras_flows.training.guard import NonFiniteGuard
 from keras_flows.training.regularization import regularization
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds
 from keras_flows.training.step import TrainStep
-from keras_flows.training.steps import inner_optimizer
 
 
 class Averages:
@@ -230,6 +227,27 @@ class Trainable(TrainStep, keras.Model):
 
     # What users call.
 
+    def compile(self, optimizer="rmsprop", *args, jit_compile="auto", **kwargs):
+        """Configure training, as `keras.Model.compile`, with no loss.
+
+        Raises:
+            ValueError: on `jit_compile=True` on PyTorch.
+        """
+        compiling.check_jit(jit_compile)
+        super().compile(optimizer, *args, jit_compile=jit_compile, **kwargs)
+        self._jit_asked = jit_compile
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        # What was asked: another backend may decide "auto" in its own way.
+        return config and {**config, "jit_compile": self._jit_asked}
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**compiling.loaded_config(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(self, x=None, y=None, *, callbacks=None, **kwargs):
         """Train; takes what `keras.Model.fit` takes.
 
@@ -239,77 +257,39 @@ class Trainable(TrainStep, keras.Model):
 
         Raises:
             ValueError: if the data is empty, of a wrong dtype or shape, or
-                the model was compiled with a loss or metrics.
+                the model was not compiled, was compiled with a loss or
+                metrics, or was frozen in part since.
             NonFiniteError: after `max_skipped_steps` non-finite steps in a
                 row.
         """
-        if "loss" in self.__dict__:
-            raise ValueError(
-                f"A {type(self).__name__} has its own loss: compile it with "
-                "an optimizer only, not with `loss` or `metrics`."
-            )
-        if getattr(x, "ordered", False):
-            # An order to resume in, which Keras would shuffle unseeded.
-            kwargs.setdefault("shuffle", False)
-        self.check_fit(x, y)
-        x = first_batch.completed(self, x, y)
-        x = with_tuple_batches(x)
-        guard = NonFiniteGuard(
-            self.max_skipped_steps, int(self.skipped_steps.numpy())
-        )
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            if callbacks is None:
-                callbacks = []
-            elif isinstance(callbacks, keras.callbacks.Callback):
-                callbacks = [callbacks]
-            callbacks = [guard, *callbacks]
-        else:
-            callbacks.append(guard)
-        before = self.optimizer._iterations.numpy() if self.optimizer else 0
-        try:
-            history = super().fit(x, y, callbacks=callbacks, **kwargs)
-        except Exception as error:
-            if is_empty_data_error(error):
-                raise ValueError(EMPTY) from error
-            raise
-        optimizer = inner_optimizer(self.optimizer)
-        if int(optimizer._iterations.numpy()) == before and not int(
-            self.skipped_steps.numpy()
-        ):
-            raise ValueError(EMPTY)
-        return history
+        return fitting.fit(self, super().fit, x, y, callbacks, kwargs)
 
     def check_fit(self, x, y):
         """Refuse arrays that do not fit, before any work."""
         data_checks.check_host_array(x, None, "x")
 
-    def train_on_batch(self, x, y=None, *args, **kwargs):
-        """As `keras.Model.train_on_batch`, on x or on x and a condition."""
-        x = first_batch.completed(self, x, y)
-        return super().train_on_batch(x, y, *args, **kwargs)
+    def check_first(self, batch):
+        """The same for the first batch of a generator."""
 
-    def test_on_batch(self, x, y=None, *args, **kwargs):
-        """As `keras.Model.test_on_batch`, on x or on x and a condition."""
-        x = first_batch.completed(self, x, y)
-        return super().test_on_batch(x, y, *args, **kwargs)
+    def labels(self):
+        """What is known of the condition's labels, `networks.Labels`."""
+        return None
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Loss on a dataset, with the same times and noise every time."""
+        return fitting.evaluate(self, super().evaluate, x, y, args, kwargs)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """One step on a batch, see `keras.Model.train_on_batch`."""
         x = first_batch.completed(self, x, y)
-        generators = [
-            (model.seed_generator.state, model.evaluation_seed)
-            for model in self.everything()
-            if "seed_generator" in model.__dict__
-        ]
-        before = [state.numpy() for state, _ in generators]
-        for state, seed in generators:
-            state.assign(np.array([seed, 0], dtype="uint32"))
-        try:
-            return super().evaluate(x, y, *args, **kwargs)
-        finally:
-            # Training is not disturbed.
-            for (state, _), value in zip(generators, before, strict=True):
-                state.assign(value)
+        y = checked.checked_condition(self, x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """The losses of a batch, see `keras.Model.test_on_batch`."""
+        x = first_batch.completed(self, x, y)
+        y = checked.checked_condition(self, x, y)
+        return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict(self, *args, **kwargs):
         """Not defined: use `generate`, `pred` or `score`."""

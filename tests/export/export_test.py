@@ -349,6 +349,28 @@ def test_requests_of_tensorflow_serving(served):
 
 
 @pytest.mark.once
+def test_labels_that_the_network_does_not_have(served):
+    """NaN in their rows (or the runtime's error), in any runtime."""
+    model, _, folder = served(guided_sit)
+    import tensorflow as tf
+
+    highest = model.labels().highest
+    signature = json.loads((folder / "1" / "signature.json").read_text())
+    assert signature["highest_label"] == highest
+    serve = tf.saved_model.load(str(folder / "1")).signatures["serve"]
+    for bad in (-1, highest + 1):
+        inputs = given(model, 3)
+        inputs["condition"][1] = bad
+        tensors = {k: tf.constant(v) for k, v in inputs.items()}
+        try:
+            samples = serve(**tensors)["samples"].numpy()
+        except tf.errors.InvalidArgumentError:
+            continue
+        assert np.isnan(samples[1]).all()
+        assert np.isfinite(samples[[0, 2]]).all()
+
+
+@pytest.mark.once
 def test_service_takes_the_newest_version(served):
     """tools/serve.py runs an export as it is, and tells what it takes."""
     from keras_flows.serving import sources

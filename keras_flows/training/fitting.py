@@ -1,0 +1,95 @@
+"""`fit` and `evaluate` around Keras's own: checks before, reasons after."""
+
+import keras
+import numpy as np
+
+from keras_flows.training import checked
+from keras_flows.training import compiling
+from keras_flows.training import first_batch
+from keras_flows.training.batches import EMPTY
+from keras_flows.training.batches import is_empty_data_error
+from keras_flows.training.guard import NonFiniteGuard
+from keras_flows.training.steps import inner_optimizer
+
+
+def fit(model, keras_fit, x, y, callbacks, kwargs):
+    """What `Trainable.fit` does.
+
+    Args:
+        model: the `Trainable`.
+        keras_fit: Keras's method.
+        x, y, callbacks, kwargs: as in `fit`.
+    """
+    compiling.check_ready(model)
+    if "loss" in model.__dict__:
+        raise ValueError(
+            f"A {type(model).__name__} has its own loss: compile it with "
+            "an optimizer only, not with `loss` or `metrics`."
+        )
+    if getattr(x, "ordered", False):
+        # An order to resume in, which Keras would shuffle unseeded.
+        kwargs.setdefault("shuffle", False)
+    x = first_batch.completed(model, x, y)
+    x, y, check = checked.checked_input(model, x, y)
+    kwargs, others = checked.checked_validation(model, kwargs)
+    guard = NonFiniteGuard(
+        model.max_skipped_steps, int(model.skipped_steps.numpy())
+    )
+    count = compiling.CountSteps()
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        if callbacks is None:
+            callbacks = []
+        elif isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
+        callbacks = [guard, count, *callbacks]
+    else:
+        callbacks.append(guard)
+        callbacks.append(count)
+    before = int(inner_optimizer(model.optimizer)._iterations.numpy())
+    try:
+        history = keras_fit(x, y, callbacks=callbacks, **kwargs)
+    except Exception as error:
+        if not count.steps and is_empty_data_error(error):
+            raise ValueError(EMPTY) from error
+        plain = check.plain(others.plain(error))
+        if plain is error:
+            raise
+        raise plain from None
+    if not count.steps:
+        raise ValueError(EMPTY)
+    if int(inner_optimizer(model.optimizer)._iterations.numpy()) == before:
+        compiling.warn_of_overflow(model, count.steps)
+    return history
+
+
+def evaluate(model, keras_evaluate, x, y, args, kwargs):
+    """What `Trainable.evaluate` does.
+
+    Args:
+        model: the `Trainable`.
+        keras_evaluate: Keras's method.
+        x, y, args, kwargs: as in `evaluate`.
+    """
+    check = None
+    x = first_batch.completed(model, x, y)
+    if not kwargs.get("_use_cached_eval_dataset"):
+        x, y, check = checked.checked_input(model, x, y, training=False)
+    generators = [
+        (model.seed_generator.state, model.evaluation_seed)
+        for model in model.everything()
+        if "seed_generator" in model.__dict__
+    ]
+    before = [state.numpy() for state, _ in generators]
+    for state, seed in generators:
+        state.assign(np.array([seed, 0], dtype="uint32"))
+    try:
+        return keras_evaluate(x, y, *args, **kwargs)
+    except Exception as error:
+        plain = error if check is None else check.plain(error)
+        if plain is error:
+            raise
+        raise plain from None
+    finally:
+        # Training is not disturbed.
+        for (state, _), value in zip(generators, before, strict=True):
+            state.assign(value)
