@@ -47,7 +47,7 @@ class Batch:
         return terms
 
     def norm(self, residual, part=None):
-        """Norm of a residual over what the mask keeps, see `norms.masked`: (B,).
+        """Norm of a residual over what the mask keeps, (B,): `norms.masked`.
 
         Args:
             residual: (B, ...), or of some rows of the batch.
