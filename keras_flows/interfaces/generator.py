@@ -136,8 +136,9 @@ class Generator(Trainable):
     ):
         """Sample.
 
-        The noise is drawn by NumPy from `seed`, so one seed means the same
-        noise on every backend.
+        The noise is drawn by NumPy, a stream for the start and one for each
+        step: a sample depends on `seed` and its index alone, on every backend,
+        however many there are, and whatever the `batch_size`.
 
         Args:
             num_samples: int; by default the number of rows of `condition`

@@ -21,8 +21,9 @@ class DormandPrince(Sampler):
     """dx/dt = v(x, t) by the Dormand-Prince 5(4) pair of SciPy.
 
     The steps are the controller's; `num_steps` has no effect. One error is
-    estimated for the whole batch. The solve ends at `t_last`, or, where that
-    is `t_data`, at a level of 1e-5, and one step of DDIM follows.
+    estimated for the whole batch, so that a sample depends, within the
+    tolerance, on those that are sampled with it. The solve ends at `t_last`,
+    or, where that is `t_data`, at a level of 1e-5, and one step of DDIM follows.
     It cannot be exported, since its steps depend on the data.
 
     Args:

@@ -93,11 +93,11 @@ class Loop:
                     x,
                 )
                 walk = ()
-            for t, r, left in walk:
+            for step, (t, r, left) in enumerate(walk, 1):
                 guided = request.acts(t, r)
                 given = inputs(guided)
                 if sampler.stochastic:
-                    given["noise"] = draw()
+                    given["noise"] = draw(step)
                 run = compiled_step(left, guided, given, state)
                 x, state = run(x, t, r, state, given)
             batches.append(x)

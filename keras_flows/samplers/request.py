@@ -10,6 +10,7 @@ from keras_flows.networks import checks
 from keras_flows.networks import input_names
 from keras_flows.ops import float_dtype
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.noise import Streams
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,31 +59,25 @@ class Request:
     def batches(self):
         """(noise, draw, inputs) of each batch.
 
-        `draw()` is the noise of the next step, `inputs(guided)` the dict of
-        tensors beside it. NumPy draws the noise of a batch's start and of its
-        steps from one stream, in this order.
+        `draw(k)` is the noise of step k = 1, 2, ..., see `Streams`;
+        `inputs(guided)` the dict of tensors beside it.
         """
-        rng = np.random.Generator(np.random.Philox(self.seed))
+        streams = Streams(self.seed)
         size = self.batch_size or self.num_samples
         for first in range(0, self.num_samples, size):
             part = slice(first, min(first + size, self.num_samples))
-            rows = part.stop - part.start
+            shape = (part.stop - part.start, *self.shape)
             if self.noise is None:
-                noise = self._normal(rng, rows)
+                noise = streams.draw(0, shape)
             else:
                 noise = ops.convert_to_tensor(
                     self.noise[part], dtype=float_dtype()
                 )
             yield (
                 noise,
-                lambda rows=rows: self._normal(rng, rows),
+                lambda step, shape=shape: streams.draw(step, shape),
                 _once(self._inputs, part),
             )
-
-    def _normal(self, rng, rows):
-        return ops.convert_to_tensor(
-            rng.standard_normal((rows, *self.shape), dtype=float_dtype())
-        )
 
     def _inputs(self, part, guided):
         inputs = {"condition": self.condition}
