@@ -20,6 +20,7 @@ class Euler(Sampler):
     grid: object = None
     shift: float = 1.0
     order = 1
+    reversible = True
     calls = "start"
 
     def step(self, model, x, t, r, noise, last):
@@ -44,6 +45,7 @@ class Heun(Sampler):
     grid: object = None
     shift: float = 1.0
     order = 2
+    reversible = True
     calls = "ends"
 
     def step(self, model, x, t, r, noise, last):
