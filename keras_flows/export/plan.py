@@ -117,7 +117,10 @@ def sampling_plan(model, served):
             return guided if inside else plain
 
         return sampler.unrolled_on(
-            times.astype("float32"), model_at, model.start(noise), num_steps
+            times.astype("float32"),
+            model_at,
+            model.start(noise, float(times[0])),
+            num_steps,
         )
 
     labels = model.labels()

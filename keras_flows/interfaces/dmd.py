@@ -21,6 +21,7 @@ from keras_flows.ops import note_losses
 from keras_flows.ops import parts
 from keras_flows.ops import register
 from keras_flows.samplers.grids import jump_grid
+from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import AlternatingOptimizer
 
 NEEDS = ("data", "score")
@@ -330,7 +331,8 @@ class DMDInterface(Holder):
     def bind(self, network, condition):
         return samplers.EndOfFlow(self.interface.bind(network, condition))
 
-    def sampling_times(self, sampler=None, num_steps=None):
+    def sampling_times(self, sampler=None, num_steps=None, start=None):
+        refuse_start(start, "a distilled generator")
         num_steps = self.num_steps if num_steps is None else num_steps
         if num_steps != self.num_steps:
             raise ValueError(

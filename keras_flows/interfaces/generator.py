@@ -65,11 +65,14 @@ class Generator(Trainable):
         """
         return samplers.Bound(self, network, condition)
 
-    def start(self, noise):
-        """The state at `t_noise` from standard normal noise, (B, ...)."""
+    def start(self, noise, t=None):
+        """The state at `t_noise` from standard normal noise, (B, ...).
+
+        At another time t, a number, it is sigma(t) times that noise.
+        """
         if self.objective.start == "zero":
             return ops.zeros_like(noise)
-        return self.interpolant.initial(self.n_mu + self.n_sigma * noise)
+        return self.interpolant.initial(self.n_mu + self.n_sigma * noise, t)
 
     def inference_network(self, use_ema=True):
         """The network for sampling: the first EMA, or the trained one.
@@ -104,8 +107,10 @@ class Generator(Trainable):
         """Number of sampling steps where `generate` is given none."""
         return self.objective.num_steps
 
-    def sampling_times(self, sampler=None, num_steps=None):
+    def sampling_times(self, sampler=None, num_steps=None, start=None):
         """(sampler, num_steps, times) of what a user asked for.
+
+        `start` is the first time, None for the grid's own.
 
         Raises:
             ValueError: if the model cannot be sampled so.
@@ -116,7 +121,9 @@ class Generator(Trainable):
         samplers.check_fit(sampler, self.provides, type(self).__name__)
         if num_steps is None:
             num_steps = self.default_num_steps
-        times = sampler.times(self.interpolant, num_steps)
+        # A sampler of the user's may know no `start`.
+        given = () if start is None else (start,)
+        times = sampler.times(self.interpolant, num_steps, *given)
         return sampler, int(num_steps), times
 
     def require(self, what, method):
@@ -173,11 +180,14 @@ class Generator(Trainable):
         sampler=None,
         batch_size=None,
         use_ema=True,
+        start=None,
+        return_trajectory=False,
     ):
         """Sample.
 
-        The noise is drawn by NumPy from `seed`, so one seed means the same
-        noise on every backend.
+        The noise is drawn by NumPy, a stream for the start and one for each
+        step: a sample depends on `seed` and its index alone, on every backend,
+        however many there are, and whatever the `batch_size`.
 
         Args:
             num_samples: int; by default the number of rows of `condition`
@@ -204,9 +214,17 @@ class Generator(Trainable):
             batch_size: how many to sample at once; by default all.
             use_ema: whether to use the first EMA's weights, here and of the
                 `guidance_model`.
+            start: (x, t), a state x (B, ...) of the path at the time t, one
+                number, to start from in the place of noise: `num_steps` then
+                lead from t to the data. For image to image x is data with
+                noise on it, which is yours to add:
+                `model.sample_x_t(data, model.sample_n(data.shape), t)`.
+            return_trajectory: whether to return the states at all times of the
+                grid, `sampler.times(model.interpolant, num_steps)`.
 
         Returns:
-            Samples (B, ...), a tensor of the backend.
+            Samples (B, ...), a tensor of the backend; with
+            `return_trajectory` (num_steps + 1, B, ...), the samples last.
 
         Raises:
             ValueError: if an argument does not fit; the message says how.
@@ -214,8 +232,63 @@ class Generator(Trainable):
         request = samplers.make_request(
             self, num_samples, condition, negative_condition, num_steps,
             guidance_scale, guidance_interval, guidance_channels,
-            guidance_model, seed, noise, sampler, batch_size,
+            guidance_model, seed, noise, sampler, batch_size, start,
         )  # fmt: skip
+        if return_trajectory:
+            request = request.with_trajectory()
+        return self._sampled(request, use_ema)
+
+    def encode(
+        self,
+        x,
+        *,
+        condition=None,
+        negative_condition=None,
+        num_steps=50,
+        guidance_scale=1.0,
+        guidance_interval=None,
+        sampler="heun",
+        batch_size=None,
+        use_ema=True,
+    ):
+        """The noise that the probability flow makes x from, (B, ...).
+
+        The flow runs from the data to the noise, on the times of `sampler` in
+        reverse, and `generate(noise=model.encode(x), sampler=sampler)` leads
+        back to x, up to the solver's error, with the same condition, guidance
+        and `num_steps`. Where `t_last` is not `t_data` it starts at `t_last`,
+        else at a level of 1e-5, from the mean of x_t there.
+
+        Args:
+            x: data, (B, ...).
+            condition, negative_condition, guidance_scale, guidance_interval,
+                batch_size, use_ema: see `generate`. Under strong guidance the
+                way back is far from x.
+            num_steps: int, at least 2; that of the grid in reverse.
+            sampler: a reversible one: "heun", "euler", "ddim" or
+                "dormand_prince".
+
+        Returns:
+            Noise, as `generate` takes it: standard normal where the model is
+            exact. Of a stochastic interpolant it is x_0.
+
+        Raises:
+            ValueError: if an argument does not fit; the message says how.
+        """
+        self.require("velocity", "encode")
+        contract.check_data(x, self.data_shape)
+        request = samplers.make_request(
+            self, None, condition, negative_condition, num_steps,
+            guidance_scale, guidance_interval, None, None, None, x, sampler,
+            batch_size,
+        )  # fmt: skip
+        end = self._sampled(samplers.inverse(request, self), use_ema)
+        # `start` is affine in the noise.
+        zero = self.start(ops.zeros_like(end))
+        return (end - zero) / (self.start(ops.ones_like(end)) - zero)
+
+    def _sampled(self, request, use_ema):
+        """What the loop makes of a checked request."""
         network, guide = self.inference_network(use_ema), request.guide
         # Not the request itself: compiled steps outlive it and its arrays.
         where = request.interval, request.channels

@@ -120,8 +120,8 @@ class Holder(Generator):
         """Number of sampling steps where `generate` is given none."""
         return self.interface.default_num_steps
 
-    def sampling_times(self, sampler=None, num_steps=None):
-        return self.interface.sampling_times(sampler, num_steps)
+    def sampling_times(self, sampler=None, num_steps=None, start=None):
+        return self.interface.sampling_times(sampler, num_steps, start)
 
     def absorb_guidance(self, condition, scale, rows):
         return self.interface.absorb_guidance(condition, scale, rows)

@@ -1,10 +1,13 @@
 """MeanFlow: one-step generation from the average velocity."""
 
+import keras
 from keras import ops
 from keras import tree
 
 from keras_flows.interfaces.interface import Interface
+from keras_flows.interpolants import PAIRS
 from keras_flows.interpolants import Linear
+from keras_flows.interpolants import get_time_law
 from keras_flows.interpolants import time_pairs
 from keras_flows.networks import input_names
 from keras_flows.networks import null_labels
@@ -49,6 +52,12 @@ class MeanFlowInterface(Interface):
         norm_eps: eps of the adaptive weight.
         norm_power: p of the adaptive weight; 0 is the plain loss.
         fm_portion: share of rows with r = t.
+        time_pairs: "ordered" for the published law of (t, r), in which t is
+            the noisier of two draws, on the rows with r = t as well; "first"
+            or "clipped", see `interpolants.time_pairs`.
+        r_law: a `TimeLaw` of r, or its name; None for that of t. The PyTorch
+            code's second sampler is `time_pairs="clipped"` with t_mu=-0.6,
+            t_sigma=1.6 and `r_law=kf.interpolants.LogitNormal(-4.0, 1.6)`.
         cond_drop_ratio: share of labels dropped.
         interpolant: default `Linear(noise_at=1.0)`.
         objective: `kf.objectives.MeanFlow(tangent="predicted")` is improved
@@ -81,6 +90,8 @@ class MeanFlowInterface(Interface):
         objective="mean_flow",
         guidance_range=None,
         guidance_power=1.0,
+        time_pairs="ordered",
+        r_law=None,
         **kwargs,
     ):
         super().__init__(
@@ -102,6 +113,13 @@ class MeanFlowInterface(Interface):
                 "`fm_portion` must lie between 0 and 1. "
                 f"Received: {fm_portion!r}."
             )
+        if time_pairs not in PAIRS:
+            raise ValueError(
+                f"`time_pairs` must be one of {PAIRS}. "
+                f"Received: {time_pairs!r}."
+            )
+        if r_law is not None:
+            r_law = get_time_law(r_law, argument="r_law")
         if not 0.0 <= guidance_mixture_ratio < 1.0:
             raise ValueError(
                 "`guidance_mixture_ratio` must lie in [0, 1). "
@@ -127,6 +145,7 @@ class MeanFlowInterface(Interface):
         self.norm_eps = norm_eps
         self.norm_power = norm_power
         self.fm_portion = fm_portion
+        self.time_pairs, self.r_law = time_pairs, r_law
 
     def _set_range(self, guidance_range, guidance_power, guidance_scale):
         takes = "guidance" in (input_names(self.network) or ())
@@ -193,6 +212,9 @@ class MeanFlowInterface(Interface):
         share = 1.0 - self.fm_portion
         return RowSplit.of(ops.shape(x)[0], share, self.sample_uniform)
 
+    def _sample_r(self, shape):
+        return self.r_law(self.interpolant, shape, self.seed_generator)
+
     def sample_t_r(self, shape, rows=None):
         """Time pairs of the given shape: see `interpolants.time_pairs`.
 
@@ -203,7 +225,10 @@ class MeanFlowInterface(Interface):
         if rows is None:
             share = 1.0 - self.fm_portion
             rows = RowSplit.of(shape[0], share, self.sample_uniform)
-        return time_pairs(self.interpolant, self.sample_t, shape, rows)
+        return time_pairs(
+            self.interpolant, self.sample_t, shape, rows,
+            self.time_pairs, None if self.r_law is None else self._sample_r,
+        )  # fmt: skip
 
     def draw_t_r(self, x, rows=None):
         """Shifted time pairs for the batch x, each (B,); see `sample_t_r`."""
@@ -305,4 +330,6 @@ class MeanFlowInterface(Interface):
             "norm_eps": self.norm_eps,
             "norm_power": self.norm_power,
             "fm_portion": self.fm_portion,
+            "time_pairs": self.time_pairs,
+            "r_law": keras.saving.serialize_keras_object(self.r_law),
         }

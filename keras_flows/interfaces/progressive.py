@@ -15,6 +15,7 @@ from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interfaces.teacher import walk
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import Progress
 from keras_flows.training import Snapshot
 
@@ -93,7 +94,8 @@ class ProgressiveInterface(Holder):
         ends = self.objective.ends_stage(progress.count(), updated)
         self.snapshot.take(self.network, ends)
 
-    def sampling_times(self, sampler=None, num_steps=None):
+    def sampling_times(self, sampler=None, num_steps=None, start=None):
+        refuse_start(start, "a student of fixed steps")
         own = self.objective.num_steps
         num_steps = own[-1] if num_steps is None else num_steps
         if num_steps not in own:

@@ -61,9 +61,9 @@ class ReparametrizedInterface(Holder):
         inner = self.interface.bind(network, condition)
         return samplers.OnPath(inner, self._path)
 
-    def sampling_times(self, sampler=None, num_steps=None):
+    def sampling_times(self, sampler=None, num_steps=None, start=None):
         # On the path here, not the held model's.
-        return Generator.sampling_times(self, sampler, num_steps)
+        return Generator.sampling_times(self, sampler, num_steps, start)
 
     # What a copy of the network learns here (DMD's fake network).
 

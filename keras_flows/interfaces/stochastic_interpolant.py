@@ -93,7 +93,7 @@ class StochasticInterpolantInterface(Interface):
             known.add("score")
         return frozenset(known)
 
-    def start(self, noise):
+    def start(self, noise, t=None):
         """x_0 itself."""
         return self.interpolant.initial(noise)
 
@@ -146,19 +146,20 @@ class StochasticInterpolantInterface(Interface):
             return [network]
         return [network, self._noise_net(network)]
 
-    def generate(self, num_samples=None, *, noise=None, **kwargs):
+    def generate(self, num_samples=None, *, noise=None, start=None, **kwargs):
         """Sample from x_0, `noise`; see `Interface.generate`.
 
         Raises:
-            ValueError: also without `noise`: there is no law to draw x_0 from.
+            ValueError: also without `noise` or `start`: there is no law to
+                draw x_0 from.
         """
-        if noise is None:
+        if noise is None and start is None:
             raise ValueError(
                 "`noise` is needed: the samples x_0 that the flow starts "
                 "from, (B, ...). A stochastic interpolant joins two data sets "
                 "and knows no law of either."
             )
-        return super().generate(num_samples, noise=noise, **kwargs)
+        return super().generate(num_samples, noise=noise, start=start, **kwargs)
 
     def check_fit(self, x, y):
         if isinstance(x, tuple):

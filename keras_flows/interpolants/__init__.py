@@ -14,6 +14,7 @@ from keras_flows.interpolants.time_laws import LogNormal
 from keras_flows.interpolants.time_laws import TimeLaw
 from keras_flows.interpolants.time_laws import Uniform
 from keras_flows.interpolants.time_laws import get_time_law
+from keras_flows.interpolants.time_pairs import PAIRS
 from keras_flows.interpolants.time_pairs import time_pairs
 from keras_flows.ops import resolve
 

@@ -189,9 +189,10 @@ class Interpolant(Config):
         direction = 1.0 if self.t_data > self.t_noise else -1.0
         return (r - t) * direction >= 0
 
-    def initial(self, noise):
-        """The state at `t_noise`: sigma(t_noise) noise."""
-        t = ops.full((1,), self.t_noise, dtype=noise.dtype)
+    def initial(self, noise, t=None):
+        """The state at `t_noise`, or the number t: sigma(t) noise."""
+        t = self.t_noise if t is None else t
+        t = ops.full((1,), t, dtype=noise.dtype)
         return bcast_right(self.sigma(t), noise) * noise
 
 

@@ -212,6 +212,6 @@ class DiscreteVariancePreserving(Interpolant):
         steps = ops.cast(above - 1, ratio.dtype) + share
         return steps / self.num_timesteps
 
-    def initial(self, noise):
+    def initial(self, noise, t=None):
         """N(0, 1), DDPM's prior."""
         return noise

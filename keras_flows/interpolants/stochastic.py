@@ -102,5 +102,5 @@ class StochasticInterpolant(Interpolant):
         """grad log p_t = -eta / gamma."""
         return -eta / bcast_right(self.latent(t), eta)
 
-    def initial(self, noise):
+    def initial(self, noise, t=None):
         return noise

@@ -103,13 +103,16 @@ class Beta(TimeLaw):
         return interpolant.time_of_level(level)
 
 
-def get_time_law(identifier, mu=0.0, sigma=1.0):
+def get_time_law(
+    identifier, mu=0.0, sigma=1.0, argument="train_time_dist_type"
+):
     """A law from "uniform", "lognormal", "logitnormal", "beta" or a TimeLaw.
 
     Args:
         identifier: name or instance.
         mu: location of the log-normal and logit-normal laws.
         sigma: scale of the log-normal and logit-normal laws.
+        argument: the name of the user's argument, for the error message.
 
     Raises:
         ValueError: if the name is unknown; the message lists the known ones.
@@ -120,4 +123,4 @@ def get_time_law(identifier, mu=0.0, sigma=1.0):
         "logitnormal": lambda: LogitNormal(mu, sigma),
         "beta": Beta,
     }
-    return resolve(identifier, known, "train_time_dist_type", TimeLaw)
+    return resolve(identifier, known, argument, TimeLaw)

@@ -3,8 +3,7 @@
 import dataclasses
 import typing
 
-import keras
-from keras import ops
+from keras_flows.objectives import norms
 
 
 @dataclasses.dataclass
@@ -48,9 +47,7 @@ class Batch:
         return terms
 
     def norm(self, residual, part=None):
-        """Norm of a residual, mean over what the mask keeps: (B,).
-
-        Scaled so that its batch mean is the mean over the kept elements.
+        """Norm of a residual over what the mask keeps, (B,): `norms.masked`.
 
         Args:
             residual: (B, ...), or of some rows of the batch.
@@ -60,7 +57,4 @@ class Batch:
             return self.residual_norm(residual)
         self.mask_used = True
         mask = self.mask if part is None else part(self.mask)
-        ones = (1,) * (len(residual.shape) - len(mask.shape))
-        kept = ops.reshape(mask, (*ops.shape(mask), *ones)) * residual
-        share = ops.maximum(ops.mean(mask), keras.config.epsilon())
-        return self.residual_norm(kept) / share
+        return norms.masked(self.residual_norm, residual, mask)

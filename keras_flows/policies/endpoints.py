@@ -52,10 +52,10 @@ class Acting:
             else:
                 noise = ops.zeros(shape, dtype=float_dtype())
             if self.start == policy.objective.start:
-                x = policy.start(noise)
+                x = policy.start(noise, float(self.times[0]))
             else:
                 x = policy.interpolant.initial(
-                    policy.n_mu + policy.n_sigma * noise
+                    policy.n_mu + policy.n_sigma * noise, float(self.times[0])
                 )
             model = policy.interface.bind(network, condition)
             x = self.sampler.unrolled_on(

@@ -28,6 +28,7 @@ from keras_flows.samplers.request import Request
 from keras_flows.samplers.request import make_request
 from keras_flows.samplers.sa_solver import SASolver
 from keras_flows.samplers.sde import EulerMaruyama
+from keras_flows.samplers.start import inverse
 from keras_flows.samplers.unipc import UniPC
 from keras_flows.ops import resolve
 

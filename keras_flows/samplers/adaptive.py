@@ -22,8 +22,9 @@ class DormandPrince(Sampler):
     """dx/dt = v(x, t) by the Dormand-Prince 5(4) pair of SciPy.
 
     The steps are the controller's; `num_steps` has no effect. One error is
-    estimated for the whole batch. The solve ends at `t_last`, or, where that
-    is `t_data`, at a level of 1e-5, and one step of DDIM follows.
+    estimated for the whole batch, so that a sample depends, within the
+    tolerance, on those that are sampled with it. The solve ends at `t_last`,
+    or, where that is `t_data`, at a level of 1e-5, and a step of DDIM follows.
     It cannot be exported, since its steps depend on the data.
 
     Args:
@@ -35,6 +36,7 @@ class DormandPrince(Sampler):
     atol: float = 1e-5
     order = 5
     adaptive = True
+    reversible = True
 
     def __post_init__(self):
         for name in ("rtol", "atol"):
@@ -56,13 +58,15 @@ class DormandPrince(Sampler):
             return DDIM().step(model, x, t, r, None, True), state
         return x + bcast_right(r - t, x) * model.pred(x, t), state
 
-    def solve_path(self, move, path, x):
-        """x at `t_data` from x at `t_noise`.
+    def solve_path(self, move, path, x, start, inverse=False):
+        """x at `t_data` from x at the time `start`.
 
         Args:
             move: function (x, t, r, left) to what `advance` gives of it.
             path: the `Interpolant`.
             x: (B, ...).
+            start: a number.
+            inverse: whether to go to `t_noise` instead.
         """
         shape, dtype = x.shape, x.dtype
 
@@ -72,9 +76,9 @@ class DormandPrince(Sampler):
         def velocity(t, y):
             return flat(move(tensor(y), t, t, 1))
 
-        end = nearest_to_data(path)
-        y = self.solve(velocity, (path.t_noise, end), flat(x))
-        return move(tensor(y), end, path.t_data, 0)
+        end = path.t_noise if inverse else nearest_to_data(path)
+        y = self.solve(velocity, (start, end), flat(x))
+        return tensor(y) if inverse else move(tensor(y), end, path.t_data, 0)
 
     def solve(self, velocity, times, y):
         """y at times[1] from y (N,) at times[0], in NumPy float64."""

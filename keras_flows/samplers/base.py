@@ -25,6 +25,8 @@ class Sampler(Config):
             an ODE; weak order for one of an SDE), None where it has none.
         stochastic: whether `step` takes noise.
         adaptive: whether the steps depend on the data.
+        reversible: whether `step` leads from data to noise as well, as
+            `Generator.encode` needs.
         grid: name of the time grid, or a sequence of times; None for the
             interpolant's own.
         in_log_snr: whether it solves in log(alpha / sigma): its default grid
@@ -41,18 +43,22 @@ class Sampler(Config):
     order = None
     stochastic = False
     adaptive = False
+    reversible = False
     grid = None
     in_log_snr = False
     shift = 1.0
     calls = "between"
     history = 0
 
-    def times(self, interpolant, num_steps):
-        """The float64 NumPy grid of num_steps + 1 times."""
+    def times(self, interpolant, num_steps, start=None):
+        """The float64 NumPy grid of num_steps + 1 times.
+
+        `start`: the first of them; None for `t_noise`, or what `grid` says.
+        """
         grid = self.grid
         if grid is None and self.in_log_snr:
             grid = interpolant.log_snr_grid
-        return time_grid(interpolant, num_steps, grid, self.shift)
+        return time_grid(interpolant, num_steps, grid, self.shift, start=start)
 
     def draws(self, num_steps):
         """Whether so many steps take any noise."""

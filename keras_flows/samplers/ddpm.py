@@ -82,6 +82,10 @@ class DDIM(Sampler):
     def stochastic(self):
         return self.eta > 0
 
+    @property
+    def reversible(self):
+        return self.eta == 0 and self.clip is None
+
     def step(self, model, x, t, r, noise, last):
         x, t, r, noise = on_step(x, t, r, noise)
         x_hat = clipped(model.denoise(x, t), self.clip)

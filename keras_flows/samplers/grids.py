@@ -12,7 +12,9 @@ GRIDS = ("uniform", "karras", "log_snr", "cosine")
 _EDGE = 1e-3
 
 
-def time_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
+def time_grid(
+    interpolant, num_steps, grid=None, shift=1.0, rho=7.0, start=None
+):
     """num_steps + 1 times, with falling noise levels, of a solver.
 
     - "uniform": even in the noise level (`Interpolant.level`): in t on most
@@ -40,38 +42,44 @@ def time_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
         interpolant: an `Interpolant`.
         num_steps: int, at least 1.
         grid: one of the above, None for "uniform", or the times themselves:
-            from `t_noise` to `t_data`, or to a time from `t_last` on.
+            from `t_noise` to `t_data`, or to a time from `t_last` on. They may
+            start after `t_noise`, where there is more noise than data: x is
+            then taken to be that noise, as DDIM's "leading" timesteps do.
             Solvers in log(alpha / sigma) that are given none take the
             path's `log_snr_grid`.
         shift: time shift of the noise levels, l -> shift l / (1 + (shift -
             1) l). On the chain it acts on k / (T - 1), k the timestep.
         rho: exponent of the "karras" grid.
+        start: the first time, None for `t_noise`. What a grid is even in runs
+            from there; `shift` is that of the whole path.
 
     Raises:
         ValueError: on an unknown grid, a grid that does not run from noise
             to data, more steps than there are timesteps, or num_steps < 1.
     """
-    grid = _checked(interpolant, num_steps, grid, shift)
+    grid = _checked(interpolant, num_steps, grid, shift, start)
     if not isinstance(grid, str):
         return grid
     path = interpolant
     if isinstance(path, DiscreteVariancePreserving):
-        if grid == "uniform":
+        if grid == "uniform" and start is None:
             index = path.timesteps(num_steps, shift)[::-1] + 1
         else:
             known = np.arange(1, path.num_timesteps + 1)
-            index = _spread(path, known, num_steps, grid, shift, rho)
+            index = _spread(path, known, num_steps, grid, shift, rho, start)
         return np.append(index / path.num_timesteps, path.t_data)
     stops = path.t_last != path.t_data or grid in ("karras", "log_snr")
     points = num_steps if stops else num_steps + 1
-    times = _times(path, points, grid, shift, rho)
+    times = _times(path, points, grid, shift, rho, start)
     if stops:
         return np.append(times, path.t_data)
     times[-1] = path.t_data
     return times
 
 
-def jump_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
+def jump_grid(
+    interpolant, num_steps, grid=None, shift=1.0, rho=7.0, start=None
+):
     """num_steps + 1 times of a model that jumps: N calls are N jumps.
 
     The grids of `time_grid`, but each ends where the path does: the last
@@ -81,45 +89,49 @@ def jump_grid(interpolant, num_steps, grid=None, shift=1.0, rho=7.0):
     On the chain "uniform" are the timesteps nearest to the levels i / N.
 
     Args:
-        interpolant, num_steps, shift, rho: as in `time_grid`.
+        interpolant, num_steps, shift, rho, start: as in `time_grid`.
         grid: as in `time_grid`; times that are given may end at `t_last` or
             at `t_data`.
 
     Raises:
         ValueError: as `time_grid`.
     """
-    grid = _checked(interpolant, num_steps, grid, shift)
+    grid = _checked(interpolant, num_steps, grid, shift, start)
     if not isinstance(grid, str):
         return grid
     path = interpolant
     if not isinstance(path, DiscreteVariancePreserving):
-        times = _times(path, num_steps + 1, grid, shift, rho)
+        times = _times(path, num_steps + 1, grid, shift, rho, start)
         times[-1] = path.t_last
         return times
     known = np.arange(path.num_timesteps + 1)
-    index = _spread(path, known, num_steps + 1, grid, shift, rho)
+    index = _spread(path, known, num_steps + 1, grid, shift, rho, start)
     return index / path.num_timesteps
 
 
-def _times(path, points, grid, shift, rho):
-    """`points` times from `t_noise`, the last at level 0."""
+def _times(path, points, grid, shift, rho, start):
+    """`points` times from `start`, the last at level 0."""
+    start = path.t_noise if start is None else start
+    top = path.level(start)
+    # The level before the shift.
+    top = top / (shift - (shift - 1.0) * top)
     u = np.linspace(1.0, 0.0, points) if points > 1 else np.ones(1)
     if grid == "uniform":
-        levels = u
+        levels = top * u
     elif grid == "cosine":
-        levels = np.sin(0.5 * np.pi * u)
+        levels = np.sin(np.arcsin(top) * u)
     else:
-        levels = _by_ratio(path, u, grid, rho)
+        levels = _by_ratio(path, u, grid, rho, top)
     levels = shift * levels / (1.0 + (shift - 1.0) * levels)
     times = path.time_of_level(levels)
-    times[0] = path.t_noise
+    times[0] = start
     return times
 
 
-def _by_ratio(path, u, grid, rho):
-    """Noise levels whose sigma / alpha is spaced as `grid` says."""
-    low = 0.0 if path.t_last != path.t_data else _EDGE
-    ends = path.time_of_level(np.array([low, _highest(path)]))
+def _by_ratio(path, u, grid, rho, top):
+    """Noise levels whose sigma / alpha is spaced as `grid` says, from `top`."""
+    low = 0.0 if path.t_last != path.t_data else min(_EDGE, 0.5 * top)
+    ends = path.time_of_level(np.array([low, min(top, _highest(path))]))
     with eager_float64() as number:
         ratios = number(lambda t: path.sigma(t) / path.alpha(t), ends)
         if grid == "karras":
@@ -136,20 +148,23 @@ def _highest(path):
     return 1.0 - _EDGE if starts_without_signal(path) else 1.0
 
 
-def _spread(path, known, points, grid, shift, rho):
-    """`points` of the whole indices `known` of a chain, falling.
+def _spread(path, known, points, grid, shift, rho, start):
+    """`points` of the whole indices `known` of a chain, falling from `start`.
 
     An index is T times its time. From the data on, the next one is that
     nearest to an even share of what is left, and never the same twice.
     """
+    place = _places(path, known, grid, shift, rho)
+    if start is not None:
+        kept = known <= round(start * path.num_timesteps)
+        known, place = known[kept], place[kept]
     if points > len(known):
-        steps = points - (known[0] == 0)
+        ends = int(known[0] == 0)
         raise ValueError(
             "`num_steps` must leave a timestep of its own to each step: "
-            f"there are {path.num_timesteps} (`num_timesteps`). "
-            f"Received: num_steps={steps}."
+            f"there are {len(known) - ends} (`num_timesteps`). "
+            f"Received: num_steps={points - ends}."
         )
-    place = _places(path, known, grid, shift, rho)
     chosen = [0] if points > 1 else []
     for left in range(points - 1, 1, -1):
         now = chosen[-1]
@@ -178,7 +193,7 @@ def _places(path, known, grid, shift, rho):
     return ratios ** (1.0 / rho) if grid == "karras" else np.log(ratios)
 
 
-def _checked(path, num_steps, grid, shift):
+def _checked(path, num_steps, grid, shift, start):
     """The name of a grid, or times that were given, checked."""
     if (
         isinstance(num_steps, bool)
@@ -194,7 +209,7 @@ def _checked(path, num_steps, grid, shift):
     if grid is None:
         return "uniform"
     if not isinstance(grid, str):
-        return _given(path, num_steps, grid)
+        return _given(path, num_steps, grid, start)
     if grid not in GRIDS:
         raise ValueError(
             f"Unknown `grid`: {grid!r}. Known: {', '.join(GRIDS)}, or a "
@@ -203,7 +218,16 @@ def _checked(path, num_steps, grid, shift):
     return grid
 
 
-def _given(path, num_steps, grid):
+def refuse_start(start, what):
+    """Refuse a start where a model knows the times of its training only."""
+    if start is not None:
+        raise ValueError(
+            f"`start` is not defined for {what}, which is trained to start "
+            f"from noise alone. Received: t={start}."
+        )
+
+
+def _given(path, num_steps, grid, start):
     try:
         times = np.asarray(grid, dtype="float64")
     except (TypeError, ValueError):
@@ -230,15 +254,34 @@ def _given(path, num_steps, grid):
             f"{times.tolist()}. {remedy}"
         )
     # Times may come rounded to float32.
-    first = np.isclose(times[0], path.t_noise, rtol=1e-6, atol=0.0)
+    begin = path.t_noise if start is None else start
+    first = np.isclose(times[0], begin, rtol=1e-6, atol=1e-12)
+    if start is None and not first:
+        first = _mostly_noise(path, times[0])
     last = np.isclose(times[-1], path.t_last, rtol=1e-6, atol=0.0) or (
         path.toward_data(path.t_last, times[-1])
         and path.toward_data(times[-1], path.t_data)
     )
     if not (first and last):
-        name, at = ("first", 0) if not first else ("last", -1)
+        what = (
+            "The last time of `grid` is not an end of the path"
+            if first
+            else "The first time of `grid` is one where x is mostly data; to "
+            "start from data with noise on it, pass `start=(x, t)`"
+            if start is None
+            else f"The first time of `grid` is not that of `start`, {start}"
+        )
         raise ValueError(
-            f"The {name} time of `grid` is not an end of the path. Received: "
-            f"{times[at]} in {times.tolist()}. {remedy}"
+            f"{what}. Received: {times[-1 if first else 0]} in "
+            f"{times.tolist()}. {remedy}"
         )
     return times
+
+
+def _mostly_noise(path, t):
+    """Whether noise, started from at t, is near enough to x_t."""
+    if not path.gaussian or not path.toward_data(path.t_noise, t):
+        return False
+    with eager_float64() as number:
+        alpha, sigma = (float(number(f, t)) for f in (path.alpha, path.sigma))
+    return alpha <= sigma

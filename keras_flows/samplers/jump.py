@@ -11,6 +11,7 @@ from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import at_least
 from keras_flows.samplers.grids import jump_grid
+from keras_flows.samplers.grids import refuse_start
 
 
 @register
@@ -57,8 +58,10 @@ class FlowMapJump(Sampler):
         # The last step adds no noise, and one step is the last.
         return self.stochastic and num_steps > 1
 
-    def times(self, interpolant, num_steps):
-        return jump_grid(interpolant, num_steps, self.grid, self.shift)
+    def times(self, interpolant, num_steps, start=None):
+        return jump_grid(
+            interpolant, num_steps, self.grid, self.shift, start=start
+        )
 
     def step(self, model, x, t, r, noise, last):
         x, t, r, noise = on_step(x, t, r, noise)
@@ -93,8 +96,9 @@ class OneStep(Sampler):
     needs = ("action",)
     calls = "start"
 
-    def times(self, interpolant, num_steps):
+    def times(self, interpolant, num_steps, start=None):
         """The time of the call, and the end."""
+        refuse_start(start, "an action predictor")
         if num_steps != 1:
             raise ValueError(
                 "`num_steps` must be 1: the actions are predicted in one "
@@ -130,8 +134,9 @@ class TwoStep(Sampler):
         """The two actions that such a model was trained for."""
         return (f"action at t = {self.t_fix} ({self.form})",)
 
-    def times(self, interpolant, num_steps):
+    def times(self, interpolant, num_steps, start=None):
         """The times of the two calls."""
+        refuse_start(start, "an action predictor")
         if num_steps != 2:
             raise ValueError(
                 "`num_steps` of the two-step sampler must be 2. "

@@ -56,7 +56,9 @@ class Loop:
                 dict of "condition", "negative" and "scale" as far as given.
             layers: whose variables the model's own predictor reads.
             guide_layers: and what a guide's reads.
-            start: function of standard normal noise to the state at `t_noise`.
+            start: function of standard normal noise and a time to the state.
+
+        With `request.trajectory` the states at all times, (steps + 1, B, ...).
         """
         sampler = request.sampler
         reads = Reads(layers), Reads([*layers, *guide_layers])
@@ -77,10 +79,13 @@ class Loop:
 
         batches = []
         for noise, draw, inputs in request.batches():
-            x = start(noise)
+            x = noise
+            if request.state is None:
+                x = start(noise, float(request.times[0]))
             dtype = keras.backend.standardize_dtype(x.dtype)
             state = sampler.begin(request.interpolant, request.num_steps)
-            walk = sampler.steps(request.times.astype(dtype))
+            walk = request.steps(dtype)
+            states = [x]
             if sampler.adaptive:
                 given = inputs(request.guided)
                 moves = [
@@ -91,17 +96,23 @@ class Loop:
                     functools.partial(_move, moves, given),
                     request.interpolant,
                     x,
+                    float(request.times[0]),
+                    request.inverse,
                 )
                 walk = ()
-            for t, r, left in walk:
+            for step, (t, r, left) in enumerate(walk, 1):
                 guided = request.acts(t, r)
                 given = inputs(guided)
                 if sampler.stochastic:
-                    given["noise"] = draw()
+                    given["noise"] = draw(step)
                 run = compiled_step(left, guided, given, state)
                 x, state = run(x, t, r, state, given)
-            batches.append(x)
-        return batches[0] if len(batches) == 1 else ops.concatenate(batches)
+                if request.trajectory:
+                    states.append(x)
+            batches.append(ops.stack(states) if request.trajectory else x)
+        if len(batches) == 1:
+            return batches[0]
+        return ops.concatenate(batches, axis=1 if request.trajectory else 0)
 
 
 class Reads:

@@ -21,6 +21,7 @@ class Euler(Sampler):
     grid: object = None
     shift: float = 1.0
     order = 1
+    reversible = True
     calls = "start"
 
     def step(self, model, x, t, r, noise, last):
@@ -46,6 +47,7 @@ class Heun(Sampler):
     grid: object = None
     shift: float = 1.0
     order = 2
+    reversible = True
     calls = "ends"
 
     def step(self, model, x, t, r, noise, last):

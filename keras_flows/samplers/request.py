@@ -14,6 +14,8 @@ from keras_flows.networks.labels import check_labels
 from keras_flows.networks.null_labels import null_like
 from keras_flows.ops import float_dtype
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.noise import Streams
+from keras_flows.samplers.start import checked_start
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +32,9 @@ class Request:
         noise: None, or standard normal (num_samples, *shape).
         seed: int or None.
         batch_size: how many are sampled at once.
+        state: None, or (num_samples, *shape), the state at times[0].
+        trajectory: whether the states at all times are asked for.
+        inverse: whether `times` lead from data to noise.
     """
 
     sampler: Sampler
@@ -47,6 +52,24 @@ class Request:
     noise: object = None
     seed: int | None = None
     batch_size: int | None = None
+    state: object = None
+    trajectory: bool = False
+    inverse: bool = False
+
+    def with_trajectory(self):
+        """The same, with the states at all times."""
+        if self.sampler.adaptive:
+            raise ValueError(
+                "`return_trajectory=True` needs a sampler that walks a grid of "
+                f"times. Received: {self.sampler}, which chooses its steps."
+            )
+        return dataclasses.replace(self, trajectory=True)
+
+    def steps(self, dtype):
+        """(t, r, left) of each step, see `Sampler.steps`."""
+        for t, r, left in self.sampler.steps(self.times.astype(dtype)):
+            # At the noise end there is no singular last step.
+            yield t, r, max(left, 1) if self.inverse else left
 
     @property
     def guided(self):
@@ -60,33 +83,26 @@ class Request:
         )
 
     def batches(self):
-        """(noise, draw, inputs) of each batch.
+        """(noise, draw, inputs) of each batch; the `state` if there is one.
 
-        `draw()` is the noise of the next step, `inputs(guided)` the dict of
-        tensors beside it. NumPy draws the noise of a batch's start and of its
-        steps from one stream, in this order.
+        `draw(k)` is the noise of step k = 1, 2, ..., see `Streams`;
+        `inputs(guided)` the dict of tensors beside it.
         """
-        rng = np.random.Generator(np.random.Philox(self.seed))
+        streams = Streams(self.seed)
         size = self.batch_size or self.num_samples
         for first in range(0, self.num_samples, size):
             part = slice(first, min(first + size, self.num_samples))
-            rows = part.stop - part.start
-            if self.noise is None:
-                noise = self._normal(rng, rows)
+            shape = (part.stop - part.start, *self.shape)
+            given = self.noise if self.state is None else self.state
+            if given is None:
+                noise = streams.draw(0, shape)
             else:
-                noise = ops.convert_to_tensor(
-                    self.noise[part], dtype=float_dtype()
-                )
+                noise = ops.convert_to_tensor(given[part], dtype=float_dtype())
             yield (
                 noise,
-                lambda rows=rows: self._normal(rng, rows),
+                lambda step, shape=shape: streams.draw(step, shape),
                 _once(self._inputs, part),
             )
-
-    def _normal(self, rng, rows):
-        return ops.convert_to_tensor(
-            rng.standard_normal((rows, *self.shape), dtype=float_dtype())
-        )
 
     def _inputs(self, part, guided):
         inputs = {"condition": self.condition}
@@ -133,7 +149,7 @@ def acts(interval, calls, path, t, r):
     low, high = interval
     start, end = path.level(t), path.level(r)
     if calls == "between":
-        return bool(end <= high and start >= low)
+        return bool(min(start, end) <= high and max(start, end) >= low)
     called = (start,) if calls == "start" else (start, end)
     return bool(any(low <= level <= high for level in called))
 
@@ -152,6 +168,7 @@ def make_request(
     noise,
     sampler,
     batch_size,
+    start=None,
 ):
     """The `Request` of `generate`'s arguments.
 
@@ -162,10 +179,13 @@ def make_request(
     Raises:
         ValueError: where an argument does not fit; the message says how.
     """
-    sampler, num_steps, times = model.sampling_times(sampler, num_steps)
+    state, time = checked_start(model, start, noise)
+    sampler, num_steps, times = model.sampling_times(
+        sampler, num_steps, *(() if start is None else (time,))
+    )
     labels = labels_of(model.network, model.null_label)
     condition = as_array(check_labels(labels, condition))
-    count = _count(num_samples, condition, noise)
+    count = _count(num_samples, condition, noise, state)
     condition = rows_of(condition, count, "condition", model.network)
     if noise is not None:
         model.complete(noise, condition)
@@ -185,7 +205,7 @@ def make_request(
         times=times,
         interpolant=model.interpolant,
         num_samples=count,
-        shape=_shape(model, noise),
+        shape=_shape(model, noise) if start is None else state.shape[1:],
         condition=condition,
         negative=negative,
         scale=scale,
@@ -195,6 +215,7 @@ def make_request(
         noise=noise,
         seed=seed,
         batch_size=batch_size,
+        state=state,
     )
 
 
@@ -209,7 +230,7 @@ def _leading(structure):
     return tree.flatten(structure)[0].shape[0]
 
 
-def _count(num_samples, condition, noise):
+def _count(num_samples, condition, noise, state):
     counts = {}
     if num_samples is not None:
         if (
@@ -224,6 +245,8 @@ def _count(num_samples, condition, noise):
         counts["num_samples"] = int(num_samples)
     if noise is not None:
         counts["noise"] = _leading(noise)
+    if state is not None:
+        counts["start"] = _leading(state)
     if condition is not None and np.ndim(tree.flatten(condition)[0]):
         counts["condition"] = _leading(condition)
     if not counts:

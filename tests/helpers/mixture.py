@@ -56,11 +56,11 @@ def walk(sampler, model, x, times, noises=None, lowered=True):
     x, most = tensor(x), max(1, sampler.history)
     steps, states = len(times) - 1, [x]
     state = sampler.begin(model.interpolant, steps)
-    for i, (t, r) in enumerate(zip(times[:-1], times[1:])):
+    for i, (t, r, left) in enumerate(sampler.steps(times)):
         x, state = sampler.advance(
             model, x, batch_of(float(t), x), batch_of(float(r), x),
             tensor(noises[i]) if sampler.stochastic else None,
-            state, min(steps - 1 - i, most) if lowered else most,
+            state, left if lowered else most,
         )  # fmt: skip
         states.append(x)
     return np.stack([array(x) for x in states])

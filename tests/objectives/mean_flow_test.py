@@ -221,3 +221,73 @@ def test_scale_and_network_must_agree():
 def test_unknown_tangent_is_named():
     with pytest.raises(ValueError, match="`tangent`.*'teacher'"):
         kf.objectives.MeanFlow(tangent="teacher")
+
+
+# The law of the two times.
+
+
+def levels(rows=40_000, **kwargs):
+    """(level of t, level of r) off the diagonal, and that of t on it."""
+    m = model(**kwargs)
+    t, r = m.sample_t_r((rows,))
+    split = m.rows(ops.zeros((rows, 2))).split
+    (t_o, t_d), (r_o, r_d) = split(t), split(r)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(t_d), ops.convert_to_numpy(r_d)
+    )
+    found = (m.interpolant.level(ops.convert_to_numpy(v))
+             for v in (t_o, r_o, t_d))  # fmt: skip
+    return [v.astype("float64") for v in found]
+
+
+def logit_normal(mu, sigma, count=2):
+    """`count` independent draws, (count, 200,000)."""
+    z = np.random.default_rng(3).standard_normal((count, 200_000))
+    return 1.0 / (1.0 + np.exp(-(mu + sigma * z)))
+
+
+def same_law(found, expected):
+    """Mean and deviation within four standard errors."""
+    for moment in (np.mean, np.std):
+        error = np.std(expected) / len(found) ** 0.5
+        assert abs(moment(found) - moment(expected)) < 4.5 * error
+
+
+@pytest.mark.parametrize("path", [0.0, 1.0])
+def test_times_have_the_published_law(path):
+    """Where r = t too, t is the noisier of two draws: .535 +- .179."""
+    path = kf.interpolants.Linear(path)
+    t_o, r_o, t_d = levels(interpolant=path)
+    high, low = np.sort(logit_normal(-0.4, 1.0), axis=0)[::-1]
+    assert abs(high.mean() - 0.535) < 2e-3 and abs(high.std() - 0.179) < 2e-3
+    same_law(t_o, high)
+    same_law(r_o, low)
+    same_law(t_d, high)
+
+
+def test_other_laws_of_the_two_times():
+    """The law itself where r = t, and a law of r of its own."""
+    t_o, r_o, t_d = levels(time_pairs="first")
+    first, second = logit_normal(-0.4, 1.0)
+    same_law(t_o, np.maximum(first, second))
+    same_law(t_d, first)
+    law = kf.interpolants.LogitNormal(-4.0, 1.6)
+    m = {"t_mu": -0.6, "t_sigma": 1.6, "r_law": law}
+    t = logit_normal(-0.6, 1.6, 1)[0]
+    r = logit_normal(-4.0, 1.6, 2)[1]
+    t_o, r_o, t_d = levels(time_pairs="clipped", **m)
+    same_law(t_o, t)
+    same_law(r_o, np.minimum(t, r))
+    same_law(t_d, t)
+    t_o, r_o, t_d = levels(**m)
+    same_law(t_o, np.maximum(t, r))
+    same_law(r_o, np.minimum(t, r))
+    same_law(t_d, np.maximum(t, r))
+    copy = type(model()).from_config(
+        model(time_pairs="first", **m).get_config()
+    )
+    assert (copy.time_pairs, copy.r_law) == ("first", law)
+    with pytest.raises(ValueError, match="`time_pairs`.*'sorted'"):
+        model(time_pairs="sorted")
+    with pytest.raises(ValueError, match="`r_law`.*'normal'"):
+        model(r_law="normal")

@@ -143,10 +143,10 @@ ERRORS = {
         lambda: time_grid(paths.Linear(), 4, "karras", 0.0), "`shift`.*0.0",
     ),
     "start": (
-        lambda: kf.samplers.UniPC(grid=(0.9, 0.5, 0.0)).times(
+        lambda: kf.samplers.UniPC(grid=(0.4, 0.2, 0.0)).times(
             paths.Linear(1.0), 2
         ),
-        "from noise to data",
+        r"mostly data.*`start=\(x, t\)`.*from noise to data",
     ),
     "stochastic likelihood": (
         lambda: likelihood(sampler="sa_solver"), "`sampler` draws noise",
