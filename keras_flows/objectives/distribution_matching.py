@@ -17,7 +17,6 @@ from keras_flows.ops import mean_flat
 from keras_flows.ops import parts
 from keras_flows.ops import register
 
-
 # Noise levels, evenly from 0 to 1, between which sizes are interpolated.
 _LEVELS = 21
 
