@@ -15,6 +15,7 @@ from keras_flows.networks import clone_network
 from keras_flows.networks import contract
 from keras_flows.networks import serialize_network
 from keras_flows.ops import bcast_right
+from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
 from keras_flows.ops import note_losses
@@ -25,6 +26,8 @@ from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import AlternatingOptimizer
 
 NEEDS = ("data", "score")
+# sigma / alpha of one step's start, in standard deviations of the data.
+_START = 5.0
 
 
 @register
@@ -83,6 +86,11 @@ class DMDInterface(Holder):
             network's.
         time_range: levels of noise, 0 data and 1 noise, between which scores
             are compared.
+        start_level: level of noise of G's first step. 1 is pure noise, where
+            the teacher knows least and G, its copy, has one and the same
+            sample for every noise. By default that at which sigma / alpha =
+            5 x_sigma, 2.5 for data of standard deviation 0.5, as SiD's
+            sigma_init; and 1 for several steps (DMD2) or pairs (first DMD).
         teacher_guidance_scale: of the teacher's prediction; 1.0 for none.
         name: model name.
     """
@@ -105,6 +113,7 @@ class DMDInterface(Holder):
         adversarial_weight=3e-3,
         discriminator_weight=1e-2,
         time_range=(0.02, 0.98),
+        start_level=None,
         teacher_guidance_scale=1.0,
         name=None,
     ):
@@ -152,7 +161,18 @@ class DMDInterface(Holder):
                 self.discriminators.append(
                     _trainable_copy(discriminator, f"discriminator_{step}")
                 )
+        self.start_level = (
+            self._default_start() if start_level is None else start_level
+        )
+        if not 0.0 < self.start_level <= 1.0:
+            raise ValueError(
+                "`start_level` must be a level of noise, above 0 and at most "
+                f"1. Received: {start_level!r}."
+            )
         _, _, self._times = self.sampling_times()
+        with eager_float64() as number:
+            first = number(self.interpolant.sigma, self._times[0])
+        self._start_sigma = float(first)
         self.built = True
 
     @property
@@ -232,6 +252,21 @@ class DMDInterface(Holder):
         )
 
     # The generator's samples.
+
+    def _default_start(self):
+        """See `start_level`."""
+        if self.num_steps > 1 or self.objective.regression_weight:
+            return 1.0
+        path = self.interpolant
+        with eager_float64() as number:
+            t = number(path.time_from_ratio, _START * self.interface.x_sigma)
+        return float(path.level(path.nearest_step(t)))
+
+    def start(self, noise):
+        """The state at the first step's time, sigma (n_mu + n_sigma noise)."""
+        if self.start_level == 1.0:
+            return super().start(noise)
+        return self._start_sigma * (self.n_mu + self.n_sigma * noise)
 
     def draw(self, x):
         """What `produce` needs for a batch like x: noises, chosen steps."""
@@ -342,7 +377,12 @@ class DMDInterface(Holder):
         sampler = self.default_sampler if sampler is None else sampler
         sampler = samplers.get(sampler)
         samplers.check_fit(sampler, self.provides, type(self).__name__)
-        return sampler, num_steps, jump_grid(self.interpolant, num_steps)
+        path = self.interpolant
+        times = jump_grid(path, num_steps)
+        if self.start_level < 1.0:
+            levels = self.start_level * path.level(times[:-1])
+            times[:-1] = path.nearest_step(path.time_of_level(levels))
+        return sampler, num_steps, times
 
     @property
     def default_sampler(self):
@@ -360,6 +400,7 @@ class DMDInterface(Holder):
             "student": keras.saving.serialize_keras_object(self.interface),
             **options,
             "num_steps": self.num_steps,
+            "start_level": self.start_level,
             "separate_fakes": self.separate_fakes,
             "discriminator": serialize_network(self.discriminator),
             "teacher_guidance_scale": self.teacher_guidance_scale,

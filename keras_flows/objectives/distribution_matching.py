@@ -20,35 +20,60 @@ from keras_flows.ops import note
 from keras_flows.ops import parts
 from keras_flows.ops import register
 
-
-def _unit(x, real):
-    """1 / mean |x - real|, (B, 1, ...): one scale for all noise levels."""
-    size = ops.maximum(mean_flat(ops.abs(x - real)), 1e-5)
-    return bcast_right(1.0 / ops.stop_gradient(size), x)
+# Noise levels, evenly from 0 to 1, between which sizes are interpolated.
+_LEVELS = 21
 
 
-def dmd(x, real, fake):
+def unit(x, real, level=None):
+    """w = 1 / E |x - real|, (B, 1, ...): one scale for all noise levels.
+
+    The published weight is 1 / mean |x - real| of each example alone. It
+    depends on x beside x_t, so that E[w (fake - x) | x_t], which is 0 for
+    w = w(x_t), is not: in few dimensions `sid` then has no zero at fake =
+    real. So the mean is also over the batch's examples of about the same
+    level, which changes little where an example has many elements.
+
+    Args:
+        x: samples, (B, ...).
+        real: the teacher's predictions of them, (B, ...).
+        level: noise levels, (B,); None for each example alone.
+    """
+    size = mean_flat(ops.abs(x - real))
+    if level is not None:
+        place = (_LEVELS - 1.0) * level[:, None]
+        apart = ops.abs(place - ops.arange(_LEVELS, dtype=level.dtype))
+        share = ops.relu(1.0 - apart)
+        total = ops.maximum(ops.sum(share, axis=0), 1e-12)
+        mean = ops.sum(share * size[:, None], axis=0) / total
+        size = ops.sum(share * mean, axis=1)
+    size = ops.stop_gradient(ops.maximum(size, 1e-5))
+    return bcast_right(1.0 / size, x)
+
+
+def dmd(x, real, fake, weight=None):
     """1/2 |x - sg(x - w (fake - real))|^2, w = 1 / mean |x - real|.
 
     Its gradient by x is w (fake - real) / D, the difference of the scores
-    up to a factor. Source: arXiv 2311.18828, 2405.14867.
+    up to a factor. `weight` is another w, (B, 1, ...). Source: arXiv
+    2311.18828, 2405.14867.
     """
-    gradient = _unit(x, real) * (fake - real)
-    error = x - ops.stop_gradient(x - gradient)
+    weight = unit(x, real) if weight is None else weight
+    error = x - ops.stop_gradient(x - weight * (fake - real))
     return 0.5 * mean_flat(ops.square(error))
 
 
-def sid(x, real, fake, alpha=1.0):
+def sid(x, real, fake, alpha=1.0, weight=None):
     """w mean (real - fake) (real - x - alpha (real - fake)).
 
     The gradient goes through x_t and both networks. For alpha = 0 the mean
     over the noise is that of |real - fake|^2 when `fake` has converged; alpha
-    about 1 takes off what it has not. Source: score identity distillation,
-    arXiv 2404.04057.
+    about 1 takes off what it has not. `weight` as in `dmd`. Source: score
+    identity distillation, arXiv 2404.04057.
     """
+    weight = unit(x, real) if weight is None else weight
     difference = real - fake
     terms = difference * (real - x - alpha * difference)
-    return mean_flat(_unit(x, real) * terms)
+    return mean_flat(weight * terms)
 
 
 def adversary(fake_logit, real_logit):
@@ -201,10 +226,16 @@ class DistributionMatching(Objective):
         x_t = model.sample_x_t(made, n, t)
         real = model.teacher.denoise(x_t, t, condition)
         fake = model.fake_denoise(x_t, t, condition)
+        # Of each step's own samples, as its fake network is.
+        weight = model.by_step(
+            lambda network, *rows: unit(*rows),
+            model.fake_networks,
+            (made, real, model.interpolant.level(t)),
+        )
         if self.method == "sid":
-            loss = sid(made, real, fake, self.alpha)
+            loss = sid(made, real, fake, self.alpha, weight)
         else:
-            loss = dmd(made, real, fake)
+            loss = dmd(made, real, fake, weight)
         if model.discriminator is not None:
             logit = model.logit(x_t, t, condition)
             loss = loss + self.adversarial_weight * adversarial(logit)

@@ -275,19 +275,21 @@ def a_batch(rows=256):
     return tensor(np.array(laws.MEAN) + np.array(laws.STD) * z)
 
 
+@pytest.mark.parametrize("level", [None, 1.0])
 @pytest.mark.parametrize("method", ["dmd", "sid"])
 @pytest.mark.parametrize("name, path", TEACHERS, ids=ids(TEACHERS))
-def test_dmd_starts_from_its_teacher(name, path, method):
-    """One step of the teacher's copy is its denoiser at the noise end."""
+def test_dmd_starts_from_its_teacher(name, path, method, level):
+    """One step of the teacher's copy is its denoiser where the step starts."""
     teacher = frozen(ROWS[name].build(path))
-    model = kf.DMDInterface(teacher, method=method)
+    model = kf.DMDInterface(teacher, method=method, start_level=level)
     terms = model.loss(a_batch())
     assert all(np.isfinite(array(v)).all() for v in terms.values())
     x, calls = sampled(model, 1)
-    t = np.full(64, PATHS[path].t_noise)
+    t = np.full(64, model.sampling_times()[2][0])
+    assert (t[0] == PATHS[path].t_noise) == (level == 1.0)
     o = laws.closed(path)
     start = laws.even_noise(64)
-    if not PATHS[path].chain:
+    if not (PATHS[path].chain and level == 1.0):
         start = start * o.path.sigma(t)[:, None]
     np.testing.assert_allclose(x, o.data(start, t), atol=2e-3)
     assert len(calls) == 1
@@ -310,9 +312,11 @@ def test_dmd_has_nothing_to_learn_at_the_exact_generator(
             around(kind, exact.network(path, what, FORM[kind]), path)
             for what in ("mean", predicts)
         )
+        # The flow's ends are the data's from its start on.
         model = kf.DMDInterface(
-            frozen(teacher), student, method=method, num_steps=steps
-        )
+            frozen(teacher), student, method=method, num_steps=steps,
+            start_level=1.0,
+        )  # fmt: skip
         return np.abs(array(model.loss(a_batch())["generator_loss"])).mean()
 
     assert loss("end") < 1e-5

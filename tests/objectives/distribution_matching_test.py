@@ -57,6 +57,59 @@ def test_sid_measures_the_fisher_divergence(rng):
     assert abs(found / expected - 1) < 0.02
 
 
+@pytest.mark.parametrize("elements", (1, 4))
+def test_sid_rests_where_the_distributions_are_equal(rng, elements):
+    """E w (fake - x) real = 0 at fake = real, two modes, the exact denoiser.
+
+    With w of each example alone that is 19 % (one element) and 9 % (four) of
+    E w |fake - x| |real|: w then depends on x beside x_t.
+    """
+    rows = 200_000 // elements
+    side = np.where(rng.random((rows, elements)) < 0.5, -0.5, 0.5)
+    x = side + 0.08 * rng.standard_normal((rows, elements))
+    level = rng.uniform(0.02, 0.98, rows)
+    t = level[:, None]
+    x_t = (1 - t) * x + t * rng.standard_normal((rows, elements))
+    variance = ((1 - t) * 0.08) ** 2 + t**2
+    mode = 0.5 * np.tanh(0.5 * (1 - t) * x_t / variance)
+    gain = 0.08**2 * (1 - t) / variance
+    real = mode + gain * (x_t - (1 - t) * mode)
+
+    def slope(weight):
+        """The derivative of the loss as `fake` scales, in parts of 1."""
+        loss = [
+            array(matching.sid(tensor(x), tensor(real), fake, 1.0, weight))
+            for fake in (tensor(0.9 * real), tensor(1.1 * real))
+        ]
+        scale = array(weight) * np.abs(real - x) * np.abs(real)
+        return (loss[0] - loss[1]).mean() / 0.2 / scale.mean()
+
+    found = matching.unit(tensor(x), tensor(real), tensor(level))
+    assert abs(slope(found)) < 0.01
+    published = matching.unit(tensor(x), tensor(real))
+    assert abs(slope(published)) > 0.05
+
+
+def test_the_weight_is_of_a_level(rng):
+    """Means over like levels; each example's own where it is alone."""
+    x, real = (rng.standard_normal((6, 3, 2)) for _ in range(2))
+    size = np.abs(x - real).mean((1, 2))
+
+    def weight(level):
+        found = matching.unit(tensor(x), tensor(real), tensor(level))
+        assert tuple(found.shape) == (6, 1, 1)
+        return array(found)[:, 0, 0]
+
+    alone = np.array([0.0, 1.0, 0.2, 0.4, 0.6, 0.8])
+    np.testing.assert_allclose(weight(alone), 1 / size, rtol=1e-5)
+    np.testing.assert_allclose(
+        weight(np.full(6, 0.337)), 1 / size.mean(), rtol=1e-5
+    )
+    pairs = np.array([0.1, 0.1, 0.5, 0.5, 1.0, 1.0])
+    expected = np.repeat(1 / size.reshape(3, 2).mean(1), 2)
+    np.testing.assert_allclose(weight(pairs), expected, rtol=1e-5)
+
+
 def test_the_two_networks_take_turns(rng):
     """Generator first, then the fake network, each by its own optimizer."""
     model = kf.DMDInterface(flow(0.9), fake_updates=2)
@@ -222,6 +275,57 @@ def test_back_simulation_starts_where_sampling_does(rng):
     assert counts[1].min() > 40
     _, _, times = model.sampling_times()
     assert times.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def _on(path, **options):
+    teacher = kf.SiTInterface(mlp(), interpolant=path, ema=None, seed=0)
+    teacher.trainable = False
+    return kf.DMDInterface(teacher, **options)
+
+
+@pytest.mark.parametrize(
+    "path",
+    (
+        kf.interpolants.Linear(noise_at=0.0),
+        kf.interpolants.VarianceExploding(),
+        kf.interpolants.VariancePreserving(),
+        kf.interpolants.DiscreteVariancePreserving(),
+    ),
+    ids=lambda path: type(path).__name__,
+)
+def test_one_step_starts_where_the_teacher_knows(path, rng):
+    """At sigma / alpha = 5 x_sigma, which on `Linear` is the level 5 / 7."""
+    model = _on(path)
+    _, _, times = model.sampling_times()
+    t = ops.convert_to_tensor(times[:1].astype("float32"))
+    ratio = float(array(path.sigma(t) / path.alpha(t))[0])
+    assert abs(ratio / 2.5 - 1) < 0.02
+    assert path.nearest_step(times[0]) == times[0]
+    z = rng.standard_normal((8, 2)).astype("float32")
+    x_t = model.start(tensor(z))
+    np.testing.assert_allclose(
+        array(x_t), float(array(path.sigma(t))[0]) * z, rtol=1e-5
+    )
+    # It begins as the teacher's prediction there, in training as in sampling.
+    expected = array(model.teacher.denoise(x_t, ops.repeat(t, 8)))
+    made = model.produce((tensor(z), (), None))
+    np.testing.assert_allclose(array(made), expected, rtol=1e-4, atol=1e-6)
+    sampled = array(model.generate(8, noise=z))
+    np.testing.assert_allclose(sampled, expected, rtol=1e-4, atol=1e-6)
+    again = kf.DMDInterface.from_config(model.get_config())
+    assert again.sampling_times()[2].tolist() == times.tolist()
+
+
+@pytest.mark.once
+def test_where_the_first_step_starts():
+    path = kf.interpolants.Linear(noise_at=0.0)
+    for options in ({"num_steps": 2}, {"regression_weight": 1.0}):
+        assert _on(path, **options).start_level == 1.0
+    _, _, times = _on(path, num_steps=2, start_level=0.6).sampling_times()
+    np.testing.assert_allclose(times, [0.4, 0.7, 1.0])
+    for level in (0.0, 1.2):
+        with pytest.raises(ValueError, match="`start_level`.*above 0"):
+            _on(path, start_level=level)
 
 
 def test_each_step_has_rivals_of_its_own(rng):
