@@ -6,6 +6,7 @@ and README.md, the model card.
 """
 
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -17,6 +18,8 @@ from keras_flows._version import __version__
 from keras_flows.ops.files import replacing
 from keras_flows.presets.card import Card
 from keras_flows.presets.card import card_text
+from keras_flows.presets.changes import carry_over
+from keras_flows.presets.changes import with_arguments
 from keras_flows.presets.files import CARD
 from keras_flows.presets.files import CONFIG
 from keras_flows.presets.files import INDEX
@@ -105,8 +108,15 @@ def save_to_preset(
                 halve(path)
 
 
-def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
+def from_preset(
+    preset, load_weights=True, dtype=None, cls=keras.Model, **arguments
+):
     """Load a model of any class from a preset.
+
+    With other arguments than the saved ones, say `num_classes=4`, it is built
+    anew and gets every weight, averages too, whose path and shape are the
+    same; a warning lists the others, which start afresh. The optimizer is
+    not part of a preset.
 
     Args:
         preset: a built-in name (`kf.presets.names()`), a folder,
@@ -118,13 +128,17 @@ def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
             "bfloat16" or "mixed_bfloat16"; None as they were saved. Averages
             and normalisers stay in float32.
         cls: class that the model must be of.
+        arguments: other arguments of the model or of a model inside it, such
+            as its network, by name; `**{"encoder.width": 64}` where several
+            have one of that name.
 
     Returns:
         The model, of the class that was saved.
 
     Raises:
         ValueError: if there is no such preset, its class is not registered,
-            or its weights are missing or do not fit.
+            its weights are missing or do not fit, or an argument is unknown
+            or ambiguous.
         ImportError: if the handle needs a package that is not installed.
         OSError: if it cannot be downloaded (`ConnectionError`), or its cache
             or weights are damaged.
@@ -137,10 +151,19 @@ def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
         weights_files(folder)
     if dtype is not None:
         config = _with_dtype(config, dtype)
+    made = _made(config, load_weights, cls, folder, preset)
+    if not arguments:
+        return made
+    config = with_arguments(config, arguments, preset)
+    new = keras.saving.deserialize_keras_object(config)
     if load_weights:
-        with skipped():
-            model = keras.saving.deserialize_keras_object(config)
-    else:
+        carry_over(made, new, preset, arguments)
+    return new
+
+
+def _made(config, load_weights, cls, folder, preset):
+    """The model of a config, with the preset's weights where asked for."""
+    with skipped() if load_weights else contextlib.nullcontext():
         model = keras.saving.deserialize_keras_object(config)
     if not isinstance(model, cls):
         raise ValueError(
@@ -160,13 +183,13 @@ class Preset:
         save_to_preset(self, preset_dir, metadata, **kwargs)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
+    def from_preset(cls, preset, load_weights=True, dtype=None, **arguments):
         """Load a model of this class: see `presets.from_preset`.
 
         Raises:
             ValueError: also if the preset holds another class.
         """
-        return from_preset(preset, load_weights, dtype, cls)
+        return from_preset(preset, load_weights, dtype, cls, **arguments)
 
 
 def _load_weights(model, folder, preset):
