@@ -22,12 +22,6 @@ from keras_flows.ops.matmul import exact_matmul
 from keras_flows.ops.matmul import exact_products
 from keras_flows.ops.normalize import layer_norm
 from keras_flows.ops.normalize import rms_norm
-from keras_flows.ops.numbers import flag
-from keras_flows.ops.numbers import function
-from keras_flows.ops.numbers import number
-from keras_flows.ops.numbers import path_of
-from keras_flows.ops.numbers import text
-from keras_flows.ops.numbers import whole
 from keras_flows.ops.rows import RowSplit
 from keras_flows.ops.rows import copies
 from keras_flows.ops.rows import parts

@@ -1,11 +1,14 @@
 """Scalar arguments: checked once, the same everywhere, and told by name."""
 
+import functools
+import inspect
 import math
 import numbers
 import os
 import pathlib
 
 import numpy as np
+from keras import ops
 
 
 def number(name, value, low=-math.inf, high=math.inf, *, above=None,
@@ -133,3 +136,86 @@ def _said(low, high, above, below):
 def _short(value):
     found = repr(value)
     return found if len(found) < 100 else f"{found[:97]}..."
+
+
+def seed(name, value):
+    """An int of at least 0, or None."""
+    return whole(name, value, none=True)
+
+
+def array(name, value, *, last=None, ndim=None, finite=True):
+    """Numbers as float64 NumPy, of a shape.
+
+    Args:
+        name: of the argument, for the message.
+        value: what NumPy or the backend makes an array of.
+        last: sizes that the last dimension may have, or one, or None.
+        ndim: number of dimensions, or None.
+        finite: whether NaN and infinity are refused.
+
+    Raises:
+        ValueError: naming the argument, and what is wrong.
+    """
+    found = plain_array(name, value).astype("float64")
+    if ndim is not None and found.ndim != ndim:
+        raise ValueError(
+            f"`{name}` must have {ndim} dimensions. Received the shape "
+            f"{found.shape}."
+        )
+    if last is not None and found.shape[-1:] != (last,):
+        raise ValueError(
+            f"`{name}` must have {last} numbers in its last dimension. "
+            f"Received the shape {found.shape}."
+        )
+    if finite and not np.isfinite(found).all():
+        raise ValueError(f"`{name}` must be finite. It holds NaN or infinity.")
+    return found
+
+
+def plain_array(name, value):
+    """Real numbers as NumPy, in their own dtype: no words, no complex."""
+    try:
+        # A tensor's own conversion, from any device.
+        found = (
+            ops.convert_to_numpy(value)
+            if hasattr(value, "dtype")
+            else np.asarray(value)
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`{name}` must be an array: {error}") from error
+    if found.dtype.kind not in "fiub" and str(found.dtype) != "bfloat16":
+        raise ValueError(
+            f"`{name}` must be an array of numbers. Received: "
+            f"{found.dtype if found.ndim else _short(value)}."
+        )
+    return found
+
+
+def checked(**kinds):
+    """A decorator: arguments are checked, and given on as checked.
+
+    Args:
+        kinds: {argument: function of (name, value) to the value}, such as
+            `whole`, or `of(number, above=0)`.
+    """
+
+    def decorate(fn):
+        signature = inspect.signature(fn)
+
+        @functools.wraps(fn)
+        def call(*args, **kwargs):
+            bound = signature.bind(*args, **kwargs)
+            for name in bound.arguments:
+                if name in kinds:
+                    value = bound.arguments[name]
+                    bound.arguments[name] = kinds[name](name, value)
+            return fn(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
+
+
+def of(kind, *args, **options):
+    """A kind of `checked` with its options."""
+    return lambda name, value: kind(name, value, *args, **options)

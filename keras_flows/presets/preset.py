@@ -15,6 +15,7 @@ import warnings
 import keras
 
 from keras_flows._version import __version__
+from keras_flows.ops import numbers as arg
 from keras_flows.ops.files import replacing
 from keras_flows.presets.card import Card
 from keras_flows.presets.card import card_text
@@ -37,6 +38,10 @@ from keras_flows.presets.initializers import skipped
 _KERAS = ("keras", "keras_hub", "keras_cv", "keras_nlp", "builtins")
 
 
+@arg.checked(
+    preset_dir=arg.path_of,
+    max_shard_size=arg.of(arg.number, above=0, none=True),
+)
 def save_to_preset(
     model,
     preset_dir,
@@ -67,7 +72,19 @@ def save_to_preset(
             is unknown, or a weight is too large for it.
         OSError: if the folder cannot be written.
     """
-    if weights_dtype not in (None, "float16"):
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"`model` must be a keras.Model. Received: {type(model).__name__}."
+        )
+    if not isinstance(metadata, (dict, type(None))):
+        raise ValueError(
+            f"`metadata` must be a dict or None. Received: {metadata!r}."
+        )
+    if not isinstance(card, (Card, type(None))):
+        raise ValueError(
+            f"`card` must be a presets.Card or None. Received: {card!r}."
+        )
+    if weights_dtype is not None and weights_dtype != "float16":
         raise ValueError(
             "`weights_dtype` must be None, for the model's own, or 'float16'. "
             f"Received: {weights_dtype!r}."
@@ -108,6 +125,7 @@ def save_to_preset(
                 halve(path)
 
 
+@arg.checked(load_weights=arg.flag)
 def from_preset(
     preset, load_weights=True, dtype=None, cls=keras.Model, **arguments
 ):
@@ -143,6 +161,8 @@ def from_preset(
         OSError: if it cannot be downloaded (`ConnectionError`), or its cache
             or weights are damaged.
     """
+    if not isinstance(cls, type):
+        raise ValueError(f"`cls` must be a class. Received: {cls!r}.")
     folder = preset_folder(preset)
     config = read_config(folder)
     _check_registered(config, preset)
@@ -270,7 +290,13 @@ def _check_registered(config, preset):
 
 def _with_dtype(config, dtype):
     """The config with every model in it at another dtype."""
-    dtype = keras.dtype_policies.get(dtype).name
+    try:
+        dtype = keras.dtype_policies.get(dtype).name
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "`dtype` must be a dtype or dtype policy, such as 'bfloat16'. "
+            f"Received: {dtype!r}."
+        ) from error
     for each in serialized(config):
         arguments = each["config"]
         if not isinstance(arguments, dict):

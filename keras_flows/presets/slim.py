@@ -22,6 +22,11 @@ def slim(model):
     Raises:
         ValueError: if the model keeps no averages.
     """
+    if not hasattr(model, "start_averages"):
+        raise ValueError(
+            "`model` must be an interface or policy. Received: "
+            f"{type(model).__name__}."
+        )
     config = keras.saving.serialize_keras_object(model)
     for each in serialized(config):
         if isinstance(each["config"], dict) and "ema" in each["config"]:

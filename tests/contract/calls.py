@@ -43,6 +43,8 @@ class Target:
         weight: how often it is drawn.
         slow: whether calls that should work are left out.
         aliases: what messages may call its arguments: {argument: word}.
+        wanting: arguments that messages may name whatever is drawn, since
+            what they are there is wrong.
     """
 
     call: str
@@ -54,6 +56,7 @@ class Target:
     weight: int = 1
     slow: bool = False
     aliases: dict = dataclasses.field(default_factory=dict)
+    wanting: tuple = ()
 
     def kinds(self):
         kinds = {k: kind for k, (_, kind) in self.required.items() if kind}
@@ -163,7 +166,7 @@ def _judged(error, target, changed, verdicts):
     detail = f"{type(error).__name__}: {str(error)[:300]}"
     if not _names(error, target, changed):
         return f"{type(error).__name__} without a name", detail
-    if verdicts and set(verdicts) == {"good"}:
+    if set(verdicts) <= {"good"} and not target.wanting:
         return "refuses what is right", detail
     return None, ""
 
@@ -171,6 +174,7 @@ def _judged(error, target, changed, verdicts):
 def _names(error, target, changed):
     """Whether the text names an argument that is not as it should be."""
     words = [*changed, *(target.aliases.get(name, name) for name in changed)]
+    words += target.wanting
     return not changed or any(
         re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(error))
         for word in words

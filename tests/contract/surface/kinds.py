@@ -122,6 +122,8 @@ EMA = listed(
         "ops.convert_to_tensor(0.5)", "1e-12", "False", "{}",
     ),
 )  # fmt: skip
+# Words are paths, too; "" is none.
+PATH_TO_WRITE = listed(unclear=("'a word'", "'0.5'", "'2'"))
 # Of `Interface`, which the others pass on.
 INTERFACE = {
     "train_time_dist_type": LAW,

@@ -12,6 +12,7 @@ from contract.surface.kinds import NAME
 from contract.surface.kinds import NETWORK
 from contract.surface.kinds import OPTIONAL_PATH
 from contract.surface.kinds import PATH
+from contract.surface.kinds import PATH_TO_WRITE
 from contract.surface.kinds import SAMPLER
 from contract.surface.kinds import SEED
 from contract.surface.kinds import SHARE
@@ -248,6 +249,7 @@ CONSTRUCTORS = [
                 "small.make_policy('flow').encoder",
                 instance(also=("None", "mlp()", "classifier()")),
             ),
+            "act_steps": ("4", integer(1, 7, most=7)),
         },
         {
             "observation_normalizer": instance(
@@ -258,7 +260,6 @@ CONSTRUCTORS = [
                 words=("min_max", "mean_std", "quantile", "identity"),
                 also=("{}", "kf.networks.MinMax()", "kf.networks.MinMax"),
             ),
-            "act_steps": integer(1, 7, most=7),
             "representation": instance(
                 "'absolute'", also=("'relative'", "'delta'", "{}")
             ),
@@ -467,7 +468,7 @@ METHODS = [
             "version": integer(0, none=True),
             "num_steps": STEPS,
             "sampler": SAMPLER,
-            "guidance_scale": instance("1.0", also=("2.0",)),
+            "guidance_scale": real(),
             "guidance_interval": GUIDANCE["guidance_interval"],
             "guidance_channels": GUIDANCE["guidance_channels"],
             "decoder": instance("None", also=("mlp()", "classifier()")),
@@ -511,10 +512,8 @@ METHODS = [
         weight=2,
     ),
     Target(
-        "policy.select_action",
-        {"observation": ("policy.reset(seed=0) or filled((2,))",
-                         array((2,)))},
-        check=None,
+        "(policy.reset(seed=0) or policy.select_action)",
+        {"observation": ("filled((2,))", array((2,)))},
     ),
     Target("policy.adapt", {
         "windows": (
@@ -526,7 +525,8 @@ METHODS = [
         )
     }, check=None),
     Target("policy.fit", {
-        "x": ("small.windows()", array((4, 2))),
+        "x": ("small.windows()", instance("small.windows()", also=(
+            "filled((4, 2))", "small.episodes()"))),
         "verbose": ("0", None),
     }, {"epochs": AT_LEAST_1}, check=None),
     Target("policy.loss", {
@@ -587,10 +587,14 @@ METHODS = [
                 ),
                 "starts": (
                     "[0, 1]",
-                    listed(("[0]", "np.arange(2)"), unclear=("[1, 2]",)),
+                    listed(
+                        ("[0]", "np.arange(2)", "[1, 2]"),
+                        unclear=("np.array([1])",),
+                    ),
                 ),
+                "max_steps": ("3", AT_LEAST_1),
             },
-            {"max_steps": AT_LEAST_1, "progress": FLAG, **own},
+            {"progress": FLAG, **own},
             "made.summary()",
         )
         for name, first, own in (
@@ -612,7 +616,7 @@ METHODS = [
             "policy": ("policy", instance("policy", also=("sit",))),
             "env": ("Environment()", instance("Environment()")),
             "start": ("0", instance("0", also=("1", "2", "3", "0.5"))),
-            "path": ("folder + '/a.gif'", instance()),
+            "path": ("folder + '/a.gif'", PATH_TO_WRITE),
             "max_steps": ("2", AT_LEAST_1),
         },
         {"fps": integer(1, 50, most=4), "size": integer(1, most=4),

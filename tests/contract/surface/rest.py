@@ -4,6 +4,7 @@ from contract.calls import Target
 from contract.surface.kinds import AT_LEAST_1
 from contract.surface.kinds import FLAG
 from contract.surface.kinds import NAME
+from contract.surface.kinds import PATH_TO_WRITE
 from contract.surface.kinds import SEED
 from contract.surface.kinds import instance
 from contract.surface.kinds import positive
@@ -17,11 +18,15 @@ BOARD = "kf.datasets.Checkerboard()"
 DATA = instance(
     BOARD, "kf.datasets.Rings()", also=("points()", "mlp()", "Records()")
 )
+WORD = listed(either=("'no_such'",), unclear=("'a word'", "'0.5'", "'2'"))
 FEATURES = array((20, 2), "float64")
 POINTS = array((20, 2), "float64", loose=True)
 PATH = instance(
-    also=("folder", "folder + '/no_such'", "pathlib.Path('/no/such')")
-)
+    also=(
+        "folder", "folder + '/no_such'", "pathlib.Path('/no/such')",
+        "'a word'", "'0.5'", "'2'", "None",
+    )
+)  # fmt: skip
 METRICS = [
     Target(
         "kf.metrics.HistogramKL",
@@ -78,7 +83,7 @@ METRICS = [
         "other": ("statistics()", instance(
             "statistics()", also=("kf.metrics.GaussianStatistics(3)",)))},
         use="made.mean"),
-    Target("statistics().save", {"path": ("folder + '/a.npz'", instance())},
+    Target("statistics().save", {"path": ("folder + '/a.npz'", PATH_TO_WRITE)},
            check=None),
     Target("kf.metrics.GaussianStatistics.load",
            {"path": ("folder", PATH)}, check=None),
@@ -93,7 +98,7 @@ METRICS = [
     Target(
         "kf.metrics.save_adm_npz",
         {
-            "path": ("folder + '/a.npz'", instance()),
+            "path": ("folder + '/a.npz'", PATH_TO_WRITE),
             "samples": ("images()", array((3, 8, 8, 3))),
         },
         {"labels": listed(
@@ -134,7 +139,7 @@ METRICS = [
         "weights": ("folder + '/no_such.pth'", PATH)}, {
         "sha256": instance("None", also=("'00'",)),
         "grey_to_rgb": FLAG, "batch_size": AT_LEAST_1,
-    }, check=None, slow=True),
+    }, check=None, slow=True, wanting=("weights",)),
 ]  # fmt: skip
 SAMPLE = {"num": ("3", integer(0))}
 BATCHING = {
@@ -190,20 +195,21 @@ DATASETS = [
         Target(f"kf.datasets.{name}", {
             first: ("folder", PATH), "batch_size": ("2", AT_LEAST_1)}, {
             "image_size": integer(1, none=True), "flip": FLAG, "rgb": FLAG,
-            **BATCHING}, check=None, slow=True)
+            **BATCHING}, check=None, slow=True, wanting=("path",))
         for name, first in (
             ("from_edm_zip", "path"), ("from_image_folder", "path"))
     ),
     Target("kf.datasets.from_tfds", {
-        "name": ("'no_such'", instance()), "split": ("'train'", None),
+        "name": ("'no_such'", WORD), "split": ("'train'", None),
         "batch_size": ("2", None)}, {"data_dir": PATH}, check=None,
-        slow=True),
+        slow=True, wanting=("name",)),
     Target("kf.datasets.TfdsSource", {
-        "name": ("'no_such'", instance()), "split": ("'train'", instance()),
-    }, {"data_dir": PATH}, check=None, slow=True),
+        "name": ("'no_such'", WORD), "split": ("'train'", WORD),
+    }, {"data_dir": PATH}, check=None, slow=True, wanting=("name",)),
     Target("kf.datasets.Latents", {
         "path": ("folder", PATH), "batch_size": ("2", AT_LEAST_1)},
-        {"flip": FLAG, "checksums": FLAG}, check=None, slow=True),
+        {"flip": FLAG, "checksums": FLAG}, check=None, slow=True,
+        wanting=("path",)),
     *(
         Target(f"kf.datasets.{name}", {"path": ("folder", PATH)}, check=None)
         for name in ("EdmSource", "FolderSource")
@@ -216,7 +222,7 @@ DATASETS = [
     Target("kf.datasets.prepare_latents", {
         "source": ("Records()", instance()),
         "autoencoder": ("feature_extractor()", instance(also=("sit",))),
-        "out": ("folder + '/out'", instance()),
+        "out": ("folder + '/out'", PATH_TO_WRITE),
     }, {
         "batch_size": AT_LEAST_1, "shards": AT_LEAST_1, "seed": SEED,
         "dtype": choice("float32", "float16"), "scaling_factor": positive(),
@@ -224,13 +230,15 @@ DATASETS = [
     }, check=None, slow=True),
 ]  # fmt: skip
 EPISODES = instance(
-    "small.episodes()",
-    also=("small.dict_episodes()", "[{'a': 1}]", "small.windows()", "[{}]"),
-)
+    also=(
+        "small.episodes()", "small.dict_episodes()", "[{'a': 1}]",
+        "small.windows()", "[{}]",
+    )
+)  # fmt: skip
 ROBOTS = [
     Target("robots.Windows", {
         "episodes": ("small.episodes()", EPISODES),
-        "horizon": ("4", integer(3, 8, most=8)),
+        "horizon": ("6", integer(5, 8, most=8)),
         "act_steps": ("2", integer(1, 3, most=3)),
         "batch_size": ("2", AT_LEAST_1),
     }, {
@@ -256,14 +264,15 @@ ROBOTS = [
             unclear=("None",)))}, check=None),
     Target("robots.split_episodes", {
         "episodes": ("small.episodes()", EPISODES),
-        "held_out": ("1", integer(1, 1, most=1))}, {"seed": SEED},
+        "held_out": ("0.5", real(0.0, 1.0))}, {"seed": SEED},
         check=None),
     Target("robots.as_floats", {
         "array": ("filled((3, 2))", array((3, 2), loose=True))}),
     *(
         Target(f"robots.{name}", {argument: (
             f"filled({shape}) + 0.1", array(shape))},
-            {"order": choice("columns", "rows")} if ordered else {})
+            {"order": choice("columns", "rows")} if ordered else {},
+            aliases={"actions": "rotation"})
         for name, argument, shape, ordered in (
             ("axis_angle_to_matrix", "axis_angle", (2, 3), False),
             ("matrix_to_axis_angle", "matrix", (2, 3, 3), False),
@@ -299,28 +308,28 @@ ROBOTS = [
                 "episodes": instance("None", also=("[0]",))}),
             ("read_minari", "name_or_path", {}),
             ("read_replay_buffer", "path", {
-                "action_key": instance("'action'")}),
+                "action_key": WORD}),
             ("read_robomimic", "path", {
                 "filter_key": instance("None", also=("'train'",)),
                 "rotation_6d": FLAG}),
         )
     ),
-    Target("robots.read_rlds", {"name": ("'no_such'", instance())}, {
-        "split": instance("'train'"), "data_dir": PATH, "drop_last": FLAG},
-        check=None),
+    Target("robots.read_rlds", {"name": ("'no_such'", WORD)}, {
+        "split": WORD, "data_dir": PATH, "drop_last": FLAG},
+        check=None, wanting=("name",)),
     Target("robots.write_replay_buffer", {
-        "path": ("folder + '/a.zarr'", instance()),
+        "path": ("folder + '/a.zarr'", PATH_TO_WRITE),
         "episodes": ("small.episodes()", EPISODES)}, {"chunk": AT_LEAST_1},
         check=None),
     Target("robots.EnvPool", {
         "make": ("Environment", instance(also=("int",))),
         "num_envs": ("1", AT_LEAST_1)}, {"processes": integer(1, none=True)},
         "made.close()", check=None, slow=True),
-    Target("robots.make_env", {"task": ("'no_such'", instance())},
-           check=None),
+    Target("robots.make_env", {"task": ("'no_such'", WORD)}, check=None),
     Target("robots.demonstrations", {
-        "task": ("'no_such'", instance()), "num": ("1", AT_LEAST_1)},
-        {"seed": SEED, "noise": real(0.0)}, check=None, slow=True),
+        "task": ("'no_such'", WORD), "num": ("1", AT_LEAST_1)},
+        {"seed": SEED, "noise": real(0.0)}, check=None, slow=True,
+        wanting=("task",)),
 ]  # fmt: skip
 FIT = (
     "sit.fit(filled((4, 2)), epochs=1, batch_size=2, verbose=0, "
@@ -328,7 +337,7 @@ FIT = (
 )
 CALLBACKS = [
     Target("kf.callbacks.SampleGrid", {
-        "folder": ("folder", instance(also=("folder",))),
+        "folder": ("folder", PATH_TO_WRITE),
         "every": ("1", AT_LEAST_1)}, {
         "columns": integer(1, none=True), "scale": AT_LEAST_1,
         "decode": instance("None", also=("keep", "lambda x: x")),
@@ -349,10 +358,13 @@ CALLBACKS = [
         "columns": integer(1, none=True), "scale": AT_LEAST_1,
         "border": integer(0)}, weight=3),
     Target("kf.callbacks.write_image", {
-        "path": ("folder + '/a.png'", instance()),
+        "path": ("folder + '/a.png'", PATH_TO_WRITE),
         "picture": ("filled((4, 4, 3), 'uint8')",
                     array((4, 4, 3), "uint8", integers=True))}, check=None),
 ]  # fmt: skip
+TEXT = listed(
+    ("None", "'A model.'", "'a word'", "'0.5'", "'2'"), unclear=("''",)
+)
 HANDLE = instance(
     also=("folder", "'no_such'", "'hf://x'", "'kaggle://x'", "'ftp://x'",
           "'https://example.invalid/a.zip'"),
@@ -373,7 +385,7 @@ PRESETS = [
         aliases={"preset": "No preset at"}),
     Target("kf.presets.save_to_preset", {
         "model": ("sit", instance("sit", "policy", also=("mlp()",))),
-        "preset_dir": ("folder + '/a'", instance())}, {
+        "preset_dir": ("folder + '/a'", PATH_TO_WRITE)}, {
         "metadata": listed(("None", "{'a': 1}"), ("[1]",),
                            unclear=("{}", "[]", "()", "''")),
         "card": instance("None", "kf.presets.Card('A model.')"),
@@ -381,7 +393,7 @@ PRESETS = [
         "weights_dtype": choice("float16", none=True),
     }, check=None, weight=2),
     Target("sit.save_to_preset", {
-        "preset_dir": ("folder + '/a'", instance())}, check=None),
+        "preset_dir": ("folder + '/a'", PATH_TO_WRITE)}, check=None),
     Target("kf.presets.slim", {"model": ("sit", instance(
         "sit", "labelled", also=("policy", "flow_map", "mlp()")))},
         use="made.generate(2, seed=0, num_steps=1, condition=[0, 1] "
@@ -394,25 +406,25 @@ PRESETS = [
     Target("kf.presets.register", {
         "name": ("'digits'", instance(also=("'sit_digits'", "'a/b'"))),
         "entry": ("kf.presets.Entry('x', handle=None)", instance())},
-        check=None),
+        check=None, wanting=("entry",)),
     Target("kf.presets.convert", {
         "source": ("folder", PATH),
         "kind": ("'sit'", choice("sit", "dit", "edm", "vae"))}, {
         "out": PATH, "ema": instance("None", "True", "False"),
         "options": instance("None", "{}", also=("{'depth': 1}",)),
-    }, check=None, slow=True),
+    }, check=None, slow=True, wanting=("source",)),
     Target("kf.presets.torch_state", {
         "model": ("sit", instance(also=("mlp()",))),
-        "kind": ("'sit'", choice("sit", "dit"))}, check=None, slow=True),
+        "kind": ("'sit'", choice("sit", "dit"))}, check=None, slow=True,
+        wanting=("model",)),
     Target("kf.presets.upload_preset", {
         "preset": ("folder", instance(also=("folder",))),
         "handle": ("'hf://a/b'", instance(also=("'no_such'",)))},
-        check=None, slow=True),
+        check=None, slow=True, wanting=("preset",)),
     Target("kf.presets.Card", {}, {
-        "description": instance("None", "'A model.'"),
-        "license": instance("None", "'mit'"),
+        "description": TEXT, "license": TEXT,
         "metrics": listed(("{}", "{'a': 1}"), unclear=("{'a': 1}",)),
-        "tags": instance("()", "('a',)", also=("['a', 'b']", "[]"))},
+        "tags": listed(("()", "('a',)", "['a', 'b']", "[]"))},
         "kf.presets.save_to_preset(sit, folder + '/a', card=made)",
         check=None),
 ]  # fmt: skip

@@ -106,9 +106,7 @@ def feature(dtype, shape, **info):
 DEPTH = np.arange(STEPS * 24, dtype="uint16").reshape(STEPS, 4, 6) * 71 + 120
 
 
-@pytest.mark.parametrize(
-    "mark", ["is_depth_map", "video.is_depth_map", "none"]
-)
+@pytest.mark.parametrize("mark", ["is_depth_map", "video.is_depth_map", "none"])
 @pytest.mark.parametrize("unit", ["mm", "m"])
 def test_depth_images_are_millimetres(tmp_path, mark, unit):
     pixels, kind = DEPTH, "PNG"

@@ -16,8 +16,10 @@ import numpy as np
 
 from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
+from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.robots.readers import lerobot_frames
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import numbers as arg
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 # Features that are further keys of an episode, and their names here.
@@ -29,6 +31,7 @@ EXTRAS = {
 PREFIX = "observation."
 
 
+@arg.checked(path_or_repo=arg.path_of)
 def read_lerobot(path_or_repo, keys=None, episodes=None, revision=None):
     """Episodes of a LeRobotDataset, v2.0, v2.1 or v3.0.
 
@@ -176,7 +179,7 @@ def _observed(info, keys, name):
                 stacklevel=3,
             )
         return [key for short, key in known.items() if short not in texts]
-    wanted = [keys] if isinstance(keys, str) else keys
+    wanted = names_of(keys)
     wanted = [key.removeprefix(PREFIX) for key in wanted]
     check_keys(wanted, known, repr(str(name)))
     asked = [key for key in wanted if key in texts]

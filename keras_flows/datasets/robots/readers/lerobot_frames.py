@@ -8,7 +8,7 @@ measured, 16 bits of millimetres or floats of metres. As video it is 12 bits of
 
 d in metres, with the four numbers in meta/info.json.
 
-Source: https://github.com/huggingface/lerobot (docs: video_encoding_parameters).
+Source: https://github.com/huggingface/lerobot, video_encoding_parameters.mdx.
 """
 
 import io
