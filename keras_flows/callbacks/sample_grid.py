@@ -2,15 +2,21 @@
 
 import math
 import os
-import pathlib
 
 import keras
 import numpy as np
 
 from keras_flows.callbacks.every import Every
+from keras_flows.ops import numbers as arg
 from keras_flows.ops.files import replacing
 
 
+@arg.checked(
+    images=arg.array,
+    columns=arg.of(arg.whole, 1, none=True),
+    scale=arg.of(arg.whole, 1),
+    border=arg.of(arg.whole, 0),
+)
 def image_grid(images, columns=None, scale=1, border=1):
     """(n, H, W, C) in [-1, 1] as one uint8 picture (rows, columns, C).
 
@@ -20,7 +26,6 @@ def image_grid(images, columns=None, scale=1, border=1):
         scale: side of the square that a pixel becomes.
         border: white pixels between images.
     """
-    images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(
             "`images` must be (n, height, width, 1 or 3). Received shape "
@@ -42,8 +47,14 @@ def image_grid(images, columns=None, scale=1, border=1):
     return picture
 
 
+@arg.checked(path=arg.path_of, picture=arg.plain_array)
 def write_image(path, picture):
     """Write a uint8 picture under a temporary name, then rename it."""
+    if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+        raise ValueError(
+            "`picture` must be (height, width, 1 or 3). Received shape "
+            f"{picture.shape}."
+        )
     with replacing(path) as temporary:
         keras.utils.save_img(temporary, picture, file_format="png", scale=False)
 
@@ -67,6 +78,13 @@ class SampleGrid(Every):
         ImportError: if `tensorboard` is given and TensorFlow is missing.
     """
 
+    @arg.checked(
+        folder=arg.path_of,
+        columns=arg.of(arg.whole, 1, none=True),
+        scale=arg.of(arg.whole, 1),
+        decode=arg.of(arg.function, none=True),
+        tensorboard=arg.of(arg.path_of, none=True),
+    )
     def __init__(
         self,
         folder,
@@ -79,7 +97,7 @@ class SampleGrid(Every):
         **generate,
     ):
         super().__init__(every, generate)
-        self.folder = pathlib.Path(folder)
+        self.folder = folder
         self.columns, self.scale, self.decode = columns, scale, decode
         self._summary = None
         if tensorboard is not None:

@@ -1,9 +1,9 @@
 """A metric of samples during training."""
 
 import json
-import pathlib
 
 from keras_flows.callbacks.every import Every
+from keras_flows.ops import numbers as arg
 
 
 class SampleMetric(Every):
@@ -23,11 +23,16 @@ class SampleMetric(Every):
             batch_size=...
     """
 
+    @arg.checked(
+        metric=arg.function,
+        name=arg.text,
+        file=arg.of(arg.path_of, none=True),
+    )
     def __init__(self, metric, every, *, name="fd", file=None, **generate):
         super().__init__(every, generate)
         self.metric = metric
         self.name = name
-        self.file = None if file is None else pathlib.Path(file)
+        self.file = file
         self.values = []
 
     def run(self, step):

@@ -14,6 +14,8 @@ import functools
 import keras
 import numpy as np
 
+from keras_flows.ops import numbers as arg
+
 
 class Batches(keras.utils.PyDataset):
     """Batches of what `transform` makes of a source's records.
@@ -42,6 +44,12 @@ class Batches(keras.utils.PyDataset):
             release Python's lock.
     """
 
+    @arg.checked(
+        transform=arg.function,
+        shuffle=arg.flag,
+        repeat=arg.flag,
+        drop_remainder=arg.flag,
+    )
     def __init__(
         self,
         source,
@@ -68,11 +76,17 @@ class Batches(keras.utils.PyDataset):
                     f"`{argument}` must be an int of at least {least} and "
                     f"below 2^32. Received: {value!r}."
                 )
-        index, count = shard
-        if not 0 <= index < count:
+        index, count = shard if np.shape(shard) == (2,) else (0, 0)
+        whole = type(index) is type(count) is int
+        if not whole or not 0 <= index < count:
             raise ValueError(
                 "`shard` must be (index, count) with index below count. "
                 f"Received: {shard!r}."
+            )
+        if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+            raise ValueError(
+                "`source` must have `len` and `[i]`, as those of "
+                f"`datasets.sources` do. Received: {type(source).__name__}."
             )
         self.records = len(source) // count
         if self.records < (batch_size if drop_remainder or repeat else 1):

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_flows.ops import numbers as arg
+
 
 class Checkerboard:
     """Uniform on every other cell of a 4 x 4 board on [-extent, extent]^2.
@@ -15,15 +17,12 @@ class Checkerboard:
         cells: cells per side, even.
     """
 
+    @arg.checked(extent=arg.of(arg.number, above=0), cells=arg.of(arg.whole, 2))
     def __init__(self, extent=2.0, cells=4):
-        if cells < 2 or cells % 2:
+        if cells % 2:
             raise ValueError(
                 "`cells` must be an even number of at least 2. "
                 f"Received: {cells!r}."
-            )
-        if not extent > 0:
-            raise ValueError(
-                f"`extent` must be positive. Received: {extent!r}."
             )
         self.extent = extent
         self.cells = cells
@@ -32,9 +31,10 @@ class Checkerboard:
         """(num, 2) float32 samples; `seed` an int, Generator or None."""
         return self.sample_labelled(num, seed)[0]
 
+    @arg.checked(num=arg.of(arg.whole, 0))
     def sample_labelled(self, num, seed=None):
         """((num, 2) float32 samples, (num,) int32 numbers of their cells)."""
-        rng = _generator(seed)
+        rng = generator(seed)
         half = self.cells // 2
         label = rng.integers(0, self.cells * half, num)
         i = label // half
@@ -45,6 +45,7 @@ class Checkerboard:
         x = (corner + u) * side - self.extent
         return x.astype("float32"), label.astype("int32")
 
+    @arg.checked(points=arg.of(arg.array, last=2))
     def density(self, points):
         """Exact density at points (..., 2)."""
         side = 2.0 * self.extent / self.cells
@@ -54,10 +55,20 @@ class Checkerboard:
         return kept / (0.5 * (2.0 * self.extent) ** 2)
 
 
-def _generator(seed):
+def generator(seed):
+    """A NumPy generator of a seed, or the generator itself."""
     if isinstance(seed, np.random.Generator):
         return seed
-    return np.random.Generator(np.random.Philox(seed))
+    return np.random.Generator(np.random.Philox(arg.seed("seed", seed)))
+
+
+def check_data(data):
+    """Refuse what does not draw samples."""
+    if not callable(getattr(data, "sample", None)):
+        raise ValueError(
+            "`data` must have a method `sample(num, seed)`, as "
+            f"kf.datasets.Checkerboard has. Received: {type(data).__name__}."
+        )
 
 
 class Endless(keras.utils.PyDataset):
@@ -73,12 +84,10 @@ class Endless(keras.utils.PyDataset):
         seed: int.
     """
 
+    @arg.checked(batch_size=arg.of(arg.whole, 1), seed=arg.whole)
     def __init__(self, data, batch_size, seed=0):
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(
-                f"`batch_size` must be at least 1. Received: {batch_size!r}."
-            )
+        check_data(data)
         self.data = data
         self.batch_size = batch_size
         self.seed = seed

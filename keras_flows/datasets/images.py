@@ -12,8 +12,10 @@ from keras_flows.datasets.sources import EdmSource
 from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import numbers as arg
 
 
+@arg.checked(image=arg.plain_array, size=arg.of(arg.whole, 1))
 def center_crop(image, size):
     """The central square, resized to `size` pixels a side, as ADM does it.
 
@@ -28,6 +30,13 @@ def center_crop(image, size):
     Returns:
         (size, size, C) uint8.
     """
+    if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
+        raise ValueError(
+            "`image` must be (H, W, C) of 1 or 3 channels. Received: "
+            f"{image.shape}."
+        )
+    if image.dtype != np.uint8:
+        raise ValueError(f"`image` must be uint8. Received: {image.dtype}.")
     pillow = needed("PIL.Image", "Pillow")
     filters = pillow.Resampling
     grey = image.shape[-1] == 1

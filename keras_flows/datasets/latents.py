@@ -15,6 +15,7 @@ from keras_flows.datasets.images import ImageTransform
 from keras_flows.datasets.manifest import check_shards
 from keras_flows.datasets.manifest import read_manifest
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import numbers as arg
 
 
 class LatentSource:
@@ -135,6 +136,7 @@ class Latents(Batches):
             flips or extras are asked for that were not kept.
     """
 
+    @arg.checked(path=arg.path_of, flip=arg.flag, checksums=arg.flag)
     def __init__(
         self,
         path,

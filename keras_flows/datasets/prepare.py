@@ -30,9 +30,14 @@ from keras_flows.datasets.shards import SHARED
 from keras_flows.datasets.shards import Row
 from keras_flows.datasets.shards import png_of
 from keras_flows.datasets.shards import write_shard
+from keras_flows.ops import numbers as arg
 from keras_flows.ops.files import write_text
 
 
+@arg.checked(
+    scaling_factor=arg.of(arg.number, above=0),
+    shift_factor=arg.number,
+)
 def describe_autoencoder(
     autoencoder, name=None, scaling_factor=1.0, shift_factor=0.0
 ):
@@ -116,6 +121,16 @@ def _tokens(encoder, batch_size):
     )
 
 
+@arg.checked(
+    batch_size=arg.of(arg.whole, 1),
+    shards=arg.of(arg.whole, 1),
+    flip=arg.flag,
+    rgb=arg.flag,
+    scaling_factor=arg.of(arg.number, above=0),
+    shift_factor=arg.number,
+    out=arg.path_of,
+    seed=arg.seed,
+)
 def prepare_latents(
     source,
     autoencoder,

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from keras_flows.datasets.checkerboard import generator
+from keras_flows.ops import numbers as arg
+
 
 class Rings:
     """Rings of Gaussian thickness: radius ~ N(radii[k], width^2), any angle.
@@ -13,26 +16,30 @@ class Rings:
         width: standard deviation of a point's distance from its ring.
     """
 
+    @arg.checked(
+        radii=arg.of(arg.array, ndim=1),
+        width=arg.of(arg.number, above=0),
+    )
     def __init__(self, radii=(0.75, 1.75), width=0.08):
-        self.radii = tuple(float(r) for r in radii)
-        if not self.radii or width <= 0 or min(self.radii) < 4 * width:
+        self.radii = tuple(radii.tolist())
+        if not self.radii or min(self.radii) < 4 * width:
             raise ValueError(
-                "`radii` must be at least 4 times `width`, which must be "
-                f"positive. Received: radii={radii}, width={width}."
+                "`radii` must be one or more numbers, each at least 4 times "
+                f"`width`. Received: radii={self.radii}, width={width}."
             )
         self.width = width
 
+    @arg.checked(num=arg.of(arg.whole, 0))
     def sample(self, num, seed=None):
         """(num, 2) float32 samples; `seed` an int, Generator or None."""
-        rng = seed
-        if not isinstance(seed, np.random.Generator):
-            rng = np.random.Generator(np.random.Philox(seed))
+        rng = generator(seed)
         radius = np.array(self.radii)[rng.integers(0, len(self.radii), num)]
         radius = radius + self.width * rng.standard_normal(num)
         angle = 2.0 * np.pi * rng.random(num)
         x = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         return x.astype("float32")
 
+    @arg.checked(points=arg.of(arg.array, last=2))
     def density(self, points):
         """Exact density at points (..., 2)."""
         radius = np.linalg.norm(points, axis=-1)

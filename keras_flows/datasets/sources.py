@@ -15,6 +15,7 @@ import zipfile
 
 import numpy as np
 
+from keras_flows.ops import numbers as arg
 from keras_flows.ops.files import write_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".npy")
@@ -98,6 +99,11 @@ class TfdsSource:
         label_key: the feature that is the label, or None.
     """
 
+    @arg.checked(
+        name=arg.text,
+        split=arg.text,
+        data_dir=arg.of(arg.path_of, none=True),
+    )
     def __init__(
         self, name, split, data_dir=None, image_key="image", label_key="label"
     ):
@@ -110,6 +116,11 @@ class TfdsSource:
                 data_dir=None if data_dir is None else str(data_dir),
                 builder_kwargs={"file_format": "array_record"},
             )
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"`name` {name!r} is no set of TensorFlow Datasets: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         except NotImplementedError as error:
             raise ValueError(
                 f"`name` {name!r} was prepared in a format without random "
@@ -166,6 +177,7 @@ class FolderSource:
             class keeps the other labels.
     """
 
+    @arg.checked(path=arg.path_of)
     def __init__(self, path, class_file=None):
         self.path = pathlib.Path(path)
         self.name = f"folder:{self.path.name}"
@@ -250,6 +262,7 @@ class EdmSource:
         path: zip file or folder.
     """
 
+    @arg.checked(path=arg.path_of)
     def __init__(self, path):
         self.path = pathlib.Path(path)
         self.name = f"edm:{self.path.name}"

@@ -389,10 +389,10 @@ class Interface(Generator):
         }
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
+    def from_preset(cls, preset, load_weights=True, dtype=None, **arguments):
         """As `Trainable.from_preset`; `Interface` loads all that samples."""
         kind = Generator if cls is Interface else cls
-        return from_preset(preset, load_weights, dtype, kind)
+        return from_preset(preset, load_weights, dtype, kind, **arguments)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

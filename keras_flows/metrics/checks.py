@@ -1,12 +1,13 @@
 """What every metric of features asks of them."""
 
 import numpy as np
-from keras import ops
+
+from keras_flows.ops import numbers as arg
 
 
 def check_features(features, argument):
     """Features as finite float64 (n, dim), or an error that names them."""
-    features = ops.convert_to_numpy(features).astype("float64")
+    features = arg.array(argument, features, finite=False)
     if features.ndim != 2:
         raise ValueError(
             f"`{argument}` must have the shape (n, dim). "

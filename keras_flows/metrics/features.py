@@ -18,6 +18,7 @@ from keras_flows.networks.images.inception import InceptionV3
 from keras_flows.networks.images.inception import load_inception_state
 from keras_flows.ops import arguments
 from keras_flows.ops import compiled
+from keras_flows.ops import numbers as arg
 from keras_flows.ops import resolve
 
 # pytorch-fid's release. It publishes the first 8 digits of the hash, in the
@@ -66,6 +67,7 @@ class FeatureExtractor:
         batch_size: images per call of the network.
     """
 
+    @arg.checked(grey_to_rgb=arg.flag, batch_size=arg.of(arg.whole, 1))
     def __init__(
         self,
         network,
@@ -77,10 +79,6 @@ class FeatureExtractor:
         grey_to_rgb=False,
         batch_size=64,
     ):
-        if batch_size < 1:
-            raise ValueError(
-                f"`batch_size` must be at least 1. Received: {batch_size}."
-            )
         self.network = network
         self.name = name
         self.size = size
@@ -100,6 +98,7 @@ class FeatureExtractor:
         """Dict of tensors of images (B, H, W, channels) in [-1, 1]."""
         raise NotImplementedError
 
+    @arg.checked(images=arg.plain_array)
     def __call__(self, images):
         if not len(images):
             raise ValueError("There are no images to take features of.")

@@ -15,7 +15,9 @@ import numpy as np
 
 from keras_flows.metrics.features import FeatureExtractor
 from keras_flows.metrics.features import get_extractor
+from keras_flows.metrics.images import open_npz
 from keras_flows.metrics.images import write_npz
+from keras_flows.ops import numbers as arg
 
 
 class GaussianStatistics:
@@ -29,6 +31,7 @@ class GaussianStatistics:
         dim: number of features.
     """
 
+    @arg.checked(dim=arg.of(arg.whole, 1))
     def __init__(self, dim):
         self.dim = dim
         self.count = 0
@@ -37,13 +40,13 @@ class GaussianStatistics:
         self._outer = np.zeros((dim, dim))
         self.counted = True
 
+    @arg.checked(features=arg.of(arg.array, finite=False))
     def update(self, features):
         """Add features (n, dim).
 
         Raises:
             ValueError: if the shape is not (n, dim) or a value is not finite.
         """
-        features = np.asarray(features, dtype="float64")
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(
                 f"`features` must have the shape (n, {self.dim}). "
@@ -65,6 +68,7 @@ class GaussianStatistics:
 
     def merge(self, other):
         """Add what `other` has seen."""
+        check_statistics("other", other)
         if other.dim != self.dim:
             raise ValueError(
                 f"`other` must have {self.dim} features. Received: {other.dim}."
@@ -110,18 +114,20 @@ class GaussianStatistics:
                 f"Received: {self.count}."
             )
 
+    @arg.checked(path=arg.path_of)
     def save(self, path):
         """Write count, mean (`mu`) and covariance (`sigma`) as .npz."""
         write_npz(path, mu=self.mean, sigma=self.covariance, count=self.count)
 
     @classmethod
+    @arg.checked(path=arg.path_of)
     def load(cls, path):
         """Read what `save` wrote, or the `mu` and `sigma` of ADM's or EDM's.
 
         Raises:
             ValueError: if the file holds no statistics, or not one shape.
         """
-        with np.load(path) as file:
+        with open_npz(path) as file:
             missing = {"mu", "sigma"} - set(file.files)
             if missing:
                 raise ValueError(
@@ -146,11 +152,24 @@ class GaussianStatistics:
         return statistics
 
 
+def check_statistics(name, value, least=0):
+    """Refuse what are no statistics of at least so many examples."""
+    count = getattr(value, "count", 0)
+    if not isinstance(value, GaussianStatistics) or count < least:
+        raise ValueError(
+            f"`{name}` must be GaussianStatistics of at least {least} "
+            f"examples. Received: {type(value).__name__}"
+            + (f" of {count}." if hasattr(value, "count") else ".")
+        )
+
+
 def frechet_distance(a, b):
     """Frechet distance of two `GaussianStatistics`, float."""
+    for name, value in (("a", a), ("b", b)):
+        check_statistics(name, value, 2)
     if a.dim != b.dim:
         raise ValueError(
-            "Both must have as many features. "
+            "`a` and `b` must have as many features. "
             f"Received: {a.dim} and {b.dim}; were they of one extractor?"
         )
     first, second = a.covariance, b.covariance
@@ -188,6 +207,10 @@ class FrechetDistance:
     ```
     """
 
+    @arg.checked(
+        name=arg.of(arg.text, none=True),
+        batch_size=arg.of(arg.whole, 1, none=True),
+    )
     def __init__(self, extractor, reference, name=None, batch_size=None):
         if not callable(extractor):
             extractor = get_extractor(extractor)
@@ -205,6 +228,11 @@ class FrechetDistance:
         self._reference_name = "samples"
         if isinstance(reference, (str, os.PathLike)):
             path = pathlib.Path(reference)
+            if not path.is_file():
+                raise ValueError(
+                    f"`reference` must be samples, GaussianStatistics or a "
+                    f"file of them. There is no file {str(path)!r}."
+                )
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             self._reference_name = f"{path.name} sha256:{digest}"
             reference = GaussianStatistics.load(path)
@@ -215,6 +243,13 @@ class FrechetDistance:
         self.reference = reference
 
     def _batches(self, samples):
+        if not getattr(samples, "shape", (1,)) or not hasattr(
+            samples, "__iter__"
+        ):
+            raise ValueError(
+                "`reference` and samples must be (n, ...), or batches of "
+                f"these. Received: {type(samples).__name__}."
+            )
         if not hasattr(samples, "shape"):
             return samples
         starts = range(0, len(samples), self.batch_size)

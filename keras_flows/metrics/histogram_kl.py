@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_flows.ops import numbers as arg
+
 PROTOCOLS = ("samples", "density")
 
 
@@ -30,6 +32,13 @@ class HistogramKL:
         seed: seed of the reference samples.
     """
 
+    @arg.checked(
+        bins=arg.of(arg.whole, 1),
+        extent=arg.of(arg.number, above=0),
+        num_reference=arg.of(arg.whole, 1),
+        eps=arg.of(arg.number, above=0),
+        seed=arg.seed,
+    )
     def __init__(
         self,
         data,
@@ -44,6 +53,12 @@ class HistogramKL:
             raise ValueError(
                 f"`reference` must be one of {PROTOCOLS}. "
                 f"Received: {reference!r}."
+            )
+        if not callable(getattr(data, "sample", None)):
+            raise ValueError(
+                "`data` must have a method `sample(num, seed)`, as "
+                "kf.datasets.Checkerboard has. Received: "
+                f"{type(data).__name__}."
             )
         self.data = data
         self.bins = bins
@@ -63,7 +78,7 @@ class HistogramKL:
             self._p = data.density(grid.reshape(-1, 2)).reshape(bins, bins)
 
     def _masses(self, samples):
-        samples = np.asarray(samples, dtype="float64")
+        samples = arg.array("samples", samples, finite=False)
         if samples.ndim != 2 or samples.shape[1] != 2:
             raise ValueError(
                 "`samples` must have shape (num, 2). "
@@ -93,6 +108,7 @@ class HistogramKL:
         density = np.maximum(q / area, self.eps)
         return float(area * (p[kept] * np.log(p[kept] / density[kept])).sum())
 
+    @arg.checked(num_samples=arg.of(arg.whole, 1), seed=arg.seed)
     def floor(self, num_samples, seed=1):
         """The KL of perfect samples: what no model can beat but by luck."""
         return self(self.data.sample(num_samples, seed))

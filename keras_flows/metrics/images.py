@@ -3,30 +3,32 @@
 import numpy as np
 from keras import ops
 
+from keras_flows.ops import numbers as arg
 from keras_flows.ops.files import replacing
 
 
-def check_images(images, channels=3, grey_to_rgb=False):
+def check_images(images, channels=3, grey_to_rgb=False, name="images"):
     """Images as float32 NumPy, or an error that says what to do.
 
     Args:
         images: (B, H, W, channels), floats in [-1, 1].
         channels: number of channels that must be there.
         grey_to_rgb: whether one channel is repeated to three.
+        name: what messages call them.
 
     Raises:
         ValueError: if they are integers, not finite, outside [-1, 1] or of
             another shape.
     """
-    images = ops.convert_to_numpy(images)
+    images = arg.plain_array(name, images)
     if images.ndim != 4:
         raise ValueError(
-            "`images` must have the shape (B, height, width, channels). "
+            f"`{name}` must have the shape (B, height, width, channels). "
             f"Received: {images.shape}."
         )
     if images.dtype.kind in "iub":
         raise ValueError(
-            "`images` must be floats in [-1, 1]. Received: "
+            f"`{name}` must be floats in [-1, 1]. Received: "
             f"{images.dtype}; convert 8 bits by kf.metrics.to_float."
         )
     images = images.astype("float32")
@@ -40,36 +42,37 @@ def check_images(images, channels=3, grey_to_rgb=False):
                 "extractor is made with grey_to_rgb=True"
             )
         raise ValueError(
-            f"`images` must have {channels} channels. Received the shape "
+            f"`{name}` must have {channels} channels. Received the shape "
             f"{images.shape}; {remedy}."
         )
     if not np.isfinite(images).all():
         raise ValueError(
-            "`images` hold NaN or infinity: find where it arose; no metric "
+            f"`{name}` hold NaN or infinity: find where it arose; no metric "
             "is defined for such samples."
         )
     low, high = (images.min(), images.max()) if images.size else (0, 0)
     # A float32 rounding beyond the range is none of the caller's doing.
     if max(-low, high) > 1.0 + 1e-6:
         raise ValueError(
-            f"`images` must lie in [-1, 1]. Received: [{low:.4g}, "
+            f"`{name}` must lie in [-1, 1]. Received: [{low:.4g}, "
             f"{high:.4g}]; clip samples by np.clip(images, -1, 1), scale "
             "8 bits by kf.metrics.to_float."
         )
     return images
 
 
+@arg.checked(images=arg.plain_array)
 def to_uint8(images):
     """8-bit images: floor(127.5 x + 128) of [-1, 1], clipped (EDM, SiT)."""
-    images = ops.convert_to_numpy(images).astype("float32")
+    images = images.astype("float32")
     if not np.isfinite(images).all():
         raise ValueError("`images` hold NaN or infinity; they have no 8 bits.")
     return np.clip(np.floor(images * 127.5 + 128.0), 0, 255).astype("uint8")
 
 
+@arg.checked(images=arg.plain_array)
 def to_float(images):
     """Images in [-1, 1] of 8-bit ones: x / 127.5 - 1, float32."""
-    images = ops.convert_to_numpy(images)
     if images.dtype != np.uint8:
         raise ValueError(f"`images` must be uint8. Received: {images.dtype}.")
     return images.astype("float32") / np.float32(127.5) - np.float32(1.0)
@@ -102,12 +105,30 @@ def resize_tf1(images, size):
     return images
 
 
+def open_npz(path):
+    """An .npz file, to read.
+
+    Raises:
+        ValueError: if `path` is no such file.
+    """
+    try:
+        file = np.load(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`path` {str(path)!r} is no .npz file: {error}."
+        ) from error
+    if not hasattr(file, "files"):
+        raise ValueError(f"`path` {str(path)!r} is no .npz file.")
+    return file
+
+
 def write_npz(path, **arrays):
     """Write arrays to `path` as .npz: all of it, or nothing."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
 
+@arg.checked(path=arg.path_of, samples=arg.plain_array)
 def save_adm_npz(path, samples, labels=None):
     """Write samples for ADM's evaluator (openai/guided-diffusion).
 
@@ -122,17 +143,18 @@ def save_adm_npz(path, samples, labels=None):
     Raises:
         ValueError: if shape, range or dtype of either is another.
     """
-    samples = ops.convert_to_numpy(samples)
     if samples.ndim != 4 or samples.shape[-1] not in (1, 3):
         raise ValueError(
             "`samples` must have the shape (n, height, width, channels) with "
             f"1 or 3 channels. Received: {samples.shape}."
         )
     if samples.dtype != np.uint8:
-        samples = to_uint8(check_images(samples, samples.shape[-1]))
+        samples = to_uint8(
+            check_images(samples, samples.shape[-1], name="samples")
+        )
     arrays = {"arr_0": samples}
     if labels is not None:
-        labels = ops.convert_to_numpy(labels)
+        labels = arg.plain_array("labels", labels)
         if labels.shape != samples.shape[:1] or labels.dtype.kind not in "iu":
             raise ValueError(
                 f"`labels` must be integers of shape {samples.shape[:1]}. "
@@ -142,6 +164,7 @@ def save_adm_npz(path, samples, labels=None):
     write_npz(path, **arrays)
 
 
+@arg.checked(path=arg.path_of)
 def load_adm_npz(path):
     """(images uint8 (n, H, W, C), labels (n,) or None) of an ADM file.
 
@@ -151,7 +174,7 @@ def load_adm_npz(path):
     Raises:
         ValueError: if the file holds no images.
     """
-    with np.load(path) as file:
+    with open_npz(path) as file:
         if "arr_0" not in file.files:
             raise ValueError(
                 f"{str(path)!r} holds no samples (`arr_0`) but "

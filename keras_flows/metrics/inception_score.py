@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_features
+from keras_flows.ops import numbers as arg
 
 
 class InceptionScore:
@@ -27,9 +28,8 @@ class InceptionScore:
     ```
     """
 
+    @arg.checked(splits=arg.of(arg.whole, 1), seed=arg.seed)
     def __init__(self, splits=10, seed=0):
-        if splits < 1:
-            raise ValueError(f"`splits` must be 1 or more. Received: {splits}.")
         self.splits = splits
         self.seed = seed
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
+from keras_flows.ops import numbers as arg
 
 
 def _kernel(x, y):
@@ -18,6 +19,11 @@ def _squared_mmd(x, y):
     return within / (n * (n - 1)) - 2.0 * _kernel(x, y).mean()
 
 
+@arg.checked(
+    num_subsets=arg.of(arg.whole, 1),
+    subset_size=arg.whole,
+    seed=arg.seed,
+)
 def kernel_distance(real, fake, num_subsets=100, subset_size=1000, seed=0):
     """Kernel distance of two sets of features, "KID" for InceptionV3's.
 
@@ -49,10 +55,6 @@ def kernel_distance(real, fake, num_subsets=100, subset_size=1000, seed=0):
         raise ValueError(
             f"`subset_size` must lie in [2, {least}], {least} being the "
             f"samples of the smaller set. Received: {subset_size}."
-        )
-    if num_subsets < 1:
-        raise ValueError(
-            f"`num_subsets` must be 1 or more. Received: {num_subsets}."
         )
     rng = np.random.default_rng(seed)
     values = [

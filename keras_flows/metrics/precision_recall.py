@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
+from keras_flows.ops import numbers as arg
 
 # float64 distances by one matrix product err by some 1e-13 of the largest
 # squared norm; a copy of a sample must count as being at distance 0.
@@ -39,6 +40,7 @@ def _covered(points, centres, squared_radii, size):
     return float(np.concatenate(inside).mean())
 
 
+@arg.checked(k=arg.whole, batch_size=arg.of(arg.whole, 1))
 def precision_recall(real, fake, k=3, batch_size=500):
     """Precision and recall by k-nearest-neighbour balls.
 
@@ -66,10 +68,6 @@ def precision_recall(real, fake, k=3, batch_size=500):
         raise ValueError(
             f"`k` must lie in [1, {least - 1}]: the smaller set has {least} "
             f"samples, each with {least - 1} neighbours. Received: {k}."
-        )
-    if batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be 1 or more. Received: {batch_size}."
         )
     # Distances do not change; the squares that cancel in them get small.
     centre = real.mean(axis=0)

@@ -3,6 +3,8 @@
 import numpy as np
 from keras import tree
 
+from keras_flows.ops import numbers as arg
+
 
 class Controller:
     """Gives one action for each observation of an episode.
@@ -24,9 +26,18 @@ class Controller:
         options: arguments of `Policy.predict_chunk`.
     """
 
+    @arg.checked(
+        act_steps=arg.of(arg.whole, 1, none=True),
+        ensemble=arg.of(arg.number, none=True),
+        seed=arg.seed,
+    )
     def __init__(
         self, policy, *, act_steps=None, ensemble=None, seed=None, **options
     ):
+        if not hasattr(policy, "predict_chunk"):
+            raise ValueError(
+                f"`policy` must be a Policy. Received: {type(policy).__name__}."
+            )
         self.policy = policy
         first = policy.obs_steps - 1
         most = policy.horizon - first
@@ -36,10 +47,6 @@ class Controller:
                 f"`act_steps` must lie between 1 and {most}. "
                 f"Received: {act_steps!r}."
             )
-        if ensemble is not None and not np.isfinite(ensemble):
-            raise ValueError(
-                f"`ensemble` must be a finite number. Received: {ensemble!r}."
-            )
         self.ensemble = ensemble
         self.options = options
         self._rng = np.random.Generator(np.random.Philox(seed))
@@ -48,7 +55,9 @@ class Controller:
 
     def __call__(self, observation):
         """The action for the newest observation."""
-        observation = tree.map_structure(np.asarray, observation)
+        observation = tree.map_structure(
+            lambda leaf: arg.plain_array("observation", leaf), observation
+        )
         if self._history is None:
             self._history = [observation] * self.policy.obs_steps
         else:

@@ -5,6 +5,8 @@ import numpy as np
 from keras import tree
 
 from keras_flows.datasets.robots import Windows
+from keras_flows.datasets.robots import check_episodes
+from keras_flows.datasets.robots.windows import in_parts
 from keras_flows.networks import input_specs
 from keras_flows.networks import normalizers
 from keras_flows.networks.contract import fits
@@ -100,6 +102,68 @@ def make_normalizers(identifier, spec):
         made[key] = normalizers.get(identifier[key])
         made[key].build((None, leaf.shape[-1]))
     return made
+
+
+def demonstrated(windows, spec):
+    """(actions, {key: parts of the observations}) of demonstrations.
+
+    Args:
+        windows: `Windows`, or a list of episodes.
+        spec: the encoder's input, or a dict of its inputs.
+
+    Raises:
+        ValueError: if the encoder does not take these observations.
+    """
+    if isinstance(windows, Windows):
+        actions, observed = windows.action_parts(), [windows.observations]
+    elif isinstance(windows, (list, tuple)):
+        episodes = check_episodes(windows, "windows")
+        actions = (episode["action"] for episode in episodes)
+        observed = [episode["observation"] for episode in episodes]
+    else:
+        raise ValueError(
+            "`windows` must be datasets.robots.Windows or a list of episodes. "
+            f"Received: {type(windows).__name__}."
+        )
+    check_keys_of(observed[0], spec, "windows")
+    keys = spec if isinstance(spec, dict) else ["observation"]
+    return actions, {key: _parts(observed, key) for key in keys}
+
+
+def _parts(observed, key):
+    """Parts of the observations of one name."""
+    for each in observed:
+        yield from in_parts(each[key] if isinstance(each, dict) else each)
+
+
+def check_keys_of(observation, spec, argument):
+    """Refuse observations that the encoder has no such inputs for.
+
+    Raises:
+        ValueError: naming what the encoder takes, and how to make them fit.
+    """
+    given = sorted(observation) if isinstance(observation, dict) else None
+    taken = sorted(spec) if isinstance(spec, dict) else None
+    if given == taken:
+        return
+    shapes = {key: f"{key!r}: (obs_steps, ...)" for key in given or ()}
+    if taken is None:
+        remedy = (
+            "make the encoder of a dict of shapes, {"
+            + ", ".join(shapes.values())
+            + "}, or read one observation, by `keys` of the reader or "
+            "datasets.robots.select_keys"
+        )
+    else:
+        remedy = "choose the same by datasets.robots.select_keys"
+    raise ValueError(
+        f"`{argument}` have observations {_named(given)}, and `encoder` takes "
+        f"{_named(taken)}: {remedy}."
+    )
+
+
+def _named(keys):
+    return "that are one array" if keys is None else f"named {keys}"
 
 
 def normalize(normalizers_of, observation):

@@ -14,7 +14,6 @@ from keras import tree
 from keras_flows.datasets.robots import action_representation
 from keras_flows.datasets.robots import as_floats
 from keras_flows.datasets.robots import poses
-from keras_flows.datasets.robots.windows import in_parts
 from keras_flows.export import Served
 from keras_flows.export import export
 from keras_flows.interfaces import Holder
@@ -148,18 +147,12 @@ class Policy(Holder):
         Args:
             windows: `datasets.Windows`, or a list of episodes.
         """
-        if isinstance(windows, (list, tuple)):
-            actions = (episode["action"] for episode in windows)
-            observations = [episode["observation"] for episode in windows]
-        else:
-            actions = windows.action_parts()
-            observations = [windows.observations]
+        actions, by_key = observations.demonstrated(
+            windows, self._spec["observation"]
+        )
         self.action_normalizer.adapt(actions)
         for key, normalizer in self.observation_normalizers.items():
-            arrays = (
-                o[key] if isinstance(o, dict) else o for o in observations
-            )
-            normalizer.adapt(part for a in arrays for part in in_parts(a))
+            normalizer.adapt(by_key[key])
         self.adapted.assign(1)
 
     # Training.

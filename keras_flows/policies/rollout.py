@@ -7,16 +7,25 @@ import time
 import numpy as np
 
 from keras_flows.datasets.robots.pool import EnvPool
+from keras_flows.ops import numbers as arg
 from keras_flows.ops.files import replacing
 
 
+@arg.checked(
+    successes=arg.of(arg.whole, 0),
+    trials=arg.of(arg.whole, 1),
+    z=arg.of(arg.number, 0),
+)
 def wilson_interval(successes, trials, z=1.96):
     """The score interval of a rate (95 % at z = 1.96), (low, high).
 
     Source: Wilson 1927; right at 0 and 1, where the normal one is empty.
     """
-    if trials < 1:
-        raise ValueError(f"`trials` must be at least 1. Received: {trials!r}.")
+    if successes > trials:
+        raise ValueError(
+            "`successes` must not be more than `trials`. Received: "
+            f"{successes} of {trials}."
+        )
     p = successes / trials
     middle = p + z * z / (2 * trials)
     spread = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2))
@@ -41,6 +50,10 @@ class Rollout:
     steps: np.ndarray
     clipped: float = 0.0
 
+    def __post_init__(self):
+        clipped = arg.number("clipped", self.clipped, 0, 1)
+        object.__setattr__(self, "clipped", clipped)
+
     @property
     def rate(self):
         """Share of successes."""
@@ -59,6 +72,7 @@ class Rollout:
         }
 
 
+@arg.checked(max_steps=arg.of(arg.whole, 1), seed=arg.whole, progress=arg.flag)
 def evaluate(
     policy, envs, starts, *, max_steps=240, seed=0, progress=False, **options
 ):
@@ -83,7 +97,12 @@ def evaluate(
     Returns:
         A `Rollout`.
     """
-    starts = np.asarray(starts)
+    if not isinstance(envs, (list, tuple, EnvPool, _OneProcess)):
+        raise ValueError(
+            "`envs` must be a list of environments or an EnvPool. Received: "
+            f"{type(envs).__name__}."
+        )
+    starts = arg.array("starts", starts, ndim=1).astype("int64")
     if len(starts) == 0 or len(envs) == 0:
         raise ValueError(
             "`envs` and `starts` must hold at least one. Received "
@@ -181,14 +200,21 @@ class _Expert:
         return self.envs.expert_actions()
 
 
+@arg.checked(max_steps=arg.of(arg.whole, 1), progress=arg.flag)
 def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
     """`evaluate` of the environments' experts, on the same start states."""
-    envs = _together(envs)
+    if isinstance(envs, (list, tuple)):
+        envs = _together(envs)
     return evaluate(
         _Expert(envs), envs, starts, max_steps=max_steps, progress=progress
     )
 
 
+@arg.checked(
+    predict=arg.function,
+    repeats=arg.of(arg.whole, 1),
+    warmup=arg.of(arg.whole, 0),
+)
 def latency(predict, observation, repeats=1000, warmup=50):
     """Seconds of one call of `predict(observation)`, in milliseconds.
 
@@ -214,6 +240,13 @@ def latency(predict, observation, repeats=1000, warmup=50):
     }
 
 
+@arg.checked(
+    path=arg.path_of,
+    max_steps=arg.of(arg.whole, 1),
+    fps=arg.of(arg.whole, 1, 50),
+    size=arg.of(arg.whole, 1),
+    seed=arg.whole,
+)
 def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
            seed=0, **options):  # fmt: skip
     """Save a GIF of one episode; returns whether it succeeded.

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+from keras_flows.ops import numbers as arg
+
 
 @dataclasses.dataclass(frozen=True)
 class Card:
@@ -23,6 +25,20 @@ class Card:
     metrics: dict = dataclasses.field(default_factory=dict)
     command: str | None = None
     tags: tuple = ()
+
+    def __post_init__(self):
+        for name in ("description", "license", "data", "command"):
+            arg.text(name, getattr(self, name), none=True)
+        if not isinstance(self.metrics, dict):
+            raise ValueError(
+                f"`metrics` must be a dict. Received: {self.metrics!r}."
+            )
+        if not isinstance(self.tags, (list, tuple)) or not all(
+            isinstance(tag, str) for tag in self.tags
+        ):
+            raise ValueError(
+                f"`tags` must be strings. Received: {self.tags!r}."
+            )
 
 
 # Parts of a config that a card names.

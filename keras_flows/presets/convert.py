@@ -144,6 +144,11 @@ def torch_state(model, kind):
         ValueError: if the kind is not written.
     """
     kinds = [k for k, c in CONVERTERS.items() if c.torch_state is not None]
+    if not hasattr(model, "variables"):
+        raise ValueError(
+            "`model` must be an interface or network. Received: "
+            f"{type(model).__name__}."
+        )
     if kind not in kinds:
         raise ValueError(
             f"`kind` must be one of {', '.join(kinds)}. Received: {kind!r}."

@@ -37,6 +37,11 @@ def preset_folder(handle):
         ConnectionError: if it cannot be downloaded and is not in the cache.
         OSError: if the cache cannot be written.
     """
+    if not isinstance(handle, (str, os.PathLike)):
+        raise ValueError(
+            "`preset` must be a name, a folder or a handle. No preset at: "
+            f"{handle!r}."
+        )
     text = os.fspath(handle)
     if text in BUILTIN:
         entry = BUILTIN[text]

@@ -6,6 +6,7 @@ and README.md, the model card.
 """
 
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -14,9 +15,12 @@ import warnings
 import keras
 
 from keras_flows._version import __version__
+from keras_flows.ops import numbers as arg
 from keras_flows.ops.files import replacing
 from keras_flows.presets.card import Card
 from keras_flows.presets.card import card_text
+from keras_flows.presets.changes import carry_over
+from keras_flows.presets.changes import with_arguments
 from keras_flows.presets.files import CARD
 from keras_flows.presets.files import CONFIG
 from keras_flows.presets.files import INDEX
@@ -34,6 +38,10 @@ from keras_flows.presets.initializers import skipped
 _KERAS = ("keras", "keras_hub", "keras_cv", "keras_nlp", "builtins")
 
 
+@arg.checked(
+    preset_dir=arg.path_of,
+    max_shard_size=arg.of(arg.number, above=0, none=True),
+)
 def save_to_preset(
     model,
     preset_dir,
@@ -65,7 +73,19 @@ def save_to_preset(
             model holds is not registered.
         OSError: if the folder cannot be written.
     """
-    if weights_dtype not in (None, "float16"):
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"`model` must be a keras.Model. Received: {type(model).__name__}."
+        )
+    if not isinstance(metadata, (dict, type(None))):
+        raise ValueError(
+            f"`metadata` must be a dict or None. Received: {metadata!r}."
+        )
+    if not isinstance(card, (Card, type(None))):
+        raise ValueError(
+            f"`card` must be a presets.Card or None. Received: {card!r}."
+        )
+    if weights_dtype is not None and weights_dtype != "float16":
         raise ValueError(
             "`weights_dtype` must be None, for the model's own, or 'float16'. "
             f"Received: {weights_dtype!r}."
@@ -106,8 +126,16 @@ def save_to_preset(
                 halve(path)
 
 
-def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
+@arg.checked(load_weights=arg.flag)
+def from_preset(
+    preset, load_weights=True, dtype=None, cls=keras.Model, **arguments
+):
     """Load a model of any class from a preset.
+
+    With other arguments than the saved ones, say `num_classes=4`, it is built
+    anew and gets every weight, averages too, whose path and shape are the
+    same; a warning lists the others, which start afresh. The optimizer is
+    not part of a preset.
 
     Args:
         preset: a built-in name (`kf.presets.names()`), a folder,
@@ -119,17 +147,23 @@ def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
             "bfloat16" or "mixed_bfloat16"; None as they were saved. Averages
             and normalisers stay in float32.
         cls: class that the model must be of.
+        arguments: other arguments of the model or of a model inside it, such
+            as its network, by name; `**{"encoder.width": 64}` where several
+            have one of that name.
 
     Returns:
         The model, of the class that was saved.
 
     Raises:
         ValueError: if there is no such preset, its class is not registered,
-            or its weights are missing or do not fit.
+            its weights are missing or do not fit, or an argument is unknown
+            or ambiguous.
         ImportError: if the handle needs a package that is not installed.
         OSError: if it cannot be downloaded (`ConnectionError`), or its cache
             or weights are damaged.
     """
+    if not isinstance(cls, type):
+        raise ValueError(f"`cls` must be a class. Received: {cls!r}.")
     folder = preset_folder(preset)
     config = read_config(folder)
     _check_registered(config, preset)
@@ -138,10 +172,19 @@ def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
         weights_files(folder)
     if dtype is not None:
         config = _with_dtype(config, dtype)
+    made = _made(config, load_weights, cls, folder, preset)
+    if not arguments:
+        return made
+    config = with_arguments(config, arguments, preset)
+    new = keras.saving.deserialize_keras_object(config)
     if load_weights:
-        with skipped():
-            model = keras.saving.deserialize_keras_object(config)
-    else:
+        carry_over(made, new, preset, arguments)
+    return new
+
+
+def _made(config, load_weights, cls, folder, preset):
+    """The model of a config, with the preset's weights where asked for."""
+    with skipped() if load_weights else contextlib.nullcontext():
         model = keras.saving.deserialize_keras_object(config)
     if not isinstance(model, cls):
         raise ValueError(
@@ -161,13 +204,13 @@ class Preset:
         save_to_preset(self, preset_dir, metadata, **kwargs)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
+    def from_preset(cls, preset, load_weights=True, dtype=None, **arguments):
         """Load a model of this class: see `presets.from_preset`.
 
         Raises:
             ValueError: also if the preset holds another class.
         """
-        return from_preset(preset, load_weights, dtype, cls)
+        return from_preset(preset, load_weights, dtype, cls, **arguments)
 
 
 def _load_weights(model, folder, preset):
@@ -275,7 +318,13 @@ def _check_registered(config, preset):
 
 def _with_dtype(config, dtype):
     """The config with every model in it at another dtype."""
-    dtype = keras.dtype_policies.get(dtype).name
+    try:
+        dtype = keras.dtype_policies.get(dtype).name
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "`dtype` must be a dtype or dtype policy, such as 'bfloat16'. "
+            f"Received: {dtype!r}."
+        ) from error
     for each in serialized(config):
         arguments = each["config"]
         if not isinstance(arguments, dict):

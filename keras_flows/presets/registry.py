@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import pathlib
 
+from keras_flows.ops import numbers as arg
 from keras_flows.presets.files import read_config
 from keras_flows.presets.files import read_metadata
 from keras_flows.presets.files import weights_size
@@ -93,6 +94,7 @@ BUILTIN = {
 }  # fmt: skip
 
 
+@arg.checked(name=arg.text)
 def register(name, entry):
     """Give a preset a name that `from_preset` takes, in this process.
 
@@ -104,8 +106,8 @@ def register(name, entry):
         ValueError: if the name is taken or no name, or there is no handle.
     """
     if name in BUILTIN:
-        raise ValueError(f"The preset {name!r} exists.")
-    if not name or "/" in name or not entry.handle:
+        raise ValueError(f"`name` {name!r} is taken: the preset exists.")
+    if "/" in name or not getattr(entry, "handle", None):
         raise ValueError(
             "`name` must be a word without '/' and `entry` must have a "
             f"`handle`. Received: {name!r}, {entry}."
@@ -136,9 +138,15 @@ def describe(name=None):
     """
     if name is None:
         return "\n".join(describe(each) for each in names())
+    if not isinstance(name, str):
+        raise ValueError(
+            f"`name` must be one of {', '.join(names())}. Received: {name!r}."
+        )
     if name not in BUILTIN:
         hint = ", ".join(near(name)) or ", ".join(names())
-        raise ValueError(f"No preset is named {name!r}. Perhaps: {hint}.")
+        raise ValueError(
+            f"`name`: no preset is named {name!r}. Perhaps: {hint}."
+        )
     entry = BUILTIN[name]
     lines = [f"{name}: {entry.description}"]
     if entry.handle is None:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_flows.presets.changes import interfaces
 from keras_flows.presets.preset import serialized
 
 
@@ -21,13 +22,18 @@ def slim(model):
     Raises:
         ValueError: if the model keeps no averages.
     """
+    if not hasattr(model, "start_averages"):
+        raise ValueError(
+            "`model` must be an interface or policy. Received: "
+            f"{type(model).__name__}."
+        )
     config = keras.saving.serialize_keras_object(model)
     for each in serialized(config):
         if isinstance(each["config"], dict) and "ema" in each["config"]:
             each["config"]["ema"] = []
     hidden, averages = set(), {}
     model.start_averages()
-    for interface in _interfaces(model):
+    for interface in interfaces(model):
         # A consistency model's targets are averages that its loss needs.
         targets = {id(target) for target in getattr(interface, "targets", ())}
         for ema, network in interface.averages.pairs:
@@ -49,12 +55,3 @@ def slim(model):
         # A copy: JAX would donate a buffer that two variables share.
         new.assign(ops.copy(averages.get(id(old), old).value))
     return copy
-
-
-def _interfaces(model):
-    """The model, what it holds and its teacher."""
-    for each in model.everything():
-        yield each
-        teacher = getattr(each, "teacher", None)
-        if teacher is not None:
-            yield from _interfaces(teacher.model)

@@ -17,8 +17,10 @@ from fastapi.responses import HTMLResponse
 from fastapi.responses import JSONResponse
 
 from keras_flows.networks import Labels
+from keras_flows.ops import numbers as arg
 from keras_flows.serving.batching import Batcher
 from keras_flows.serving.batching import Overloaded
+from keras_flows.serving.sources import Source
 from keras_flows.serving.sources import rows_for_warming
 
 PAGE = pathlib.Path(__file__).parent / "page.html"
@@ -75,6 +77,12 @@ class BodyLimit:
         await self.app(scope, replay, send)
 
 
+@arg.checked(
+    wait_ms=arg.of(arg.number, 0),
+    max_samples=arg.of(arg.whole, 1),
+    max_bytes=arg.of(arg.whole, 1),
+    max_waiting=arg.of(arg.whole, 1),
+)
 def create_app(
     source,
     *,
@@ -94,6 +102,16 @@ def create_app(
         max_bytes: most bytes of a request's body; more are answered by 413.
         max_waiting: most samples that wait; more are answered by 503.
     """
+    if not isinstance(source, Source):
+        raise ValueError(
+            "`source` must be of kf.serving.from_export or from_preset. "
+            f"Received: {type(source).__name__}."
+        )
+    if not isinstance(sizes, (list, tuple)) or not sizes:
+        raise ValueError(
+            f"`sizes` must be a tuple of batch sizes. Received: {sizes!r}."
+        )
+    sizes = [arg.whole("sizes", size, 1) for size in sizes]
     batcher = Batcher(source.run, sizes, wait_ms, max_waiting)
     answered = {"requests": 0}
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_flows.interfaces import Interface
 from keras_flows.networks import input_specs
+from keras_flows.ops import numbers as arg
 from keras_flows.policies import Policy
 
 
@@ -59,6 +60,7 @@ class Source:
             )
 
 
+@arg.checked(folder=arg.path_of)
 def from_export(folder):
     """The source of a folder written by `model.export`, or its last version.
 
@@ -124,6 +126,10 @@ def _onnx(folder):
     return lambda inputs: session.run(None, {n: inputs[n] for n in names})[0]
 
 
+@arg.checked(
+    num_steps=arg.of(arg.whole, 1, none=True),
+    guidance_scale=arg.number,
+)
 def from_preset(handle, num_steps=None, guidance_scale=1.0):
     """The source of a preset, in Keras.
 

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_flows.ops import float_dtype
+from keras_flows.ops import numbers as arg
 
 
 class Progress(keras.layers.Layer):
@@ -13,13 +14,9 @@ class Progress(keras.layers.Layer):
         total_steps: updates over which the schedule runs, at least 1.
     """
 
+    @arg.checked(total_steps=arg.of(arg.whole, 1))
     def __init__(self, total_steps, name=None):
         super().__init__(trainable=False, name=name)
-        if total_steps < 1:
-            raise ValueError(
-                "`total_steps` must be at least 1, the steps over which the "
-                f"schedule runs. Received: {total_steps!r}."
-            )
         self.total_steps = total_steps
         self.updates = self.add_weight(
             shape=(),

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_flows.ops import numbers as arg
 from keras_flows.ops import register
 
 
@@ -27,6 +28,7 @@ class SeedGenerator(keras.random.SeedGenerator):
         return seed + tf.cast(tf.stack([offset, 0]), seed.dtype)
 
 
+@arg.checked(seed=arg.seed, count=arg.of(arg.whole, 1))
 def spread_seeds(seed, count):
     """`count` far-apart int seeds from one; random ones from None.
 

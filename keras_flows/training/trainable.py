@@ -326,10 +326,10 @@ class Trainable(TrainStep, keras.Model):
         save_to_preset(self, preset_dir, metadata, **kwargs)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
+    def from_preset(cls, preset, load_weights=True, dtype=None, **arguments):
         """Load a model of this class: see `presets.from_preset`.
 
         Raises:
             ValueError: also if the preset holds another class.
         """
-        return from_preset(preset, load_weights, dtype, cls)
+        return from_preset(preset, load_weights, dtype, cls, **arguments)

@@ -147,3 +147,25 @@ def test_a_copy_has_the_same_changes(name):
     assert dense(copy)[0].quantization_mode == "int8"
     for a, b in zip(source.variables, copy.variables, strict=True):
         np.testing.assert_array_equal(numpy(a.value), numpy(b.value))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_slim_copy_has_the_same_changes(name, alone, tmp_path):
+    """Of all layers, or of one of those inside attention alone."""
+    model = model_of(name)
+    layers = dense(model.network)
+    for layer in layers[-2:-1] if alone else layers:
+        layer.enable_lora(2)
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.warns(UserWarning, match="starts anew"):
+        model.fit(data(name), epochs=2, verbose=0)
+    before = sample(model)
+    copy = kf.presets.slim(model)
+    assert not copy.emas
+    assert [x.lora_enabled for x in dense(copy.network)] == [
+        x.lora_enabled for x in layers
+    ]
+    close(sample(copy), before, 5)
+    copy.save_to_preset(tmp_path / "slim")
+    close(sample(kf.Interface.from_preset(tmp_path / "slim")), before, 5)

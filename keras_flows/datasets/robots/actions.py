@@ -16,6 +16,7 @@ from keras_flows.datasets.robots.rotations import matrix_to_axis_angle
 from keras_flows.datasets.robots.rotations import matrix_to_rotation_6d
 from keras_flows.datasets.robots.rotations import quaternion_to_rotation_6d
 from keras_flows.datasets.robots.rotations import rotation_6d_to_matrix
+from keras_flows.ops import numbers as arg
 
 
 def to_rotation_6d(actions, order="columns"):
@@ -54,7 +55,7 @@ def from_rotation_6d(actions, order="columns"):
 
 
 def _arms(actions, size):
-    actions = np.asarray(actions, dtype="float64")
+    actions = arg.array("actions", actions)
     if actions.ndim < 1 or not actions.shape[-1] or actions.shape[-1] % size:
         raise ValueError(
             f"`actions` must be {size} numbers an arm, (..., {size}) or "
@@ -315,7 +316,7 @@ def action_representation(identifier="absolute", **kwargs):
                 "representation already."
             )
         return identifier
-    if identifier not in REPRESENTATIONS:
+    if not isinstance(identifier, str) or identifier not in REPRESENTATIONS:
         raise ValueError(
             f"`identifier` must be one of {sorted(REPRESENTATIONS)}. "
             f"Received: {identifier!r}."

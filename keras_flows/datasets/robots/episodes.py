@@ -16,6 +16,8 @@ import re
 
 import numpy as np
 
+from keras_flows.ops import numbers as arg
+
 
 def natural(name):
     """Sort key by which "demo_2" comes before "demo_10"."""
@@ -41,7 +43,7 @@ def check_episodes(episodes, name="episodes"):
             or action, NaN or infinite numbers, keys of different lengths, or
             other keys, shapes or kinds of numbers than the first.
     """
-    episodes = list(episodes)
+    episodes = listed(episodes, name)
     if not episodes:
         raise ValueError(
             f"`{name}` holds no demonstration. Check the path, the filter and "
@@ -58,6 +60,29 @@ def check_episodes(episodes, name="episodes"):
             raise ValueError(_difference(where, first, described))
         checked.append(rows)
     return checked
+
+
+def listed(episodes, name="episodes"):
+    """Episodes as a list, or an error that names the argument."""
+    if not isinstance(episodes, (list, tuple)):
+        raise ValueError(
+            f"`{name}` must be a list of episodes, each a dict. Received: "
+            f"{type(episodes).__name__}."
+        )
+    return list(episodes)
+
+
+def names_of(keys):
+    """`keys` as a list of names."""
+    if isinstance(keys, str):
+        return [keys]
+    if not isinstance(keys, (list, tuple)) or not all(
+        isinstance(key, str) for key in keys
+    ):
+        raise ValueError(
+            f"`keys` must be a name or a list of names. Received: {keys!r}."
+        )
+    return list(keys)
 
 
 def _checked(episode, where):
@@ -210,11 +235,11 @@ def select_keys(episodes, keys):
     Raises:
         ValueError: if a name is not in an episode.
     """
-    wanted = [keys] if isinstance(keys, str) else list(keys)
+    wanted = names_of(keys)
     if not wanted:
         raise ValueError("`keys` must name at least one observation.")
     chosen = []
-    for number, episode in enumerate(episodes):
+    for number, episode in enumerate(check_episodes(episodes)):
         observation = episode["observation"]
         if not isinstance(observation, dict):
             raise ValueError(
@@ -259,7 +284,9 @@ def concatenate(episodes, keys=None):
         ValueError: if a name is not there, or is an image (uint8).
     """
     joined = []
-    for episode in select_keys(episodes, keys) if keys else episodes:
+    if keys is not None:
+        episodes = select_keys(episodes, keys)
+    for episode in check_episodes(episodes):
         observation = episode["observation"]
         if not isinstance(observation, dict):
             observation = {"observation": observation}
@@ -276,6 +303,7 @@ def concatenate(episodes, keys=None):
     return joined
 
 
+@arg.checked(held_out=arg.of(arg.number, above=0, below=1), seed=arg.seed)
 def split_episodes(episodes, held_out, seed=0):
     """Some episodes to train on, and others to measure with.
 
@@ -288,10 +316,7 @@ def split_episodes(episodes, held_out, seed=0):
     Returns:
         (those to train on, those held out), each in the given order.
     """
-    if not 0.0 < held_out < 1.0:
-        raise ValueError(
-            f"`held_out` must lie between 0 and 1. Received: {held_out!r}."
-        )
+    episodes = listed(episodes)
     if len(episodes) < 2:
         raise ValueError(
             f"`episodes` must be at least 2 to hold one out. Received: "

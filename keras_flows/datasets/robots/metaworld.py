@@ -17,6 +17,8 @@ import warnings
 
 import numpy as np
 
+from keras_flows.ops import numbers as arg
+
 OBSERVATION_DIM = 21
 ACTION_DIM = 4
 # Start states of evaluations, beyond those that demonstrations use.
@@ -128,11 +130,18 @@ class MetaworldTask:
         return image[::-1, ::-1] if camera.startswith("corner") else image
 
 
+@arg.checked(task=arg.text)
 def make_env(task):
     """The `MetaworldTask` of a name."""
     return MetaworldTask(task)
 
 
+@arg.checked(
+    task=arg.text,
+    num=arg.of(arg.whole, 1),
+    seed=arg.whole,
+    noise=arg.of(arg.number, 0),
+)
 def demonstrations(
     task,
     num,

@@ -10,12 +10,14 @@ rotation; those returned have w >= 0.
 
 import numpy as np
 
+from keras_flows.ops import numbers as arg
+
 ORDERS = ("columns", "rows")
 
 
 def _array(value, name, size):
     """float64 with `size` numbers in the last axes, and finite."""
-    value = np.asarray(value, dtype="float64")
+    value = arg.array(name, value)
     size = (size,) if isinstance(size, int) else size
     if value.shape[-len(size) :] != size:
         raise ValueError(
@@ -26,7 +28,7 @@ def _array(value, name, size):
 
 
 def check_order(order):
-    if order not in ORDERS:
+    if not isinstance(order, str) or order not in ORDERS:
         raise ValueError(
             f"`order` must be 'columns' or 'rows'. Received: {order!r}."
         )

@@ -7,6 +7,7 @@ import numpy as np
 from keras import tree
 
 from keras_flows.datasets.robots.episodes import check_episodes
+from keras_flows.ops import numbers as arg
 
 SHORT = ("error", "pad", "drop")
 
@@ -50,6 +51,14 @@ class Windows(keras.utils.PyDataset):
     # `fit` keeps Keras from shuffling the batches by a seed of its own.
     ordered = True
 
+    @arg.checked(
+        mask=arg.flag,
+        transform=arg.of(arg.function, none=True),
+        shuffle=arg.flag,
+        repeat=arg.flag,
+        drop_remainder=arg.flag,
+        seed=arg.whole,
+    )
     def __init__(
         self,
         episodes,

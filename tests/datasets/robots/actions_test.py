@@ -68,7 +68,7 @@ def test_wrong_rotations_are_named():
         robots.quaternion_to_matrix(np.zeros(3))
     with pytest.raises(ValueError, match="`quaternion` must not hold zeros"):
         robots.quaternion_to_matrix(np.zeros(4))
-    with pytest.raises(ValueError, match="`quaternion` must not hold.*NaN"):
+    with pytest.raises(ValueError, match="`quaternion` must be finite.*NaN"):
         robots.quaternion_to_matrix(np.full(4, np.nan))
     with pytest.raises(ValueError, match="`order`.*'xy'"):
         robots.matrix_to_rotation_6d(np.eye(3), "xy")

@@ -7,16 +7,19 @@ videos an episode lies. Both have meta/info.json with the features.
 Source: https://github.com/huggingface/lerobot.
 """
 
-import io
 import json
 import pathlib
 import re
+import warnings
 
 import numpy as np
 
 from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
+from keras_flows.datasets.robots.episodes import names_of
+from keras_flows.datasets.robots.readers import lerobot_frames
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import numbers as arg
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 # Features that are further keys of an episode, and their names here.
@@ -28,6 +31,7 @@ EXTRAS = {
 PREFIX = "observation."
 
 
+@arg.checked(path_or_repo=arg.path_of)
 def read_lerobot(path_or_repo, keys=None, episodes=None, revision=None):
     """Episodes of a LeRobotDataset, v2.0, v2.1 or v3.0.
 
@@ -36,20 +40,22 @@ def read_lerobot(path_or_repo, keys=None, episodes=None, revision=None):
             which the Hugging Face hub's files are downloaded, videos only if
             they are asked for.
         keys: names of observations, in their order, with or without
-            "observation."; all by default. One name alone makes the
-            observation that array, not a dict.
+            "observation."; all but texts by default, which a warning names.
+            One name alone makes the observation that array, not a dict.
         episodes: numbers of the episodes to read; all by default.
         revision: branch, tag or commit of the repository.
 
     Returns:
         List of episodes: "observation" a dict of (T, ...) arrays by names
-        without "observation.", images (T, H, W, 3) uint8; "action" (T, A);
+        without "observation.", images (T, H, W, 3) uint8, depth maps
+        (T, H, W, 1) float32 in millimetres; "action" (T, A);
         "reward", "success" and "done" (T,) where recorded; "tasks", a list of
         what the episode was asked to do, and "episode_index".
 
     Raises:
-        ValueError: if it is no such dataset, files or rows are missing, or
-            something asked for is not there.
+        ValueError: if it is no such dataset, files or rows are missing,
+            something asked for is not there or is a text, or the distances
+            of a depth map cannot be told.
         ImportError: if a camera's video is asked for and there is no decoder.
     """
     pq = needed("pyarrow.parquet", "pyarrow", "robots")
@@ -58,7 +64,7 @@ def read_lerobot(path_or_repo, keys=None, episodes=None, revision=None):
     features = _observed(info, keys, path_or_repo)
     videos = [k for k in features if info["features"][k]["dtype"] == "video"]
     if videos:
-        _decoder(videos)
+        lerobot_frames.decoder(videos)
     if fetch is not None:
         fetch(["data/**"] + [f"videos/**{key}/**" for key in videos])
     listed = _episodes(pq, root, info, path_or_repo)
@@ -159,23 +165,42 @@ def _observed(info, keys, name):
         for key in info["features"]
         if key.startswith(PREFIX) or key == "observation"
     }
+    texts = [
+        short
+        for short, key in known.items()
+        if not _is_array(info["features"][key])
+    ]
     if keys is None:
-        return list(known.values())
-    wanted = [keys] if isinstance(keys, str) else keys
+        if texts:
+            warnings.warn(
+                f"{texts} of {str(name)!r} are left out: no numbers, but "
+                + ", ".join(info["features"][known[k]]["dtype"] for k in texts)
+                + ".",
+                stacklevel=3,
+            )
+        return [key for short, key in known.items() if short not in texts]
+    wanted = names_of(keys)
     wanted = [key.removeprefix(PREFIX) for key in wanted]
     check_keys(wanted, known, repr(str(name)))
+    asked = [key for key in wanted if key in texts]
+    if asked:
+        raise ValueError(
+            f"`keys` {asked} of {str(name)!r} are no numbers, but "
+            f"{info['features'][known[asked[0]]]['dtype']}: leave them out. "
+            "What an episode was asked to do is its 'tasks'."
+        )
     return [known[key] for key in wanted]
 
 
-def _decoder(videos):
+def _is_array(feature):
+    """Whether a feature is of numbers or pictures."""
+    dtype = feature["dtype"]
+    if dtype in ("image", "video"):
+        return True
     try:
-        return needed("av", "PyAV, a video decoder", "robots")
-    except ImportError as error:
-        raise ImportError(
-            f"{videos} are videos, and PyAV, which decodes them, is not "
-            "installed: pip install av. Or leave them out: "
-            f"`keys` takes the names of other observations ({error})."
-        ) from error
+        return np.dtype(dtype).kind in "fiub"
+    except TypeError:
+        return False
 
 
 def _episodes(pq, root, info, name):
@@ -250,7 +275,12 @@ def _column(table, key, info, root):
     feature = info["features"][key]
     column = table.column(key).combine_chunks()
     if feature["dtype"] == "image":
-        return np.stack([_image(row, key, root) for row in column.to_pylist()])
+        return np.stack(
+            [
+                lerobot_frames.image(row, key, feature, root)
+                for row in column.to_pylist()
+            ]
+        )
     shape = tuple(feature["shape"])
     while hasattr(column, "storage"):
         column = column.storage
@@ -271,21 +301,8 @@ def _column(table, key, info, root):
         ) from error
 
 
-def _image(cell, key, root):
-    """(H, W, 3) uint8 of an image's bytes, or of its file."""
-    pillow = needed("PIL.Image", "Pillow", "robots")
-    data = cell.get("bytes")
-    if data is None:
-        file = root / (cell.get("path") or "")
-        if not file.is_file():
-            raise ValueError(f"{key!r}: image file {str(file)!r} is missing.")
-        data = file.read_bytes()
-    return np.asarray(pillow.open(io.BytesIO(data)).convert("RGB"))
-
-
 def _frames(root, info, key, number, row):
-    """(T, H, W, 3) uint8: an episode's frames of a video."""
-    av = _decoder([key])
+    """(T, H, W, C): an episode's frames of a video."""
     place = info["video_path"].format(
         video_key=key,
         episode_chunk=number // info.get("chunks_size", 1000),
@@ -296,29 +313,13 @@ def _frames(root, info, key, number, row):
     file = root / place
     if not file.is_file():
         raise ValueError(f"{key!r}: video {str(file)!r} is missing.")
-    # The time of an episode's first frame in a file of several, and of each
-    # frame: the nearest multiple of the frame time.
-    start = row.get(f"videos/{key}/from_timestamp") or 0.0
-    length, fps = row["length"], info["fps"]
-    frames = [None] * length
-    with av.open(str(file)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        if start:
-            container.seek(
-                int(max(start - 0.5 / fps, 0.0) / stream.time_base),
-                stream=stream,
-            )
-        for frame in container.decode(stream):
-            index = round((frame.time - start) * fps)
-            if 0 <= index < length:
-                frames[index] = frame.to_ndarray(format="rgb24")
-            if index >= length - 1:
-                break
-    missing = [i for i, frame in enumerate(frames) if frame is None]
-    if missing:
-        raise ValueError(
-            f"{key!r}: {place} has no frame for steps {missing[:5]} of "
-            f"episode {number} ({len(missing)} of {length} are missing)."
-        )
-    return np.stack(frames)
+    return lerobot_frames.video(
+        file,
+        f"{place}, episode {number},",
+        key,
+        info["features"][key],
+        # The time of an episode's first frame in a file of several.
+        row.get(f"videos/{key}/from_timestamp") or 0.0,
+        row["length"],
+        info["fps"],
+    )

@@ -10,10 +10,13 @@ import numpy as np
 
 from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
+from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.robots.episodes import select_keys
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import numbers as arg
 
 
+@arg.checked(name_or_path=arg.path_of, download=arg.flag)
 def read_minari(name_or_path, keys=None, download=False):
     """Episodes of a Minari dataset.
 
@@ -61,7 +64,7 @@ def read_minari(name_or_path, keys=None, download=False):
     if keys is not None and episodes:
         known = episodes[0]["observation"]
         if isinstance(known, dict):
-            wanted = [keys] if isinstance(keys, str) else keys
+            wanted = names_of(keys)
             check_keys(wanted, known, repr(name))
         episodes = select_keys(episodes, keys)
     return check_episodes(episodes, name)

@@ -14,13 +14,16 @@ import numpy as np
 
 from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
+from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import numbers as arg
 from keras_flows.ops.files import replacing
 
 # Array names that are further keys of an episode, not observations.
 EXTRAS = ("reward", "done", "success")
 
 
+@arg.checked(path=arg.path_of, action_key=arg.text)
 def read_replay_buffer(path, keys=None, action_key="action"):
     """Episodes of a zarr replay buffer.
 
@@ -42,7 +45,12 @@ def read_replay_buffer(path, keys=None, action_key="action"):
     zarr = needed("zarr", "zarr", "robots")
     store, where = _store(zarr, path)
     try:
-        root = zarr.open_group(store, path=where, mode="r")
+        try:
+            root = zarr.open_group(store, path=where, mode="r")
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(
+                f"`path` {str(path)!r} is no replay buffer: {error}."
+            ) from error
         if "data" not in root or "meta/episode_ends" not in root:
             raise ValueError(
                 f"`path` {str(path)!r} is no replay buffer: it needs data/* "
@@ -58,8 +66,8 @@ def read_replay_buffer(path, keys=None, action_key="action"):
         wanted = keys
         if keys is None:
             wanted = [n for n in names if n not in (action_key, *EXTRAS)]
-        elif isinstance(keys, str):
-            wanted = [keys]
+        else:
+            wanted = names_of(keys)
         check_keys(wanted, names, repr(str(path)))
         extras = [n for n in EXTRAS if n in names and n not in wanted]
         ends = _ends(root["meta/episode_ends"][:], path)
@@ -145,6 +153,7 @@ def _rows(array, name, steps, path):
     return rows
 
 
+@arg.checked(path=arg.path_of, chunk=arg.of(arg.whole, 1))
 def write_replay_buffer(path, episodes, *, chunk=512):
     """Write episodes as a replay buffer that diffusion_policy reads, too.
 

@@ -7,12 +7,20 @@ import numpy as np
 
 from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
+from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import numbers as arg
 
 # Further arrays of a step, if it has them.
 EXTRAS = ("reward", "success", "is_terminal")
 
 
+@arg.checked(
+    name=arg.text,
+    split=arg.text,
+    data_dir=arg.of(arg.path_of, none=True),
+    drop_last=arg.flag,
+)
 def read_rlds(name, split="train", data_dir=None, keys=None, drop_last=False):
     """Episodes of a TensorFlow Datasets set in the layout of RLDS.
 
@@ -41,7 +49,13 @@ def read_rlds(name, split="train", data_dir=None, keys=None, drop_last=False):
     """
     tfds = needed("tensorflow_datasets", "tensorflow-datasets")
     needed("array_record", "array_record")
-    builder = tfds.builder(name, **_where(data_dir))
+    try:
+        builder = tfds.builder(name, **_where(data_dir))
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"`name` {name!r} is no set of TensorFlow Datasets: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     if not builder.is_prepared():
         builder = tfds.builder(
             name, file_format="array_record", **_where(data_dir)
@@ -86,7 +100,7 @@ def _episode(record, keys, drop_last, name):
     if isinstance(observation, dict):
         if keys is None:
             keys = [k for k, v in observation.items() if v.dtype.kind in "fiub"]
-        wanted = [keys] if isinstance(keys, str) else keys
+        wanted = names_of(keys)
         check_keys(wanted, observation, repr(name))
         picked = {key: observation[key] for key in wanted}
         observation = picked[keys] if isinstance(keys, str) else picked

@@ -11,13 +11,16 @@ import os
 from keras_flows.datasets.robots.actions import to_rotation_6d
 from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
+from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.robots.episodes import natural
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import numbers as arg
 
 # Further arrays of a demonstration, and their names here.
 EXTRAS = {"rewards": "reward", "dones": "done"}
 
 
+@arg.checked(path=arg.path_of, rotation_6d=arg.flag)
 def read_robomimic(
     path,
     keys=None,
@@ -116,7 +119,7 @@ def _episode(demo, name, keys, action_key):
         check_keys([keys], observations, repr(name))
         observation = observations[keys][()]
     else:
-        wanted = sorted(observations) if keys is None else list(keys)
+        wanted = sorted(observations) if keys is None else names_of(keys)
         check_keys(wanted, observations, repr(name))
         observation = {key: observations[key][()] for key in wanted}
     episode = {"observation": observation, "action": demo[action_key][()]}

@@ -1,0 +1,44 @@
+"""Draws calls with Hypothesis, and runs them all."""
+
+import hypothesis
+from contract import calls
+from contract import world
+from contract.surface import models
+from contract.surface import parts
+from contract.surface import rest
+
+TARGETS = models.TARGETS + parts.TARGETS + rest.TARGETS
+
+
+def outcomes(count, seed, only=""):
+    """The `Outcome`s of `count` calls; one seed draws the same calls."""
+    space = world.space()
+    targets = [t for t in TARGETS if only in t.call]
+    return [
+        calls.outcome(target, changed, space)
+        for target, changed in drawn(targets, count, seed)
+    ]
+
+
+def drawn(targets, count, seed):
+    """`count` different cases, see `calls.cases`."""
+    found = {}
+    for turn in range(20):
+
+        @hypothesis.seed(seed + 1000 * turn)
+        @hypothesis.settings(
+            max_examples=count,
+            deadline=None,
+            database=None,
+            phases=[hypothesis.Phase.generate],
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        @hypothesis.given(calls.cases(targets))
+        def each(case):
+            target, changed = case
+            found.setdefault(target.text(changed), case)
+
+        each()
+        if len(found) >= count:
+            break
+    return list(found.values())[:count]
