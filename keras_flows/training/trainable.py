@@ -7,6 +7,7 @@ from keras import ops
 from keras_flows.presets import from_preset
 from keras_flows.presets import save_to_preset
 from keras_flows.training import data_checks
+from keras_flows.training import resume
 from keras_flows.training.batches import EMPTY
 from keras_flows.training.batches import is_empty_data_error
 from keras_flows.training.batches import with_tuple_batches
@@ -233,17 +234,21 @@ class Trainable(TrainStep, keras.Model):
         self.check_fit(x, y)
         x = with_tuple_batches(x)
         guard = NonFiniteGuard(self.max_skipped_steps)
+        keep = None
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             if callbacks is None:
                 callbacks = []
             elif isinstance(callbacks, keras.callbacks.Callback):
                 callbacks = [callbacks]
-            callbacks = [guard, *callbacks]
+            keep, callbacks = resume.separate([guard, *callbacks])
         else:
             callbacks.append(guard)
         before = self.optimizer._iterations.numpy() if self.optimizer else 0
+        fit = super().fit
+        if keep is not None:
+            return resume.fit_kept(fit, self, keep, x, y, callbacks, kwargs)
         try:
-            history = super().fit(x, y, callbacks=callbacks, **kwargs)
+            history = fit(x, y, callbacks=callbacks, **kwargs)
         except Exception as error:
             if is_empty_data_error(error):
                 raise ValueError(EMPTY) from error
