@@ -137,10 +137,8 @@ def _split(x, y, share):
             "`validation_split` is for arrays. Pass `validation_data`."
         )
     at = int(len(leaves[0]) * (1.0 - share))
-    first, last = (
-        keras.tree.map_structure(lambda leaf: leaf[rows], parts)
-        for rows in (slice(at), slice(at, None))
-    )
+    first = keras.tree.map_structure(lambda leaf: leaf[:at], parts)
+    last = keras.tree.map_structure(lambda leaf: leaf[at:], parts)
     return (*first, None)[:2] + (last,)
 
 
