@@ -4,3 +4,5 @@ from keras_flows.callbacks.sample_grid import SampleGrid
 from keras_flows.callbacks.sample_grid import image_grid
 from keras_flows.callbacks.sample_grid import write_image
 from keras_flows.callbacks.sample_metric import SampleMetric
+from keras_flows.training.resume import Checkpoint
+from keras_flows.training.resume import load_checkpoint

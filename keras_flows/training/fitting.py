@@ -6,6 +6,7 @@ import numpy as np
 from keras_flows.training import checked
 from keras_flows.training import compiling
 from keras_flows.training import first_batch
+from keras_flows.training import resume
 from keras_flows.training.batches import EMPTY
 from keras_flows.training.batches import is_empty_data_error
 from keras_flows.training.guard import NonFiniteGuard
@@ -36,17 +37,22 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
         model.max_skipped_steps, int(model.skipped_steps.numpy())
     )
     count = compiling.CountSteps()
+    keep = None
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         if callbacks is None:
             callbacks = []
         elif isinstance(callbacks, keras.callbacks.Callback):
             callbacks = [callbacks]
-        callbacks = [guard, count, *callbacks]
+        keep, callbacks = resume.separate([guard, count, *callbacks])
     else:
         callbacks.append(guard)
         callbacks.append(count)
     before = int(inner_optimizer(model.optimizer)._iterations.numpy())
     try:
+        if keep is not None:
+            return resume.fit_kept(
+                keras_fit, model, keep, x, y, callbacks, kwargs
+            )
         history = keras_fit(x, y, callbacks=callbacks, **kwargs)
     except Exception as error:
         if not count.steps and is_empty_data_error(error):
