@@ -33,9 +33,7 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
     x = first_batch.completed(model, x, y)
     x, y, check = checked.checked_input(model, x, y)
     kwargs, others = checked.checked_validation(model, kwargs)
-    guard = NonFiniteGuard(
-        model.max_skipped_steps, int(model.skipped_steps.numpy())
-    )
+    guard = NonFiniteGuard(model.max_skipped_steps)
     count = compiling.CountSteps()
     keep = None
     if not isinstance(callbacks, keras.callbacks.CallbackList):

@@ -28,15 +28,17 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     Args:
         max_skipped_steps: how many in a row are too many.
-        skipped: how many there were before.
     """
 
-    def __init__(self, max_skipped_steps, skipped=0):
+    def __init__(self, max_skipped_steps):
         super().__init__()
         self.max_skipped_steps = max_skipped_steps
         self._next_check = max_skipped_steps - 1
-        self._skipped = skipped
-        self._epoch = self._before = self._batch = 0
+        self._skipped = self._epoch = self._before = self._batch = 0
+
+    def on_train_begin(self, logs=None):
+        # Those of an earlier fit, or of the run that goes on.
+        self._skipped = int(self.model.skipped_steps.numpy())
 
     def on_epoch_begin(self, epoch, logs=None):
         self._next_check = self.max_skipped_steps - 1
