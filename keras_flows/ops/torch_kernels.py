@@ -28,6 +28,7 @@ run as they do, at no cost. See pytorch#196700, #196699, #128971.
 """
 
 import contextlib
+import re
 import threading
 
 import torch
@@ -62,9 +63,7 @@ def batch_norm(x, weight, bias, mean, variance, training, momentum, eps, _):
     )[0]
 
 
-def native_batch_norm(
-    x, weight, bias, mean, variance, training, momentum, eps
-):
+def native_batch_norm(x, weight, bias, mean, variance, training, momentum, eps):
     """Over all axes but the second, which has the channels.
 
     In training the running statistics move, too.
@@ -187,9 +186,9 @@ def scatter_reduce(x, dim, index, source, reduce, *, include_self=True):
 
 def _error(name, instead):
     return NotImplementedError(
-        f"PyTorch's {name} has no right derivative inside `kf.ops.jvp`, which "
-        f"the objective takes of the network. Write {instead} instead, or "
-        "give the objective `derivative='finite_difference'`."
+        f"PyTorch's {name} has no right derivative inside `kf.ops.jvp`, by "
+        f"which objectives differentiate the network. Write {instead} "
+        "instead, or give the objective `derivative='finite_difference'`."
     )
 
 
@@ -272,6 +271,11 @@ def formulas():
         _users += 1
     try:
         yield
+    except NotImplementedError as error:
+        found = re.search(r"forward AD with (\S+) that", str(error))
+        if found is None:
+            raise
+        raise _error(found[1], "it by other operations") from error
     finally:
         with _lock:
             _users -= 1
