@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import functools
 
 import keras
 from keras import ops
@@ -10,6 +9,7 @@ from keras import ops
 from keras_flows.ops.asides import carried
 from keras_flows.ops.asides import gathering
 from keras_flows.ops.asides import renote
+from keras_flows.ops.kernels import choose_kernels
 
 _in_jvp = contextvars.ContextVar("in_jvp", default=False)
 
@@ -48,12 +48,10 @@ def in_jvp():
 @contextlib.contextmanager
 def _jvp_scope():
     """Keeps layers, Keras's and a user's too, to kernels that have a JVP."""
-    backend = keras.backend.backend()
+    choose_kernels(_in_jvp.get)
     token = _in_jvp.set(True)
     try:
-        if backend != "tensorflow":
-            _choose_attention()
-        if backend != "torch":
+        if keras.backend.backend() != "torch":
             yield
             return
         from keras_flows.ops.torch_kernels import formulas
@@ -64,34 +62,13 @@ def _jvp_scope():
         _in_jvp.reset(token)
 
 
-@functools.cache
-def _choose_attention():
-    """From now on Keras takes no fused attention inside a JVP.
-
-    Flash and cuDNN attention have no forward derivative, and neither has the
-    test of whether their inputs suit them.
-    """
-    from keras.src.backend import nn
-
-    attention = nn.dot_product_attention
-
-    @functools.wraps(attention)
-    def chosen(*args, flash_attention=None, **kwargs):
-        if _in_jvp.get():
-            flash_attention = False
-        return attention(*args, flash_attention=flash_attention, **kwargs)
-
-    nn.dot_product_attention = chosen
-
-
 def jvp(fun, primals, tangents, has_aux=False):
     """Jacobian-vector product of `fun`, itself differentiable.
 
-    `keras.ops.jvp` of any network: fused kernels whose derivatives are wrong
-    or missing are replaced by their formulas, on PyTorch see
-    `ops/torch_kernels.py`; elsewhere the one kind is attention. The tangents
-    are checked: one of another shape would broadcast, one of another dtype
-    raise deep in a backend.
+    `keras.ops.jvp` of any network: kernels whose derivatives are wrong or
+    missing are replaced by their formulas, see `ops/torch_kernels.py` and
+    `ops/kernels.py`. The tangents are checked: one of another shape would
+    broadcast, one of another dtype raise deep in a backend.
 
     Args:
         fun: function of as many tensors as there are `primals`.

@@ -10,7 +10,6 @@ from keras import ops
 from published import weights
 
 import keras_flows as kf
-from keras_flows.ops import in_jvp
 from keras_flows.ops import value_and_gradients
 
 HERE = pathlib.Path(__file__).parents[1]
@@ -229,23 +228,3 @@ def test_a_state_of_another_architecture_assigns_nothing():
         weights.converter("dit").convert(weights.state(file), network)
     for old, v in zip(before, network.variables, strict=True):
         np.testing.assert_array_equal(old, keras.ops.convert_to_numpy(v))
-
-
-def test_only_plain_passes_ask_for_fused_attention(monkeypatch):
-    """Keras's choice outside of JVPs; inside none of its fused kernels.
-
-    On GPUs in bfloat16 these have no forward derivative, on no backend.
-    """
-    asked = set()
-    plain = ops.dot_product_attention
-
-    def spy(*args, flash_attention=None, **kwargs):
-        asked.add((in_jvp(), flash_attention))
-        return plain(*args, flash_attention=flash_attention, **kwargs)
-
-    monkeypatch.setattr(keras.ops, "dot_product_attention", spy)
-    network = kf.networks.DiT((4, 4, 2), 2, 16, 1, 2, two_times=True)
-    model = kf.FlowMapInterface(network, "lsd", ema=None)
-    asked.clear()
-    model.loss(ops.ones((4, 4, 4, 2)))
-    assert asked == {(False, None), (True, False)}
