@@ -161,51 +161,50 @@ class DistributionMatching(Objective):
         def of_examples(loss):
             return sum(parts(loss, count)) / count
 
-        def turn(run, networks):
-            """A turn's two losses, and what its own networks add to them."""
-            with gather("losses") as notes:
-                pair = run()
+        # What networks add to a turn's loss, see `note_losses`. It leaves the
+        # branches as their output.
+        added, judges = [], [*model.fake_networks, *model.discriminators]
+
+        def with_added(notes, networks, *losses):
             own = mean_losses(notes, networks)
             if own is None:
-                return *pair, ops.zeros((), dtype=pair[0].dtype)
+                return *losses, ops.zeros((), dtype=losses[0].dtype)
             added.append(own)
-            return *pair, own
+            return *losses, own
 
         def generator():
-            made = model.produce(draws, condition)
-            loss = of_examples(self.generator_loss(model, made, n, t, label))
-            if self.regression_weight:
-                again = model.first_step(batch.noise, condition)
-                regression = mean_flat(ops.square(again - x))
-                loss = loss + self.regression_weight * regression
-            return loss, ops.zeros_like(loss)
+            with gather("losses") as notes:
+                made = model.produce(draws, condition)
+                loss = self.generator_loss(model, made, n, t, label)
+                loss = of_examples(loss)
+                if self.regression_weight:
+                    again = model.first_step(batch.noise, condition)
+                    regression = mean_flat(ops.square(again - x))
+                    loss = loss + self.regression_weight * regression
+            zeros = ops.zeros_like(loss)
+            return with_added(notes, [model.network], loss, zeros)
 
         def fake():
             # Inside the turn, so that nothing is differentiated in vain.
-            made = ops.stop_gradient(model.produce(draws, condition))
-            loss = self.fake_loss(model, made, n, fake_t, label)
-            if model.discriminator is not None:
-                logits = (
-                    model.logit(model.sample_x_t(each, n, t), t, label)
-                    for each in (made, real)
-                )
-                loss = loss + self.discriminator_weight * adversary(*logits)
-            loss = of_examples(loss)
-            return ops.zeros_like(loss), loss
+            with gather("losses") as notes:
+                made = ops.stop_gradient(model.produce(draws, condition))
+                loss = self.fake_loss(model, made, n, fake_t, label)
+                if model.discriminator is not None:
+                    logits = (
+                        model.logit(model.sample_x_t(each, n, t), t, label)
+                        for each in (made, real)
+                    )
+                    loss = loss + self.discriminator_weight * adversary(*logits)
+                loss = of_examples(loss)
+            return with_added(notes, judges, ops.zeros_like(loss), loss)
 
-        added, judges = [], [*model.fake_networks, *model.discriminators]
-        sides = (
-            lambda: turn(generator, [model.network]),
-            lambda: turn(fake, judges),
-        )
         optimizer = getattr(model, "optimizer", None)
         if not batch.training or optimizer is None or not optimizer.built:
             # Outside training the terms of both sides.
-            (g, _, own), (_, f, others) = (side() for side in sides)
+            (g, _, own), (_, f, others) = generator(), fake()
             self._note(added, own + others)
             return {"loss": g + f, "generator_loss": g, "fake_loss": f}
-        # What the branches add leaves them as their output.
-        g, f, own = ops.cond(optimizer.first_turn(), *sides)
+        g, f, own = ops.cond(optimizer.first_turn(), generator, fake)
         self._note(added, own)
         # So that the means in the logs are over each side's own turns.
         turns = self.fake_updates + 1.0
