@@ -21,10 +21,12 @@ def check_extras(extras, x, interface):
             f"x or (x, condition). Received: {received!r}."
         )
     mask = extras["mask"]
-    if len(x.shape) < 2 or tuple(mask.shape[1:]) != tuple(x.shape[1:2]):
+    shape = tuple(getattr(mask, "shape", ()))
+    rows = {None, x.shape[0]} if x.shape[0] else {None, *shape[:1]}
+    if len(x.shape) < 2 or shape[1:] != x.shape[1:2] or shape[0] not in rows:
         raise ValueError(
             "`mask` must have shape (batch, time), one number for each step "
-            f"of x {tuple(x.shape)}. Received: {tuple(mask.shape)}."
+            f"of x {tuple(x.shape)}. Received: {shape}."
         )
     return ops.cast(mask, float_dtype())
 
