@@ -32,6 +32,7 @@ class Objective(Config):
             `stable_target` asks.
         takes_mask: False where something else than the norm of a residual is
             over the whole example, padding and all.
+        weighs: False where the loss is no sum over single examples.
     """
 
     name = ""
@@ -45,6 +46,7 @@ class Objective(Config):
     stable = False
     gaussian = True
     takes_mask = True
+    weighs = True
 
     def __call__(self, model, batch):
         """Per-example terms, (B,) each, "loss" first.

@@ -47,6 +47,7 @@ class IMM(Objective):
 
     name = "imm"
     takes_mask = False
+    weighs = False
     terms = ("mmd",)
     needs_r = True
     sampler = "flow_map_jump"

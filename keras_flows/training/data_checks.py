@@ -17,8 +17,9 @@ def check_extras(extras, x, interface):
         received = sorted(extras) if isinstance(extras, dict) else extras
         raise ValueError(
             "A third element of the batch may be {'mask': (batch, time)} for "
-            f"{type(interface).__name__}; anything else would be lost. Pass "
-            f"x or (x, condition). Received: {received!r}."
+            f"{type(interface).__name__}, and in `fit` and `evaluate` "
+            "{'weight': (batch,)} beside it; anything else would be lost. "
+            f"Received: {received!r}."
         )
     mask = extras["mask"]
     shape = tuple(getattr(mask, "shape", ()))

@@ -6,11 +6,9 @@ from keras import ops
 
 from keras_flows.presets import from_preset
 from keras_flows.presets import save_to_preset
+from keras_flows.training import batches
 from keras_flows.training import data_checks
 from keras_flows.training import logs
-from keras_flows.training.batches import EMPTY
-from keras_flows.training.batches import is_empty_data_error
-from keras_flows.training.batches import with_tuple_batches
 from keras_flows.training.ema import EMA
 from keras_flows.training.ema import settle
 from keras_flows.training.guard import NonFiniteGuard
@@ -132,19 +130,15 @@ class Trainable(TrainStep, keras.Model):
 
     def unpack(self, data):
         """(x, condition, extras) of a batch."""
-        if not isinstance(data, (tuple, list)):
-            data = (data,)
-        if not 1 <= len(data) <= 3:
-            raise ValueError(
-                "A batch must be x, (x, condition) or (x, condition, "
-                f"extras). Received {len(data)} elements."
-            )
-        return (*data, None, None)[:3]
+        return batches.unpacked(data)
 
     def compute(self, data, training):
         """(mean loss, {term: mean}) of a batch; what backends differentiate."""
         x, condition, extras = self.unpack(data)
+        weight, extras = batches.split_weight(self, extras)
         terms = self.loss(x, condition, extras, training=training)
+        if weight is not None:
+            terms = batches.weighted(terms, weight)
         means = {name: ops.mean(term) for name, term in terms.items()}
         return means["loss"], means
 
@@ -200,12 +194,18 @@ class Trainable(TrainStep, keras.Model):
 
     # What users call.
 
-    def fit(self, x=None, y=None, *, callbacks=None, **kwargs):
+    def fit(self, x=None, y=None, *, callbacks=None, validation_data=None,
+            sample_weight=None, class_weight=None, **kwargs):  # fmt: skip
         """Train; takes what `keras.Model.fit` takes.
 
         x is numpy arrays, a tf.data.Dataset, torch DataLoader, grain
-        dataset or loader, PyDataset or generator, yielding x or
-        (x, condition). A dataset with an order of its own keeps it.
+        dataset or loader, PyDataset or generator, yielding x,
+        (x, condition) or (x, condition, extras). A dataset with an order of
+        its own keeps it.
+
+        Weights of the examples, `sample_weight` (N,) or {"weight": (B,)} in a
+        batch's extras, multiply each example's terms before the mean over the
+        batch, in the loss and in the logs; `class_weight` has no meaning.
 
         Raises:
             ValueError: if the data is empty, of a wrong dtype or shape, or
@@ -221,8 +221,10 @@ class Trainable(TrainStep, keras.Model):
         if getattr(x, "ordered", False):
             # An order to resume in, which Keras would shuffle unseeded.
             kwargs.setdefault("shuffle", False)
+        batches.check_class_weight(class_weight)
         self.check_fit(x, y)
-        x = with_tuple_batches(x)
+        x, y, sample_weight = batches.with_weights(self, x, y, sample_weight)
+        validation_data = batches.validation_with_weights(self, validation_data)
         guard = NonFiniteGuard(
             self.max_skipped_steps, int(self.skipped_steps.numpy())
         )
@@ -236,24 +238,37 @@ class Trainable(TrainStep, keras.Model):
             callbacks.append(guard)
         before = self.optimizer._iterations.numpy() if self.optimizer else 0
         try:
-            history = super().fit(x, y, callbacks=callbacks, **kwargs)
+            history = super().fit(
+                x, y, callbacks=callbacks, validation_data=validation_data,
+                sample_weight=sample_weight, **kwargs,
+            )  # fmt: skip
         except Exception as error:
-            if is_empty_data_error(error):
-                raise ValueError(EMPTY) from error
+            if batches.is_empty_data_error(error):
+                raise ValueError(batches.EMPTY) from error
             raise
         optimizer = inner_optimizer(self.optimizer)
         if int(optimizer._iterations.numpy()) == before and not int(
             self.skipped_steps.numpy()
         ):
-            raise ValueError(EMPTY)
+            raise ValueError(batches.EMPTY)
         return history
 
     def check_fit(self, x, y):
         """Refuse arrays that do not fit, before any work."""
         data_checks.check_host_array(x, None, "x")
 
-    def evaluate(self, *args, **kwargs):
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None,
+                       return_dict=False):  # fmt: skip
+        """One training step; see `fit`."""
+        batches.check_class_weight(class_weight)
+        return super().train_on_batch(
+            x, y, sample_weight, return_dict=return_dict
+        )
+
+    def evaluate(self, x=None, y=None, batch_size=None, verbose="auto",
+                 sample_weight=None, **kwargs):  # fmt: skip
         """Loss on a dataset, with the same times and noise every time."""
+        x, y, sample_weight = batches.with_weights(self, x, y, sample_weight)
         generators = [
             (model.seed_generator.state, model.evaluation_seed)
             for model in self.everything()
@@ -263,7 +278,9 @@ class Trainable(TrainStep, keras.Model):
         for state, seed in generators:
             state.assign(np.array([seed, 0], dtype="uint32"))
         try:
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(
+                x, y, batch_size, verbose, sample_weight, **kwargs
+            )
         finally:
             # Training is not disturbed.
             for (state, _), value in zip(generators, before, strict=True):
