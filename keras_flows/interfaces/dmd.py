@@ -225,12 +225,15 @@ class DMDInterface(Holder):
     def _pairs(self, extras):
         """The noise of (noise, sample) pairs, where they are asked for."""
         weight = self.objective.regression_weight
-        given, wanted = set(extras or {}), {"noise"} if weight else set()
-        if given != wanted:
+        given = {} if extras is None else extras
+        wanted = {"noise"} if weight else set()
+        if not isinstance(given, dict) or set(given) != wanted:
+            given = sorted(given) if isinstance(given, dict) else given
             raise ValueError(
                 "Batches must be (x, condition, {'noise': ...}) for a "
                 "`regression_weight` above 0, and x or (x, condition) "
-                f"without. Received extras {sorted(given)} and "
+                "without; a 'mask' does not count, as the losses are of whole "
+                f"samples. Received extras {given!r} and "
                 f"regression_weight={weight}."
             )
         return extras["noise"] if wanted else None

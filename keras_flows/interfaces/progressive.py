@@ -18,6 +18,7 @@ from keras_flows.ops import register
 from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import Progress
 from keras_flows.training import Snapshot
+from keras_flows.training import data_checks
 
 
 @register
@@ -75,12 +76,14 @@ class ProgressiveInterface(Holder):
         return frozenset({"step"})
 
     def loss(self, x, condition=None, extras=None, *, training=True):
-        """The terms "loss" and "distance", each (B,)."""
-        self.check_batch(x, condition, extras)
+        """The terms "loss" and "distance", each (B,); a mask as `Interface`."""
+        self.check_batch(x, condition, None)
+        mask = data_checks.check_extras(extras, x, self)
         if training:
             condition = self.interface.drop_condition(condition)
         x = ops.cast(x, float_dtype())
-        return self.objective(self, objectives.Batch(x, condition, training))
+        batch = objectives.Batch(x, condition, training, mask)
+        return batch.terms(self.objective, self)
 
     def last_student_walk(self, x_t, t, r, condition):
         """x_r by two DDIM steps of the last stage's student, (B, ...)."""

@@ -80,6 +80,12 @@ class StochasticInterpolantInterface(Interface):
 
     def loss(self, x, condition=None, extras=None, *, training=True):
         """The objective's terms for the pair x = (x_1, x_0), each (B,)."""
+        if extras is not None:
+            raise ValueError(
+                f"A {type(self).__name__} takes batches (x_1, x_0) or (x_1, "
+                "x_0, condition): a 'mask', weights or other extras would be "
+                f"lost. Received: {extras!r}."
+            )
         x_1, x_0 = x
         contract.check_data(x_1, self.data_shape, "x_1")
         contract.check_data(x_0, self.data_shape, "x_0")

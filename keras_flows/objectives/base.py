@@ -30,6 +30,9 @@ class Objective(Config):
         gaussian: whether it takes the noise of the path to be Gaussian.
         stable: whether it makes its targets from `model.endpoints`, as
             `stable_target` asks.
+        takes_mask: False where something else than the norm of a residual is
+            over the whole example, padding and all.
+        weighs: False where the loss is no sum over single examples.
     """
 
     name = ""
@@ -42,6 +45,8 @@ class Objective(Config):
     num_steps = 9
     stable = False
     gaussian = True
+    takes_mask = True
+    weighs = True
 
     def __call__(self, model, batch):
         """Per-example terms, (B,) each, "loss" first.

@@ -21,6 +21,7 @@ class BridgeMatching(Objective):
     terms = ("velocity_loss", "noise_loss")
 
     gaussian = False
+    weighs = False
 
     def check(self, model):
         if model.interpolant.gaussian:

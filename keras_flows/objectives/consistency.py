@@ -172,6 +172,7 @@ class TrigConsistency(Objective):
     derivative: str = "jvp"
 
     name = "trig_consistency"
+    takes_mask = False
     terms = ("tangent_norm",)
     sampler = FlowMapJump(renoise=1.0)
     num_steps = 1

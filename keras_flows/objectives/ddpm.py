@@ -47,13 +47,14 @@ class Hybrid(Objective):
         mse = batch.norm(output - model.target(x, n, t))
         weight = model.loss_weight(t)
         x_hat = model.parametrization.data(x_t, output, t)
-        vlb = variational_bound(path, x, ops.stop_gradient(x_hat), share, t)
+        x_hat = ops.stop_gradient(x_hat)
+        vlb = variational_bound(path, x, x_hat, share, t, batch.mean)
         check_same_shape(mse=mse, weight=weight, vlb=vlb)
         loss = weight * mse + self.vlb_weight * path.num_timesteps * vlb
         return {"loss": loss, "mse": mse, "vlb": vlb}
 
 
-def variational_bound(path, x, x_hat, share, t):
+def variational_bound(path, x, x_hat, share, t, mean=mean_flat):
     """One term of the variational bound, in bits per dimension, (B,).
 
     KL(q(x_{k-1} | x_k, x) || p(x_{k-1} | x_k)) and, at k = 0, -log p(x | x_0)
@@ -66,6 +67,7 @@ def variational_bound(path, x, x_hat, share, t):
         x, x_hat: data and its prediction, (B, ...).
         share: the network's, shaped like x.
         t: times of whole timesteps, (B,).
+        mean: of the elements of each example, (B, ...) to (B,).
     """
     low, high, coefficient = (
         bcast_right(path.at_timestep(table, t), x)
@@ -86,7 +88,7 @@ def variational_bound(path, x, x_hat, share, t):
     )
     nll = _discretized_nll(x - x_hat, x, ops.exp(-0.5 * log_variance))
     first = bcast_right(path.timestep(t) < 0.5, x)
-    return mean_flat(ops.where(first, nll, kl)) / math.log(2.0)
+    return mean(ops.where(first, nll, kl)) / math.log(2.0)
 
 
 def _discretized_nll(error, x, precision):

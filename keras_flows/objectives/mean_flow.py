@@ -11,7 +11,6 @@ from keras_flows.objectives.derivatives import directional
 from keras_flows.ops import ERROR
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
-from keras_flows.ops import mean_flat
 from keras_flows.ops import note_rows
 from keras_flows.ops import part
 from keras_flows.ops import register
@@ -92,12 +91,13 @@ class MeanFlow(Objective):
             )
         target = v_o + bcast_right(r_o - t_o, v_o) * du_dt
         error = rows.merge(u_o - ops.stop_gradient(target), u_d - v_d)
+        error = batch.kept(error)
 
         square = sum_flat(ops.square(error))
         weight = 1.0 / ops.power(
             ops.stop_gradient(square) + model.norm_eps, model.norm_power
         )
         check_same_shape(square=square, weight=weight)
-        mse = mean_flat(ops.square(error))
+        mse = batch.mean(ops.square(error))
         # With a weight of 1 / square the loss is 1 whatever the error.
         return {"loss": weight * square, ERROR: mse, "mse": mse}

@@ -46,6 +46,8 @@ class IMM(Objective):
     max_ratio: float = 160.0
 
     name = "imm"
+    takes_mask = False
+    weighs = False
     terms = ("mmd",)
     needs_r = True
     sampler = "flow_map_jump"

@@ -51,7 +51,7 @@ def pseudo_huber(residual, count=None):
     return square / (ops.sqrt(square + squared) + ops.sqrt(squared))
 
 
-def masked(norm, residual, mask):
+def masked(norm, kept, mask):
     """The norm of what a mask keeps, (B,).
 
     Scaled so that its batch mean is the mean over the kept elements, and of
@@ -59,14 +59,11 @@ def masked(norm, residual, mask):
 
     Args:
         norm: function (B, ...) -> (B,).
-        residual: (B, T, ...).
+        kept: the residual, (B, T, ...), 0 where the mask is.
         mask: (B, T), 1 where the residual counts and 0 elsewhere.
     """
-    ones = (1,) * (len(residual.shape) - len(mask.shape))
-    kept = ops.reshape(mask, (*ops.shape(mask), *ones)) * residual
     if norm is pseudo_huber:
-        each = example_size(residual[:, 0])
-        count = each * sum_flat(mask)
+        count = example_size(kept[:, 0]) * sum_flat(mask)
         share = ops.mean(ops.cast(count > 0, kept.dtype))
         found = pseudo_huber(kept, count)
     else:

@@ -9,7 +9,6 @@ from keras_flows.objectives.base import Objective
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import float_dtype
-from keras_flows.ops import mean_flat
 from keras_flows.ops import register
 
 
@@ -100,7 +99,7 @@ class Progressive(Objective):
         alpha_t, alpha_r = (bcast_right(path.alpha(s), x) for s in (t, r))
         target = (x_r - kept * x_t) / (alpha_r - alpha_t * kept)
         error = model.denoise(x_t, t, condition=condition) - target
-        distance = mean_flat(ops.square(error))
+        distance = batch.mean(ops.square(error))
         weight = ops.maximum(ops.square(path.alpha(t) / path.sigma(t)), 1.0)
         check_same_shape(distance=distance, weight=weight)
         return {"loss": weight * distance, "distance": distance}

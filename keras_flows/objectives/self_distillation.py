@@ -248,6 +248,8 @@ class AYF(FlowMap):
 
     name = "ayf"
     teacher = "required"
+    # g is normalised by all of an example.
+    takes_mask = False
 
     def __post_init__(self):
         check_derivative(self.derivative)

@@ -15,6 +15,8 @@ import numpy as np
 from keras_flows.networks.labels import Labels
 from keras_flows.networks.labels import check_labels
 from keras_flows.networks.labels import to_host
+from keras_flows.training.batches import Mapped
+from keras_flows.training.batches import validation_with_weights
 from keras_flows.training.batches import with_tuple_batches
 
 # TensorFlow's way to show the values beside an assertion's message.
@@ -70,31 +72,6 @@ class BatchCheck:
         return error
 
 
-class _CheckedDataset(keras.utils.PyDataset):
-    """A `PyDataset` whose batches are checked."""
-
-    def __init__(self, data, check):
-        super().__init__(
-            workers=data.workers,
-            use_multiprocessing=data.use_multiprocessing,
-            max_queue_size=data.max_queue_size,
-        )
-        self.data, self.check = data, check
-
-    @property
-    def num_batches(self):
-        return self.data.num_batches
-
-    def __getitem__(self, index):
-        return self.check(self.data[index])
-
-    def on_epoch_begin(self):
-        self.data.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self.data.on_epoch_end()
-
-
 class _Then:
     """function(...), checked: a collate function of a torch DataLoader."""
 
@@ -144,7 +121,7 @@ def checked_batches(x, check):
     if check.labels is None:
         return x
     if isinstance(x, keras.utils.PyDataset):
-        return _CheckedDataset(x, check)
+        return Mapped(x, check)
     if hasattr(x, "collate_fn"):
         x = copy.copy(x)
         x.collate_fn = _Then(x.collate_fn, check)
@@ -191,5 +168,5 @@ def checked_validation(model, options):
     except ValueError as error:
         raise ValueError(f"In `validation_data`: {error}") from error
     if arrays:
-        x = (x, y, *rest)[: len(data)]
+        x = validation_with_weights(model, (x, y, *rest)[: len(data)])
     return {**options, "validation_data": x}, check

@@ -28,14 +28,21 @@ def check_extras(extras, x, interface):
         received = sorted(extras) if isinstance(extras, dict) else extras
         raise ValueError(
             "A third element of the batch may be {'mask': (batch, time)} for "
-            f"{type(interface).__name__}; anything else would be lost. Pass "
-            f"x or (x, condition). Received: {received!r}."
+            f"{type(interface).__name__}, and in `fit` and `evaluate` "
+            "{'weight': (batch,)} beside it; anything else would be lost. "
+            f"Received: {received!r}."
         )
     mask = extras["mask"]
-    if len(x.shape) < 2 or not fits(mask.shape[1:], x.shape[1:2]):
+    shape = tuple(getattr(mask, "shape", ()))
+    rows = {None, x.shape[0]} if x.shape[0] else {None, *shape[:1]}
+    if (
+        len(x.shape) < 2
+        or not fits(shape[1:], x.shape[1:2])
+        or shape[0] not in rows
+    ):
         raise ValueError(
             "`mask` must have shape (batch, time), one number for each step "
-            f"of x {tuple(x.shape)}. Received: {tuple(mask.shape)}."
+            f"of x {tuple(x.shape)}. Received: {shape}."
         )
     return ops.cast(mask, float_dtype())
 

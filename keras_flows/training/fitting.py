@@ -3,12 +3,11 @@
 import keras
 import numpy as np
 
+from keras_flows.training import batches
 from keras_flows.training import checked
 from keras_flows.training import compiling
 from keras_flows.training import first_batch
 from keras_flows.training import resume
-from keras_flows.training.batches import EMPTY
-from keras_flows.training.batches import is_empty_data_error
 from keras_flows.training.guard import NonFiniteGuard
 from keras_flows.training.steps import inner_optimizer
 
@@ -30,8 +29,11 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
     if getattr(x, "ordered", False):
         # An order to resume in, which Keras would shuffle unseeded.
         kwargs.setdefault("shuffle", False)
+    batches.check_class_weight(kwargs.pop("class_weight", None))
     x = first_batch.completed(model, x, y)
     x, y, check = checked.checked_input(model, x, y)
+    weight = kwargs.pop("sample_weight", None)
+    x, y, weight = batches.with_weights(model, x, y, weight)
     kwargs, others = checked.checked_validation(model, kwargs)
     guard = NonFiniteGuard(model.max_skipped_steps)
     count = compiling.CountSteps()
@@ -48,19 +50,22 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
     before = int(inner_optimizer(model.optimizer)._iterations.numpy())
     try:
         if keep is not None:
+            parts = [part for part in (x, y, weight) if part is not None]
             return resume.fit_kept(
-                keras_fit, model, keep, x, y, callbacks, kwargs
+                keras_fit, model, keep, parts, callbacks, kwargs
             )
-        history = keras_fit(x, y, callbacks=callbacks, **kwargs)
+        history = keras_fit(
+            x, y, sample_weight=weight, callbacks=callbacks, **kwargs
+        )
     except Exception as error:
-        if not count.steps and is_empty_data_error(error):
-            raise ValueError(EMPTY) from error
+        if not count.steps and batches.is_empty_data_error(error):
+            raise ValueError(batches.EMPTY) from error
         plain = check.plain(others.plain(error))
         if plain is error:
             raise
         raise plain from None
     if not count.steps:
-        raise ValueError(EMPTY)
+        raise ValueError(batches.EMPTY)
     if int(inner_optimizer(model.optimizer)._iterations.numpy()) == before:
         compiling.warn_of_overflow(model, count.steps)
     return history
@@ -78,6 +83,10 @@ def evaluate(model, keras_evaluate, x, y, args, kwargs):
     x = first_batch.completed(model, x, y)
     if not kwargs.get("_use_cached_eval_dataset"):
         x, y, check = checked.checked_input(model, x, y, training=False)
+        weight = kwargs.pop("sample_weight", None)
+        x, y, weight = batches.with_weights(model, x, y, weight)
+        if weight is not None:
+            kwargs["sample_weight"] = weight
     generators = [
         (model.seed_generator.state, model.evaluation_seed)
         for model in model.everything()

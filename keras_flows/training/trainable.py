@@ -7,6 +7,7 @@ from keras_flows.ops import gather
 from keras_flows.presets import from_preset
 from keras_flows.presets import registered_config
 from keras_flows.presets import save_to_preset
+from keras_flows.training import batches
 from keras_flows.training import checked
 from keras_flows.training import compiling
 from keras_flows.training import data_checks
@@ -142,14 +143,7 @@ class Trainable(TrainStep, keras.Model):
 
     def unpack(self, data):
         """(x, condition, extras) of a batch."""
-        if not isinstance(data, (tuple, list)):
-            data = (data,)
-        if not 1 <= len(data) <= 3:
-            raise ValueError(
-                "A batch must be x, (x, condition) or (x, condition, "
-                f"extras). Received {len(data)} elements."
-            )
-        return (*data, None, None)[:3]
+        return batches.unpacked(data)
 
     def compute(self, data, training):
         """(mean loss, {term: mean}) of a batch; what backends differentiate.
@@ -158,8 +152,11 @@ class Trainable(TrainStep, keras.Model):
         the loss, as "regularization".
         """
         x, condition, extras = self.unpack(data)
+        weight, extras = batches.split_weight(self, extras)
         with gather("losses") as notes:
             terms = self.loss(x, condition, extras, training=training)
+        if weight is not None:
+            terms = batches.weighted(terms, weight)
         means = {name: ops.mean(term) for name, term in terms.items()}
         added = regularization(self.trainable_variables, notes)
         if added is not None:
@@ -252,8 +249,13 @@ class Trainable(TrainStep, keras.Model):
         """Train; takes what `keras.Model.fit` takes.
 
         x is numpy arrays, a tf.data.Dataset, torch DataLoader, grain
-        dataset or loader, PyDataset or generator, yielding x or
-        (x, condition). A dataset with an order of its own keeps it.
+        dataset or loader, PyDataset or generator, yielding x,
+        (x, condition) or (x, condition, extras). A dataset with an order of
+        its own keeps it.
+
+        Weights of the examples, `sample_weight` (N,) or {"weight": (B,)} in a
+        batch's extras, multiply each example's terms before the mean over the
+        batch, in the loss and in the logs; `class_weight` has no meaning.
 
         Raises:
             ValueError: if the data is empty, of a wrong dtype or shape, or
@@ -279,8 +281,9 @@ class Trainable(TrainStep, keras.Model):
         """Loss on a dataset, with the same times and noise every time."""
         return fitting.evaluate(self, super().evaluate, x, y, args, kwargs)
 
-    def train_on_batch(self, x, y=None, *args, **kwargs):
+    def train_on_batch(self, x, y=None, *args, class_weight=None, **kwargs):
         """One step on a batch, see `keras.Model.train_on_batch`."""
+        batches.check_class_weight(class_weight)
         x = first_batch.completed(self, x, y)
         y = checked.checked_condition(self, x, y)
         return super().train_on_batch(x, y, *args, **kwargs)

@@ -230,10 +230,6 @@ def evaluated(model, batch):
     return model.evaluate(batch, verbose=0, return_dict=True)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "tensorflow",
-    reason="on TensorFlow, Keras takes no None in a batch of a PyDataset",
-)
 @pytest.mark.parametrize("name, path", ALIGNED, ids=ids(ALIGNED))
 def test_repa_leaves_the_model_as_it_is_and_two_do_not_meet(name, path):
     bare = ROWS[name].build(path, tokens=True)

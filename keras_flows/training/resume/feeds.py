@@ -13,17 +13,18 @@ from keras_flows.training.resume.feed import as_tuple
 from keras_flows.training.resume.feed import on_host
 
 
-def make_feed(x, y, batch_size, shuffle, seed):
+def make_feed(parts, batch_size, shuffle, seed):
     """The feed of what `fit` was given.
 
     Args:
-        x, y: as in `fit`.
+        parts: [x], [x, y] or [x, y, weights], as in `fit`.
         batch_size, shuffle: as in `fit`.
         seed: int, of the order of arrays and of a PyDataset's batches.
 
     Raises:
         ValueError: if the data has no position to go back to.
     """
+    x = parts[0]
     if isinstance(x, keras.utils.PyDataset):
         return Sequence(x, shuffle and not getattr(x, "ordered", False), seed)
     module = type(x).__module__
@@ -36,8 +37,8 @@ def make_feed(x, y, batch_size, shuffle, seed):
             return Sequence(x, False, seed)
         return iterated.Grain(x)
     if hasattr(x, "shape") or isinstance(x, (list, tuple, dict)):
-        return Rows(x, y, 32 if batch_size is None else batch_size, shuffle,
-                    seed)  # fmt: skip
+        rows = 32 if batch_size is None else batch_size
+        return Rows(parts, rows, shuffle, seed)
     raise ValueError(
         "`x` must be able to go back to where a run was interrupted, under a "
         "`Checkpoint`: arrays, a PyDataset, a tf.data.Dataset, a grain "
@@ -56,18 +57,18 @@ def order(count, seed, number):
 class Rows(Feed):
     """Arrays, in an order of its own for each pass."""
 
-    def __init__(self, x, y, batch_size, shuffle, seed):
+    def __init__(self, parts, batch_size, shuffle, seed):
         super().__init__()
         parts = tuple(
             np.asarray(part) if isinstance(part, list) else part
-            for part in ((x,) if y is None else (x, y))
+            for part in parts
         )
         self.parts = keras.tree.map_structure(on_host, parts)
         leaves = keras.tree.flatten(self.parts)
         self.rows = len(leaves[0])
         if any(len(leaf) != self.rows for leaf in leaves):
             raise ValueError(
-                "`x` and `y` must have the same number of rows. Received: "
+                "`x`, `y` and the weights must have as many rows. Received: "
                 f"{[len(leaf) for leaf in leaves]}."
             )
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed

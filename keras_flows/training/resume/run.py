@@ -41,14 +41,14 @@ def separate(callbacks):
     return (kept[0] if kept else None), others
 
 
-def fit_kept(fit, model, checkpoint, x, y, callbacks, options):
+def fit_kept(fit, model, checkpoint, parts, callbacks, options):
     """What `fit` does with a `Checkpoint` among its callbacks.
 
     Args:
         fit: Keras's.
         model: the `Trainable`.
         checkpoint: the `Checkpoint`.
-        x, y: as in `fit`.
+        parts: [x], [x, y] or [x, y, weights], as Keras's `fit` takes them.
         callbacks: list of the others.
         options: dict of the other arguments of `fit`.
 
@@ -62,18 +62,18 @@ def fit_kept(fit, model, checkpoint, x, y, callbacks, options):
     steps = options.pop("steps_per_epoch", None)
     shuffle = options.pop("shuffle", True)
     share = options.pop("validation_split", 0.0)
-    for name in ("initial_epoch", "sample_weight", "class_weight"):
-        if options.pop(name, None):
-            raise ValueError(
-                f"`{name}` cannot be used with a Checkpoint, which knows "
-                "where the run is. Leave it out."
-            )
+    if options.pop("initial_epoch", 0):
+        raise ValueError(
+            "`initial_epoch` cannot be used with a Checkpoint, which knows "
+            "where the run is. Leave it out."
+        )
     if share and options.get("validation_data") is None:
-        x, y, options["validation_data"] = _split(x, y, share)
+        parts, options["validation_data"] = _split(parts, share)
     if batch_size is not None:
         options.setdefault("validation_batch_size", batch_size)
     seed = getattr(model, "seed", None)
-    feed = make_feed(x, y, batch_size, shuffle, 0 if seed is None else seed)
+    seed = 0 if seed is None else seed
+    feed = make_feed(parts, batch_size, shuffle, seed)
     steps = feed.batches if steps is None else steps
     if steps is None:
         raise ValueError(
@@ -128,9 +128,8 @@ def fit_kept(fit, model, checkpoint, x, y, callbacks, options):
     return model.history
 
 
-def _split(x, y, share):
-    """(x, y, validation data): the last rows, as Keras splits arrays."""
-    parts = (x,) if y is None else (x, y)
+def _split(parts, share):
+    """(parts, validation data): the last rows, as Keras splits arrays."""
     leaves = keras.tree.flatten(parts)
     if not all(hasattr(leaf, "shape") for leaf in leaves):
         raise ValueError(
@@ -139,7 +138,7 @@ def _split(x, y, share):
     at = int(len(leaves[0]) * (1.0 - share))
     first = keras.tree.map_structure(lambda leaf: leaf[:at], parts)
     last = keras.tree.map_structure(lambda leaf: leaf[at:], parts)
-    return (*first, None)[:2] + (last,)
+    return first, tuple(last)
 
 
 @contextlib.contextmanager
