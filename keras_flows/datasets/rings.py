@@ -21,7 +21,7 @@ class Rings:
         width=arg.of(arg.number, above=0),
     )
     def __init__(self, radii=(0.75, 1.75), width=0.08):
-        self.radii = tuple(radii.tolist())
+        self.radii = tuple(np.asarray(radii, "float64").tolist())
         if not self.radii or min(self.radii) < 4 * width:
             raise ValueError(
                 "`radii` must be one or more numbers, each at least 4 times "

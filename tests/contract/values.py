@@ -62,7 +62,7 @@ def _plain(value):
     if isinstance(value, (bool, np.bool_)):
         return None
     if isinstance(value, (numbers.Real, np.integer, np.floating)):
-        return value
+        return value.item() if hasattr(value, "item") else value
     return None
 
 
