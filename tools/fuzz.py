@@ -20,7 +20,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="part of the call's name")
+    parser.add_argument("--only", default="", help="pattern of calls")
     parser.add_argument("--out", help="file of what went wrong")
     options = parser.parse_args()
 

@@ -7,15 +7,19 @@ import keras
 import numpy as np
 
 from keras_flows.callbacks.every import Every
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 from keras_flows.ops.files import replacing
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
-@arg.checked(
-    images=arg.array,
-    columns=arg.of(arg.whole, 1, none=True),
-    scale=arg.of(arg.whole, 1),
-    border=arg.of(arg.whole, 0),
+@checked(
+    images=given.array,
+    columns=Optional(SIZE),
+    scale=SIZE,
+    border=COUNT,
 )
 def image_grid(images, columns=None, scale=1, border=1):
     """(n, H, W, C) in [-1, 1] as one uint8 picture (rows, columns, C).
@@ -47,7 +51,7 @@ def image_grid(images, columns=None, scale=1, border=1):
     return picture
 
 
-@arg.checked(path=arg.path_of, picture=arg.plain_array)
+@checked(path=given.path_of, picture=given.plain_array)
 def write_image(path, picture):
     """Write a uint8 picture under a temporary name, then rename it."""
     if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
@@ -78,12 +82,12 @@ class SampleGrid(Every):
         ImportError: if `tensorboard` is given and TensorFlow is missing.
     """
 
-    @arg.checked(
-        folder=arg.path_of,
-        columns=arg.of(arg.whole, 1, none=True),
-        scale=arg.of(arg.whole, 1),
-        decode=arg.of(arg.function, none=True),
-        tensorboard=arg.of(arg.path_of, none=True),
+    @checked(
+        folder=given.path_of,
+        columns=Optional(SIZE),
+        scale=SIZE,
+        decode=given.of(given.function, none=True),
+        tensorboard=given.of(given.path_of, none=True),
     )
     def __init__(
         self,

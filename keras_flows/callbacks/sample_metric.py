@@ -3,7 +3,8 @@
 import json
 
 from keras_flows.callbacks.every import Every
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import checked
 
 
 class SampleMetric(Every):
@@ -23,10 +24,10 @@ class SampleMetric(Every):
             batch_size=...
     """
 
-    @arg.checked(
-        metric=arg.function,
-        name=arg.text,
-        file=arg.of(arg.path_of, none=True),
+    @checked(
+        metric=given.function,
+        name=given.text,
+        file=given.of(given.path_of, none=True),
     )
     def __init__(self, metric, every, *, name="fd", file=None, **generate):
         super().__init__(every, generate)

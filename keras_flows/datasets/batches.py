@@ -14,7 +14,9 @@ import functools
 import keras
 import numpy as np
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import checked
 
 
 class Batches(keras.utils.PyDataset):
@@ -44,11 +46,11 @@ class Batches(keras.utils.PyDataset):
             release Python's lock.
     """
 
-    @arg.checked(
-        transform=arg.function,
-        shuffle=arg.flag,
-        repeat=arg.flag,
-        drop_remainder=arg.flag,
+    @checked(
+        transform=given.function,
+        shuffle=FLAG,
+        repeat=FLAG,
+        drop_remainder=FLAG,
     )
     def __init__(
         self,
@@ -83,11 +85,7 @@ class Batches(keras.utils.PyDataset):
                 "`shard` must be (index, count) with index below count. "
                 f"Received: {shard!r}."
             )
-        if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
-            raise ValueError(
-                "`source` must have `len` and `[i]`, as those of "
-                f"`datasets.sources` do. Received: {type(source).__name__}."
-            )
+        check_source(source)
         self.records = len(source) // count
         if self.records < (batch_size if drop_remainder or repeat else 1):
             raise ValueError(
@@ -210,6 +208,15 @@ class Batches(keras.utils.PyDataset):
             )
         self.start = state["position"]
         self._check_start()
+
+
+def check_source(source):
+    """Refuse what gives no records by their numbers."""
+    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        raise ValueError(
+            "`source` must have `len` and `[i]`, as those of "
+            f"`datasets.sources` do. Received: {type(source).__name__}."
+        )
 
 
 def stack(column):

@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import checked
 
 
 class Checkerboard:
@@ -17,7 +23,7 @@ class Checkerboard:
         cells: cells per side, even.
     """
 
-    @arg.checked(extent=arg.of(arg.number, above=0), cells=arg.of(arg.whole, 2))
+    @checked(extent=POSITIVE, cells=Integer(2))
     def __init__(self, extent=2.0, cells=4):
         if cells % 2:
             raise ValueError(
@@ -31,7 +37,7 @@ class Checkerboard:
         """(num, 2) float32 samples; `seed` an int, Generator or None."""
         return self.sample_labelled(num, seed)[0]
 
-    @arg.checked(num=arg.of(arg.whole, 0))
+    @checked(num=COUNT)
     def sample_labelled(self, num, seed=None):
         """((num, 2) float32 samples, (num,) int32 numbers of their cells)."""
         rng = generator(seed)
@@ -45,7 +51,7 @@ class Checkerboard:
         x = (corner + u) * side - self.extent
         return x.astype("float32"), label.astype("int32")
 
-    @arg.checked(points=arg.of(arg.array, last=2))
+    @checked(points=given.of(given.array, last=2))
     def density(self, points):
         """Exact density at points (..., 2)."""
         side = 2.0 * self.extent / self.cells
@@ -59,7 +65,7 @@ def generator(seed):
     """A NumPy generator of a seed, or the generator itself."""
     if isinstance(seed, np.random.Generator):
         return seed
-    return np.random.Generator(np.random.Philox(arg.seed("seed", seed)))
+    return np.random.Generator(np.random.Philox(SEED("seed", seed)))
 
 
 def check_data(data):
@@ -84,7 +90,7 @@ class Endless(keras.utils.PyDataset):
         seed: int.
     """
 
-    @arg.checked(batch_size=arg.of(arg.whole, 1), seed=arg.whole)
+    @checked(batch_size=SIZE, seed=COUNT)
     def __init__(self, data, batch_size, seed=0):
         super().__init__()
         check_data(data)

@@ -16,7 +16,7 @@ def raw_digits(split):
         ValueError: if there is no such split.
         ImportError: if scikit-learn is not installed.
     """
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise ValueError(
             f"`split` must be one of {sorted(SPLITS)}. Received: {split!r}."
         )

@@ -12,10 +12,12 @@ from keras_flows.datasets.sources import EdmSource
 from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
 from keras_flows.datasets.sources import needed
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
-@arg.checked(image=arg.plain_array, size=arg.of(arg.whole, 1))
+@checked(image=given.plain_array, size=SIZE)
 def center_crop(image, size):
     """The central square, resized to `size` pixels a side, as ADM does it.
 

@@ -15,7 +15,9 @@ from keras_flows.datasets.images import ImageTransform
 from keras_flows.datasets.manifest import check_shards
 from keras_flows.datasets.manifest import read_manifest
 from keras_flows.datasets.sources import needed
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import checked
 
 
 class LatentSource:
@@ -136,7 +138,7 @@ class Latents(Batches):
             flips or extras are asked for that were not kept.
     """
 
-    @arg.checked(path=arg.path_of, flip=arg.flag, checksums=arg.flag)
+    @checked(path=given.path_of, flip=FLAG, checksums=FLAG)
     def __init__(
         self,
         path,

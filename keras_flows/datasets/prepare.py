@@ -15,6 +15,7 @@ import json
 import pathlib
 from importlib import metadata
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -30,13 +31,20 @@ from keras_flows.datasets.shards import SHARED
 from keras_flows.datasets.shards import Row
 from keras_flows.datasets.shards import png_of
 from keras_flows.datasets.shards import write_shard
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 from keras_flows.ops.files import write_text
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
-@arg.checked(
-    scaling_factor=arg.of(arg.number, above=0),
-    shift_factor=arg.number,
+@checked(
+    name=given.of(given.text, none=True),
+    scaling_factor=POSITIVE,
+    shift_factor=REAL,
 )
 def describe_autoencoder(
     autoencoder, name=None, scaling_factor=1.0, shift_factor=0.0
@@ -54,6 +62,7 @@ def describe_autoencoder(
         sampling applies, and those of the autoencoder's own config, which its
         `encode` applies (None where it has none).
     """
+    check_model("autoencoder", autoencoder)
     config = _config_of(autoencoder)
     return {
         "name": name or type(autoencoder).__name__,
@@ -63,6 +72,14 @@ def describe_autoencoder(
         "own_scaling_factor": config.get("scaling_factor"),
         "own_shift_factor": config.get("shift_factor"),
     }
+
+
+def check_model(name, model):
+    """Refuse what is no `keras.Model`."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"`{name}` must be a keras.Model. Received: {type(model).__name__}."
+        )
 
 
 def _config_of(autoencoder):
@@ -121,15 +138,15 @@ def _tokens(encoder, batch_size):
     )
 
 
-@arg.checked(
-    batch_size=arg.of(arg.whole, 1),
-    shards=arg.of(arg.whole, 1),
-    flip=arg.flag,
-    rgb=arg.flag,
-    scaling_factor=arg.of(arg.number, above=0),
-    shift_factor=arg.number,
-    out=arg.path_of,
-    seed=arg.seed,
+@checked(
+    batch_size=SIZE,
+    shards=SIZE,
+    flip=FLAG,
+    rgb=FLAG,
+    scaling_factor=POSITIVE,
+    shift_factor=REAL,
+    out=given.path_of,
+    seed=SEED,
 )
 def prepare_latents(
     source,

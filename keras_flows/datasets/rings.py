@@ -3,7 +3,10 @@
 import numpy as np
 
 from keras_flows.datasets.checkerboard import generator
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import checked
 
 
 class Rings:
@@ -16,12 +19,12 @@ class Rings:
         width: standard deviation of a point's distance from its ring.
     """
 
-    @arg.checked(
-        radii=arg.of(arg.array, ndim=1),
-        width=arg.of(arg.number, above=0),
+    @checked(
+        radii=given.of(given.array, ndim=1),
+        width=POSITIVE,
     )
     def __init__(self, radii=(0.75, 1.75), width=0.08):
-        self.radii = tuple(radii.tolist())
+        self.radii = tuple(np.asarray(radii, "float64").tolist())
         if not self.radii or min(self.radii) < 4 * width:
             raise ValueError(
                 "`radii` must be one or more numbers, each at least 4 times "
@@ -29,7 +32,7 @@ class Rings:
             )
         self.width = width
 
-    @arg.checked(num=arg.of(arg.whole, 0))
+    @checked(num=COUNT)
     def sample(self, num, seed=None):
         """(num, 2) float32 samples; `seed` an int, Generator or None."""
         rng = generator(seed)
@@ -39,7 +42,7 @@ class Rings:
         x = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         return x.astype("float32")
 
-    @arg.checked(points=arg.of(arg.array, last=2))
+    @checked(points=given.of(given.array, last=2))
     def density(self, points):
         """Exact density at points (..., 2)."""
         radius = np.linalg.norm(points, axis=-1)

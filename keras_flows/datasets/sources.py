@@ -15,8 +15,9 @@ import zipfile
 
 import numpy as np
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 from keras_flows.ops.files import write_text
+from keras_flows.ops.scalars import checked
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".npy")
 
@@ -99,10 +100,10 @@ class TfdsSource:
         label_key: the feature that is the label, or None.
     """
 
-    @arg.checked(
-        name=arg.text,
-        split=arg.text,
-        data_dir=arg.of(arg.path_of, none=True),
+    @checked(
+        name=given.text,
+        split=given.text,
+        data_dir=given.of(given.path_of, none=True),
     )
     def __init__(
         self, name, split, data_dir=None, image_key="image", label_key="label"
@@ -177,7 +178,7 @@ class FolderSource:
             class keeps the other labels.
     """
 
-    @arg.checked(path=arg.path_of)
+    @checked(path=given.path_of)
     def __init__(self, path, class_file=None):
         self.path = pathlib.Path(path)
         self.name = f"folder:{self.path.name}"
@@ -262,7 +263,7 @@ class EdmSource:
         path: zip file or folder.
     """
 
-    @arg.checked(path=arg.path_of)
+    @checked(path=given.path_of)
     def __init__(self, path):
         self.path = pathlib.Path(path)
         self.name = f"edm:{self.path.name}"

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 
 
 def check_features(features, argument):
     """Features as finite float64 (n, dim), or an error that names them."""
-    features = arg.array(argument, features, finite=False)
+    features = given.array(argument, features, finite=False)
     if features.ndim != 2:
         raise ValueError(
             f"`{argument}` must have the shape (n, dim). "

@@ -18,8 +18,11 @@ from keras_flows.networks.images.inception import InceptionV3
 from keras_flows.networks.images.inception import load_inception_state
 from keras_flows.ops import arguments
 from keras_flows.ops import compiled
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 from keras_flows.ops import resolve
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 # pytorch-fid's release. It publishes the first 8 digits of the hash, in the
 # name; the whole one is what other repositories pin.
@@ -67,7 +70,7 @@ class FeatureExtractor:
         batch_size: images per call of the network.
     """
 
-    @arg.checked(grey_to_rgb=arg.flag, batch_size=arg.of(arg.whole, 1))
+    @checked(grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
         network,
@@ -98,10 +101,10 @@ class FeatureExtractor:
         """Dict of tensors of images (B, H, W, channels) in [-1, 1]."""
         raise NotImplementedError
 
-    @arg.checked(images=arg.plain_array)
+    @checked(images=given.plain_array)
     def __call__(self, images):
-        if not len(images):
-            raise ValueError("There are no images to take features of.")
+        if not images.ndim or not len(images):
+            raise ValueError("There are no `images` to take features of.")
         parts = []
         for start in range(0, len(images), self.batch_size):
             batch = check_images(
@@ -316,6 +319,7 @@ class ClassifierFeatures(FeatureExtractor):
             f"the features: one of {[each.name for each in model.layers]}."
         )
 
+    @checked(images=given.plain_array)
     def __call__(self, images):
         if tuple(images.shape[1:3]) != self.size:
             raise ValueError(

@@ -17,7 +17,10 @@ from keras_flows.metrics.features import FeatureExtractor
 from keras_flows.metrics.features import get_extractor
 from keras_flows.metrics.images import open_npz
 from keras_flows.metrics.images import write_npz
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
 class GaussianStatistics:
@@ -31,7 +34,7 @@ class GaussianStatistics:
         dim: number of features.
     """
 
-    @arg.checked(dim=arg.of(arg.whole, 1))
+    @checked(dim=SIZE)
     def __init__(self, dim):
         self.dim = dim
         self.count = 0
@@ -40,7 +43,7 @@ class GaussianStatistics:
         self._outer = np.zeros((dim, dim))
         self.counted = True
 
-    @arg.checked(features=arg.of(arg.array, finite=False))
+    @checked(features=given.of(given.array, finite=False))
     def update(self, features):
         """Add features (n, dim).
 
@@ -114,13 +117,13 @@ class GaussianStatistics:
                 f"Received: {self.count}."
             )
 
-    @arg.checked(path=arg.path_of)
+    @checked(path=given.path_of)
     def save(self, path):
         """Write count, mean (`mu`) and covariance (`sigma`) as .npz."""
         write_npz(path, mu=self.mean, sigma=self.covariance, count=self.count)
 
     @classmethod
-    @arg.checked(path=arg.path_of)
+    @checked(path=given.path_of)
     def load(cls, path):
         """Read what `save` wrote, or the `mu` and `sigma` of ADM's or EDM's.
 
@@ -207,9 +210,9 @@ class FrechetDistance:
     ```
     """
 
-    @arg.checked(
-        name=arg.of(arg.text, none=True),
-        batch_size=arg.of(arg.whole, 1, none=True),
+    @checked(
+        name=given.of(given.text, none=True),
+        batch_size=Optional(SIZE),
     )
     def __init__(self, extractor, reference, name=None, batch_size=None):
         if not callable(extractor):
@@ -271,7 +274,9 @@ class FrechetDistance:
                 result = GaussianStatistics(features.shape[-1])
             result.update(features)
         if result is None:
-            raise ValueError("There are no samples to take features of.")
+            raise ValueError(
+                "`reference` or samples: there are none to take features of."
+            )
         return result
 
     def __call__(self, samples):

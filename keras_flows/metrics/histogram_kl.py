@@ -2,7 +2,11 @@
 
 import numpy as np
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 PROTOCOLS = ("samples", "density")
 
@@ -32,12 +36,12 @@ class HistogramKL:
         seed: seed of the reference samples.
     """
 
-    @arg.checked(
-        bins=arg.of(arg.whole, 1),
-        extent=arg.of(arg.number, above=0),
-        num_reference=arg.of(arg.whole, 1),
-        eps=arg.of(arg.number, above=0),
-        seed=arg.seed,
+    @checked(
+        bins=SIZE,
+        extent=POSITIVE,
+        num_reference=SIZE,
+        eps=POSITIVE,
+        seed=SEED,
     )
     def __init__(
         self,
@@ -78,7 +82,7 @@ class HistogramKL:
             self._p = data.density(grid.reshape(-1, 2)).reshape(bins, bins)
 
     def _masses(self, samples):
-        samples = arg.array("samples", samples, finite=False)
+        samples = given.array("samples", samples, finite=False)
         if samples.ndim != 2 or samples.shape[1] != 2:
             raise ValueError(
                 "`samples` must have shape (num, 2). "
@@ -108,7 +112,7 @@ class HistogramKL:
         density = np.maximum(q / area, self.eps)
         return float(area * (p[kept] * np.log(p[kept] / density[kept])).sum())
 
-    @arg.checked(num_samples=arg.of(arg.whole, 1), seed=arg.seed)
+    @checked(num_samples=SIZE, seed=SEED)
     def floor(self, num_samples, seed=1):
         """The KL of perfect samples: what no model can beat but by luck."""
         return self(self.data.sample(num_samples, seed))

@@ -3,8 +3,9 @@
 import numpy as np
 from keras import ops
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 from keras_flows.ops.files import replacing
+from keras_flows.ops.scalars import checked
 
 
 def check_images(images, channels=3, grey_to_rgb=False, name="images"):
@@ -20,7 +21,7 @@ def check_images(images, channels=3, grey_to_rgb=False, name="images"):
         ValueError: if they are integers, not finite, outside [-1, 1] or of
             another shape.
     """
-    images = arg.plain_array(name, images)
+    images = given.plain_array(name, images)
     if images.ndim != 4:
         raise ValueError(
             f"`{name}` must have the shape (B, height, width, channels). "
@@ -61,7 +62,7 @@ def check_images(images, channels=3, grey_to_rgb=False, name="images"):
     return images
 
 
-@arg.checked(images=arg.plain_array)
+@checked(images=given.plain_array)
 def to_uint8(images):
     """8-bit images: floor(127.5 x + 128) of [-1, 1], clipped (EDM, SiT)."""
     images = images.astype("float32")
@@ -70,7 +71,7 @@ def to_uint8(images):
     return np.clip(np.floor(images * 127.5 + 128.0), 0, 255).astype("uint8")
 
 
-@arg.checked(images=arg.plain_array)
+@checked(images=given.plain_array)
 def to_float(images):
     """Images in [-1, 1] of 8-bit ones: x / 127.5 - 1, float32."""
     if images.dtype != np.uint8:
@@ -128,7 +129,7 @@ def write_npz(path, **arrays):
         np.savez(file, **arrays)
 
 
-@arg.checked(path=arg.path_of, samples=arg.plain_array)
+@checked(path=given.path_of, samples=given.plain_array)
 def save_adm_npz(path, samples, labels=None):
     """Write samples for ADM's evaluator (openai/guided-diffusion).
 
@@ -154,7 +155,7 @@ def save_adm_npz(path, samples, labels=None):
         )
     arrays = {"arr_0": samples}
     if labels is not None:
-        labels = arg.plain_array("labels", labels)
+        labels = given.plain_array("labels", labels)
         if labels.shape != samples.shape[:1] or labels.dtype.kind not in "iu":
             raise ValueError(
                 f"`labels` must be integers of shape {samples.shape[:1]}. "
@@ -164,7 +165,7 @@ def save_adm_npz(path, samples, labels=None):
     write_npz(path, **arrays)
 
 
-@arg.checked(path=arg.path_of)
+@checked(path=given.path_of)
 def load_adm_npz(path):
     """(images uint8 (n, H, W, C), labels (n,) or None) of an ADM file.
 

@@ -3,7 +3,9 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_features
-from keras_flows.ops import numbers as arg
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 class InceptionScore:
@@ -28,7 +30,7 @@ class InceptionScore:
     ```
     """
 
-    @arg.checked(splits=arg.of(arg.whole, 1), seed=arg.seed)
+    @checked(splits=SIZE, seed=SEED)
     def __init__(self, splits=10, seed=0):
         self.splits = splits
         self.seed = seed

@@ -3,7 +3,10 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
-from keras_flows.ops import numbers as arg
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 def _kernel(x, y):
@@ -19,10 +22,10 @@ def _squared_mmd(x, y):
     return within / (n * (n - 1)) - 2.0 * _kernel(x, y).mean()
 
 
-@arg.checked(
-    num_subsets=arg.of(arg.whole, 1),
-    subset_size=arg.whole,
-    seed=arg.seed,
+@checked(
+    num_subsets=SIZE,
+    subset_size=COUNT,
+    seed=SEED,
 )
 def kernel_distance(real, fake, num_subsets=100, subset_size=1000, seed=0):
     """Kernel distance of two sets of features, "KID" for InceptionV3's.

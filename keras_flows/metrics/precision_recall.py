@@ -3,7 +3,9 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
-from keras_flows.ops import numbers as arg
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 # float64 distances by one matrix product err by some 1e-13 of the largest
 # squared norm; a copy of a sample must count as being at distance 0.
@@ -40,7 +42,7 @@ def _covered(points, centres, squared_radii, size):
     return float(np.concatenate(inside).mean())
 
 
-@arg.checked(k=arg.whole, batch_size=arg.of(arg.whole, 1))
+@checked(k=COUNT, batch_size=SIZE)
 def precision_recall(real, fake, k=3, batch_size=500):
     """Precision and recall by k-nearest-neighbour balls.
 

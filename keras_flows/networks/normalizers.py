@@ -210,10 +210,10 @@ def get(identifier):
         return identifier
     if isinstance(identifier, dict) and "class_name" in identifier:
         return keras.saving.deserialize_keras_object(identifier)
-    if identifier not in _KNOWN:
+    if not isinstance(identifier, str) or identifier not in _KNOWN:
         near = difflib.get_close_matches(str(identifier), _KNOWN, 1)
         raise ValueError(
-            f"Unknown normaliser: {identifier!r}. Known: {', '.join(_KNOWN)}."
+            f"Unknown `normalizer`: {identifier!r}. Known: {', '.join(_KNOWN)}."
             + (f" Did you mean {near[0]!r}?" if near else "")
         )
     return _KNOWN[identifier]()

@@ -1,8 +1,7 @@
 """Arguments of a policy: bounds of actions, the name of a representation."""
 
-import numpy as np
-
 from keras_flows.datasets.robots.actions import REPRESENTATIONS
+from keras_flows.ops import given
 
 
 def kind(representation):
@@ -15,7 +14,7 @@ def bound(value, dim, argument):
     """A bound of actions as an array, or None."""
     if value is None:
         return None
-    found = np.asarray(value, dtype="float32")
+    found = given.array(argument, value).astype("float32")
     if found.shape not in ((), (dim,)):
         raise ValueError(
             f"`{argument}` must be a number or {dim} of them. Received "

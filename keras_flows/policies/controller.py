@@ -3,7 +3,12 @@
 import numpy as np
 from keras import tree
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
 class Controller:
@@ -26,10 +31,10 @@ class Controller:
         options: arguments of `Policy.predict_chunk`.
     """
 
-    @arg.checked(
-        act_steps=arg.of(arg.whole, 1, none=True),
-        ensemble=arg.of(arg.number, none=True),
-        seed=arg.seed,
+    @checked(
+        act_steps=Optional(SIZE),
+        ensemble=Optional(REAL),
+        seed=SEED,
     )
     def __init__(
         self, policy, *, act_steps=None, ensemble=None, seed=None, **options
@@ -56,8 +61,16 @@ class Controller:
     def __call__(self, observation):
         """The action for the newest observation."""
         observation = tree.map_structure(
-            lambda leaf: arg.plain_array("observation", leaf), observation
+            lambda leaf: given.plain_array("observation", leaf), observation
         )
+        ranks = (self.policy.observation_rank, self.policy.observation_rank + 1)
+        leaves = tree.flatten(observation)
+        if not leaves or leaves[0].ndim not in ranks:
+            raise ValueError(
+                "`observation` must be one observation, or one for each "
+                f"robot: {ranks[0]} or {ranks[1]} dimensions, without a "
+                f"history. Received: {[leaf.shape for leaf in leaves]}."
+            )
         if self._history is None:
             self._history = [observation] * self.policy.obs_steps
         else:

@@ -15,6 +15,8 @@ from keras_flows.export import example_of
 from keras_flows.export import fixed_steps
 from keras_flows.export import velocity_endpoint
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
+from keras_flows.ops.scalars import FLAG
 from keras_flows.samplers import Reads
 
 STARTS = ("noise", "zero")
@@ -90,11 +92,13 @@ def acting(policy, num_steps, start, sampler, use_ema):
             f"choose them. Received: {sampler}; use an ODE sampler or a jump."
         )
     start = policy.objective.start if start is None else start
-    if start not in STARTS:
+    if not isinstance(start, str) or start not in STARTS:
         raise ValueError(
             f"`start` must be one of {STARTS}. Received: {start!r}."
         )
-    return Acting(policy, sampler, num_steps, times, start, bool(use_ema))
+    return Acting(
+        policy, sampler, num_steps, times, start, FLAG("use_ema", use_ema)
+    )
 
 
 def noise_of(policy, batch, seed, noise):
@@ -103,11 +107,12 @@ def noise_of(policy, batch, seed, noise):
     if noise is None:
         rng = np.random.Generator(np.random.Philox(seed))
         return rng.standard_normal(shape, dtype=float_dtype())
-    if tuple(noise.shape) != shape:
+    noise = given.array("noise", noise)
+    if noise.shape != shape:
         raise ValueError(
-            f"`noise` must have shape {shape}. Received: {tuple(noise.shape)}."
+            f"`noise` must have shape {shape}. Received: {noise.shape}."
         )
-    return np.asarray(noise, dtype=float_dtype())
+    return noise.astype(float_dtype())
 
 
 def policy_plan(policy, served):

@@ -6,10 +6,12 @@ from keras import tree
 
 from keras_flows.datasets.robots import Windows
 from keras_flows.datasets.robots import check_episodes
+from keras_flows.datasets.robots.windows import as_floats
 from keras_flows.datasets.robots.windows import in_parts
 from keras_flows.networks import input_specs
 from keras_flows.networks import normalizers
 from keras_flows.networks.contract import fits
+from keras_flows.ops import given
 from keras_flows.training import data_checks
 
 
@@ -50,6 +52,11 @@ def encoder_of(encoder, condition):
     if encoder is None:
         spec = keras.Input(condition.shape, name="observation")
         encoder = keras.Model(spec, spec, name="identity_encoder")
+    if not isinstance(encoder, keras.Model) or not encoder.inputs:
+        raise ValueError(
+            "`encoder` must be a functional keras.Model, or None. Received: "
+            f"{type(encoder).__name__}."
+        )
     if not fits(tuple(encoder.output.shape[1:]), condition.shape):
         raise ValueError(
             "`encoder` must yield the network's condition, of shape "
@@ -166,6 +173,26 @@ def _named(keys):
     return "that are one array" if keys is None else f"named {keys}"
 
 
+def as_given(observation):
+    """An observation as floats, refused where it is not finite.
+
+    Raises:
+        ValueError: naming `observation`.
+    """
+
+    def leaf(value):
+        value = as_floats(given.plain_array("observation", value))
+        if not np.isfinite(value).all():
+            raise ValueError(
+                "`observation` must be finite. It holds NaN or infinity."
+            )
+        return value
+
+    if not tree.flatten(observation):
+        raise ValueError(f"`observation` is empty: {observation!r}.")
+    return tree.map_structure(leaf, observation)
+
+
 def normalize(normalizers_of, observation):
     """A normalised observation history."""
     if not isinstance(observation, dict):
@@ -202,6 +229,11 @@ def check_observation(observation, spec, batch=None):
         expected = spec if key is None else spec[key]
         leaf = observation if key is None else observation[key]
         name = "observation" if key is None else f"observation[{key!r}]"
+        if not hasattr(leaf, "shape"):
+            raise ValueError(
+                f"`{name}` must be an array or tensor. Received: "
+                f"{type(leaf).__name__}."
+            )
         shape = tuple(expected.shape[1:])
         if not fits(tuple(leaf.shape[1:]), shape):
             raise ValueError(

@@ -12,7 +12,6 @@ from keras import ops
 from keras import tree
 
 from keras_flows.datasets.robots import action_representation
-from keras_flows.datasets.robots import as_floats
 from keras_flows.datasets.robots import poses
 from keras_flows.export import Served
 from keras_flows.export import export
@@ -246,7 +245,7 @@ class Policy(Holder):
         Returns:
             NumPy array (B, horizon, action_dim), or without the batch axis.
         """
-        observation = tree.map_structure(as_floats, observation)
+        observation = observations.as_given(observation)
         leaf = tree.flatten(observation)[0]
         single = len(leaf.shape) == self.observation_rank + 1
         if single:

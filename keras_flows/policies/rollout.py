@@ -7,14 +7,21 @@ import time
 import numpy as np
 
 from keras_flows.datasets.robots.pool import EnvPool
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 from keras_flows.ops.files import replacing
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import SHARE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import checked
 
 
-@arg.checked(
-    successes=arg.of(arg.whole, 0),
-    trials=arg.of(arg.whole, 1),
-    z=arg.of(arg.number, 0),
+@checked(
+    successes=COUNT,
+    trials=SIZE,
+    z=NOT_NEGATIVE,
 )
 def wilson_interval(successes, trials, z=1.96):
     """The score interval of a rate (95 % at z = 1.96), (low, high).
@@ -51,7 +58,7 @@ class Rollout:
     clipped: float = 0.0
 
     def __post_init__(self):
-        clipped = arg.number("clipped", self.clipped, 0, 1)
+        clipped = SHARE("clipped", self.clipped)
         object.__setattr__(self, "clipped", clipped)
 
     @property
@@ -72,7 +79,7 @@ class Rollout:
         }
 
 
-@arg.checked(max_steps=arg.of(arg.whole, 1), seed=arg.whole, progress=arg.flag)
+@checked(max_steps=SIZE, seed=COUNT, progress=FLAG)
 def evaluate(
     policy, envs, starts, *, max_steps=240, seed=0, progress=False, **options
 ):
@@ -102,7 +109,12 @@ def evaluate(
             "`envs` must be a list of environments or an EnvPool. Received: "
             f"{type(envs).__name__}."
         )
-    starts = arg.array("starts", starts, ndim=1).astype("int64")
+    if not hasattr(policy, "select_action"):
+        raise ValueError(
+            "`policy` must have `reset` and `select_action`. Received: "
+            f"{type(policy).__name__}."
+        )
+    starts = given.array("starts", starts, ndim=1).astype("int64")
     if len(starts) == 0 or len(envs) == 0:
         raise ValueError(
             "`envs` and `starts` must hold at least one. Received "
@@ -200,7 +212,7 @@ class _Expert:
         return self.envs.expert_actions()
 
 
-@arg.checked(max_steps=arg.of(arg.whole, 1), progress=arg.flag)
+@checked(max_steps=SIZE, progress=FLAG)
 def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
     """`evaluate` of the environments' experts, on the same start states."""
     if isinstance(envs, (list, tuple)):
@@ -210,10 +222,10 @@ def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
     )
 
 
-@arg.checked(
-    predict=arg.function,
-    repeats=arg.of(arg.whole, 1),
-    warmup=arg.of(arg.whole, 0),
+@checked(
+    predict=given.function,
+    repeats=SIZE,
+    warmup=COUNT,
 )
 def latency(predict, observation, repeats=1000, warmup=50):
     """Seconds of one call of `predict(observation)`, in milliseconds.
@@ -240,12 +252,12 @@ def latency(predict, observation, repeats=1000, warmup=50):
     }
 
 
-@arg.checked(
-    path=arg.path_of,
-    max_steps=arg.of(arg.whole, 1),
-    fps=arg.of(arg.whole, 1, 50),
-    size=arg.of(arg.whole, 1),
-    seed=arg.whole,
+@checked(
+    path=given.path_of,
+    max_steps=SIZE,
+    fps=Integer(1, 50),
+    size=SIZE,
+    seed=COUNT,
 )
 def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
            seed=0, **options):  # fmt: skip

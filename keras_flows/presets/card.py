@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Card:
 
     def __post_init__(self):
         for name in ("description", "license", "data", "command"):
-            arg.text(name, getattr(self, name), none=True)
+            given.text(name, getattr(self, name), none=True)
         if not isinstance(self.metrics, dict):
             raise ValueError(
                 f"`metrics` must be a dict. Received: {self.metrics!r}."

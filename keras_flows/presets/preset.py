@@ -15,8 +15,12 @@ import warnings
 import keras
 
 from keras_flows._version import __version__
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 from keras_flows.ops.files import replacing
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 from keras_flows.presets.card import Card
 from keras_flows.presets.card import card_text
 from keras_flows.presets.changes import carry_over
@@ -38,9 +42,9 @@ from keras_flows.presets.initializers import skipped
 _KERAS = ("keras", "keras_hub", "keras_cv", "keras_nlp", "builtins")
 
 
-@arg.checked(
-    preset_dir=arg.path_of,
-    max_shard_size=arg.of(arg.number, above=0, none=True),
+@checked(
+    preset_dir=given.path_of,
+    max_shard_size=Optional(POSITIVE),
 )
 def save_to_preset(
     model,
@@ -126,7 +130,7 @@ def save_to_preset(
                 halve(path)
 
 
-@arg.checked(load_weights=arg.flag)
+@checked(load_weights=FLAG)
 def from_preset(
     preset, load_weights=True, dtype=None, cls=keras.Model, **arguments
 ):

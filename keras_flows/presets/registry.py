@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 import pathlib
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import checked
 from keras_flows.presets.files import read_config
 from keras_flows.presets.files import read_metadata
 from keras_flows.presets.files import weights_size
@@ -94,7 +95,7 @@ BUILTIN = {
 }  # fmt: skip
 
 
-@arg.checked(name=arg.text)
+@checked(name=given.text)
 def register(name, entry):
     """Give a preset a name that `from_preset` takes, in this process.
 

@@ -5,6 +5,7 @@ import tempfile
 
 import keras
 
+from keras_flows.ops import given
 from keras_flows.presets.files import check_preset
 from keras_flows.presets.files import read_metadata
 from keras_flows.presets.handles import optional
@@ -35,6 +36,7 @@ def upload_preset(
             a folder.
         ImportError: if huggingface_hub or kagglehub is missing.
     """
+    given.text("handle", handle)
     scheme = handle.partition("://")[0]
     if scheme not in _UPLOAD:
         raise ValueError(
@@ -52,7 +54,7 @@ def upload_preset(
             "`card` is for a model; the folder has the card that "
             "`save_to_preset` wrote."
         )
-    folder = pathlib.Path(preset)
+    folder = given.path_of("preset", preset)
     check_preset(folder)
     _UPLOAD[scheme](folder, handle, private, message)
 

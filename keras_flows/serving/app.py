@@ -17,7 +17,9 @@ from fastapi.responses import HTMLResponse
 from fastapi.responses import JSONResponse
 
 from keras_flows.networks import Labels
-from keras_flows.ops import numbers as arg
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 from keras_flows.serving.batching import Batcher
 from keras_flows.serving.batching import Overloaded
 from keras_flows.serving.sources import Source
@@ -77,11 +79,11 @@ class BodyLimit:
         await self.app(scope, replay, send)
 
 
-@arg.checked(
-    wait_ms=arg.of(arg.number, 0),
-    max_samples=arg.of(arg.whole, 1),
-    max_bytes=arg.of(arg.whole, 1),
-    max_waiting=arg.of(arg.whole, 1),
+@checked(
+    wait_ms=NOT_NEGATIVE,
+    max_samples=SIZE,
+    max_bytes=SIZE,
+    max_waiting=SIZE,
 )
 def create_app(
     source,
@@ -111,7 +113,7 @@ def create_app(
         raise ValueError(
             f"`sizes` must be a tuple of batch sizes. Received: {sizes!r}."
         )
-    sizes = [arg.whole("sizes", size, 1) for size in sizes]
+    sizes = [SIZE("sizes", size) for size in sizes]
     batcher = Batcher(source.run, sizes, wait_ms, max_waiting)
     answered = {"requests": 0}
 

@@ -13,7 +13,11 @@ import numpy as np
 
 from keras_flows.interfaces import Interface
 from keras_flows.networks import input_specs
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 from keras_flows.policies import Policy
 
 
@@ -60,7 +64,7 @@ class Source:
             )
 
 
-@arg.checked(folder=arg.path_of)
+@checked(folder=given.path_of)
 def from_export(folder):
     """The source of a folder written by `model.export`, or its last version.
 
@@ -126,9 +130,9 @@ def _onnx(folder):
     return lambda inputs: session.run(None, {n: inputs[n] for n in names})[0]
 
 
-@arg.checked(
-    num_steps=arg.of(arg.whole, 1, none=True),
-    guidance_scale=arg.number,
+@checked(
+    num_steps=Optional(SIZE),
+    guidance_scale=REAL,
 )
 def from_preset(handle, num_steps=None, guidance_scale=1.0):
     """The source of a preset, in Keras.

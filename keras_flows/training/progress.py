@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_flows.ops import float_dtype
-from keras_flows.ops import numbers as arg
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 class Progress(keras.layers.Layer):
@@ -14,7 +15,7 @@ class Progress(keras.layers.Layer):
         total_steps: updates over which the schedule runs, at least 1.
     """
 
-    @arg.checked(total_steps=arg.of(arg.whole, 1))
+    @checked(total_steps=SIZE)
     def __init__(self, total_steps, name=None):
         super().__init__(trainable=False, name=name)
         self.total_steps = total_steps

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 
-from keras_flows.ops import numbers as arg
 from keras_flows.ops import register
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -28,7 +30,7 @@ class SeedGenerator(keras.random.SeedGenerator):
         return seed + tf.cast(tf.stack([offset, 0]), seed.dtype)
 
 
-@arg.checked(seed=arg.seed, count=arg.of(arg.whole, 1))
+@checked(seed=SEED, count=SIZE)
 def spread_seeds(seed, count):
     """`count` far-apart int seeds from one; random ones from None.
 

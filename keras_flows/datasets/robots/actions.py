@@ -16,7 +16,7 @@ from keras_flows.datasets.robots.rotations import matrix_to_axis_angle
 from keras_flows.datasets.robots.rotations import matrix_to_rotation_6d
 from keras_flows.datasets.robots.rotations import quaternion_to_rotation_6d
 from keras_flows.datasets.robots.rotations import rotation_6d_to_matrix
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 
 
 def to_rotation_6d(actions, order="columns"):
@@ -55,7 +55,7 @@ def from_rotation_6d(actions, order="columns"):
 
 
 def _arms(actions, size):
-    actions = arg.array("actions", actions)
+    actions = given.array("actions", actions)
     if actions.ndim < 1 or not actions.shape[-1] or actions.shape[-1] % size:
         raise ValueError(
             f"`actions` must be {size} numbers an arm, (..., {size}) or "
@@ -340,6 +340,16 @@ def poses(observation, robots=None, order="columns"):
     Raises:
         ValueError: if a name is not there.
     """
+    if not isinstance(observation, dict):
+        raise ValueError(
+            "`observation` must be a dict of robosuite's names. Received: "
+            f"{type(observation).__name__}."
+        )
+    if robots is not None and not isinstance(robots, (list, tuple)):
+        raise ValueError(
+            f"`robots` must be a list of names. Received: {robots!r}."
+        )
+    check_order(order)
     end = "_eef_pos"
     if robots is None:
         found = [

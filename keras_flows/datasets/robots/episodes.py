@@ -16,7 +16,9 @@ import re
 
 import numpy as np
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 
 
 def natural(name):
@@ -303,7 +305,7 @@ def concatenate(episodes, keys=None):
     return joined
 
 
-@arg.checked(held_out=arg.of(arg.number, above=0, below=1), seed=arg.seed)
+@checked(held_out=Number(above=0, below=1), seed=SEED)
 def split_episodes(episodes, held_out, seed=0):
     """Some episodes to train on, and others to measure with.
 

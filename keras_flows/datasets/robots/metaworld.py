@@ -17,7 +17,11 @@ import warnings
 
 import numpy as np
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 OBSERVATION_DIM = 21
 ACTION_DIM = 4
@@ -130,17 +134,17 @@ class MetaworldTask:
         return image[::-1, ::-1] if camera.startswith("corner") else image
 
 
-@arg.checked(task=arg.text)
+@checked(task=given.text)
 def make_env(task):
     """The `MetaworldTask` of a name."""
     return MetaworldTask(task)
 
 
-@arg.checked(
-    task=arg.text,
-    num=arg.of(arg.whole, 1),
-    seed=arg.whole,
-    noise=arg.of(arg.number, 0),
+@checked(
+    task=given.text,
+    num=SIZE,
+    seed=COUNT,
+    noise=NOT_NEGATIVE,
 )
 def demonstrations(
     task,

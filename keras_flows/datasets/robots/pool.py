@@ -6,6 +6,8 @@ import os
 import traceback
 from multiprocessing import connection
 
+from keras_flows.ops.scalars import SIZE
+
 
 class EnvPool:
     """`num_envs` environments, shared out over some processes.
@@ -41,10 +43,12 @@ class EnvPool:
             ("num_envs", num_envs),
             ("processes", processes),
         ):
-            if value < 1:
-                raise ValueError(
-                    f"`{argument}` must be at least 1. Received: {value!r}."
-                )
+            SIZE(argument, value)
+        if not callable(make):
+            raise ValueError(
+                "`make` must be a function that makes an environment. "
+                f"Received: {type(make).__name__}."
+            )
         context = multiprocessing.get_context("spawn")
         processes = min(processes, num_envs)
         # Environment i belongs to process i modulo their number.

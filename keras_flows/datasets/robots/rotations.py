@@ -10,14 +10,14 @@ rotation; those returned have w >= 0.
 
 import numpy as np
 
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 
 ORDERS = ("columns", "rows")
 
 
 def _array(value, name, size):
     """float64 with `size` numbers in the last axes, and finite."""
-    value = arg.array(name, value)
+    value = given.array(name, value)
     size = (size,) if isinstance(size, int) else size
     if value.shape[-len(size) :] != size:
         raise ValueError(

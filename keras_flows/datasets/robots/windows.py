@@ -7,7 +7,10 @@ import numpy as np
 from keras import tree
 
 from keras_flows.datasets.robots.episodes import check_episodes
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import checked
 
 SHORT = ("error", "pad", "drop")
 
@@ -51,13 +54,13 @@ class Windows(keras.utils.PyDataset):
     # `fit` keeps Keras from shuffling the batches by a seed of its own.
     ordered = True
 
-    @arg.checked(
-        mask=arg.flag,
-        transform=arg.of(arg.function, none=True),
-        shuffle=arg.flag,
-        repeat=arg.flag,
-        drop_remainder=arg.flag,
-        seed=arg.whole,
+    @checked(
+        mask=FLAG,
+        transform=given.of(given.function, none=True),
+        shuffle=FLAG,
+        repeat=FLAG,
+        drop_remainder=FLAG,
+        seed=COUNT,
     )
     def __init__(
         self,
@@ -203,6 +206,15 @@ class Windows(keras.utils.PyDataset):
             stop = min(start + self.batch_size, self.num_windows)
             yield self.gather(np.arange(start, stop))[0]
 
+    def _transformed(self, actions, observations):
+        changed = np.asarray(self.transform(actions, observations))
+        if changed.shape[:2] != actions.shape[:2] or changed.ndim != 3:
+            raise ValueError(
+                "`transform` must give actions, "
+                f"{(*actions.shape[:2], 'A')}. Received: {changed.shape}."
+            )
+        return changed
+
     def gather(self, windows):
         """The batch of some windows, an array of their numbers."""
         first, last, start = (
@@ -217,7 +229,7 @@ class Windows(keras.utils.PyDataset):
         )
         actions = self.actions[inside]
         if self.transform is not None:
-            actions = self.transform(actions, observations)
+            actions = self._transformed(actions, observations)
         batch = (actions.astype("float32"), observations)
         if not self.mask:
             return batch
@@ -232,7 +244,7 @@ def in_parts(array, rows=4096):
 
 def as_floats(array):
     """Float32; bytes of an image, 0 to 255, as -1 to 1."""
-    array = np.asarray(array)
+    array = given.plain_array("array", array)
     if array.dtype == np.uint8:
         return array.astype("float32") / 127.5 - 1.0
     return array.astype("float32")

@@ -627,7 +627,7 @@ METHODS = [
         "kf.policies.latency",
         {
             "predict": ("policy.predict_chunk",
-                        instance("policy.predict_chunk", also=("lambda: 0",))),
+                        instance("policy.predict_chunk")),
             "observation": ("filled((2, 2, 2))", array((2, 2, 2))),
             "repeats": ("2", AT_LEAST_1),
             "warmup": ("0", integer(0)),

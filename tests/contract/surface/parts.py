@@ -1,5 +1,7 @@
 """Interpolants, time laws, samplers, objectives and networks."""
 
+import inspect
+
 from contract.calls import Target
 from contract.surface.kinds import AT_LEAST_1
 from contract.surface.kinds import CHOICES_OF
@@ -18,6 +20,8 @@ from contract.values import choice
 from contract.values import integer
 from contract.values import listed
 from contract.values import real
+
+import keras_flows as kf
 
 SHIFT = positive(most=8.0)
 CLIP = positive(most=8.0, none=True)
@@ -232,11 +236,15 @@ TRANSFORMER = {
 
 def network(name, required, optional):
     """A network, with small sizes where none is drawn."""
-    kinds = {key: optional.get(key) for key in required}
+    known = inspect.signature(getattr(kf.networks, name)).parameters
     return Target(
         f"kf.networks.{name}",
-        {key: (text, kinds[key]) for key, text in required.items()},
-        {k: kind for k, kind in optional.items() if k not in required},
+        {key: (text, optional[key]) for key, text in required.items()},
+        {
+            key: kind
+            for key, kind in optional.items()
+            if key in known and key not in required
+        },
         USE,
     )
 
@@ -351,7 +359,7 @@ NETWORKS = [
                              unclear=("[1, 2]",)),
         "embedding_width": instance("8", "16", also=("7", "2", "4")),
         "kernel_size": instance("3", "5", "1", also=("2", "4")),
-        "scale": FLAG, "depth": None, "num_heads": None,
+        "scale": FLAG,
     }),
     *(
         network(name, {"observation_shape": "(2, 3)", **extra}, {
@@ -412,8 +420,4 @@ NETWORKS = [
         for name in ("input_names", "sample_shape")
     ),
 ]  # fmt: skip
-# A depth or heads that a network does not have is left out.
-for _target in NETWORKS:
-    for _key in [k for k, v in _target.optional.items() if v is None]:
-        del _target.optional[_key]
 TARGETS = PATHS + LAWS + SAMPLERS + OBJECTIVES + NETWORKS

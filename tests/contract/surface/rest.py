@@ -1,4 +1,4 @@
-"""Metrics, datasets, callbacks, presets, serving, training and `ops`."""
+"""Metrics, datasets, callbacks, presets, serving and training."""
 
 from contract.calls import Target
 from contract.surface.kinds import AT_LEAST_1
@@ -181,7 +181,7 @@ DATASETS = [
         "source": ("Records()", instance(
             "Records()", also=("points()", "classifier()"))),
         "batch_size": ("2", AT_LEAST_1),
-        "transform": ("keep", instance("keep", also=("lambda: 0", "int"))),
+        "transform": ("keep", instance("keep")),
     }, BATCHING, "batches(made)", weight=4),
     Target("kf.datasets.Batches(Records(), 2, keep).restore", {
         "state": (
@@ -227,7 +227,7 @@ DATASETS = [
         "batch_size": AT_LEAST_1, "shards": AT_LEAST_1, "seed": SEED,
         "dtype": choice("float32", "float16"), "scaling_factor": positive(),
         "flip": FLAG, "rgb": FLAG,
-    }, check=None, slow=True),
+    }, check=None, slow=True, wanting=("source", "shards")),
 ]  # fmt: skip
 EPISODES = instance(
     also=(
@@ -243,7 +243,7 @@ ROBOTS = [
         "batch_size": ("2", AT_LEAST_1),
     }, {
         "obs_steps": integer(1, 3, most=3), "mask": FLAG,
-        "transform": instance("None", also=("keep", "lambda a, o: a")),
+        "transform": instance("None", "lambda a, o: a", also=("keep",)),
         "short": choice("error", "pad", "drop"), "shuffle": FLAG,
         "repeat": FLAG, "drop_remainder": FLAG,
         "seed": integer(0, most=2**31),
@@ -302,7 +302,7 @@ ROBOTS = [
     *(
         Target(f"robots.{name}", {first: ("folder", PATH)}, {
             "keys": instance("None", also=("'a'", "['a']")), **own},
-            check=None)
+            check=None, wanting=(first,))
         for name, first, own in (
             ("read_lerobot", "path_or_repo", {
                 "episodes": instance("None", also=("[0]",))}),
@@ -341,12 +341,11 @@ CALLBACKS = [
         "every": ("1", AT_LEAST_1)}, {
         "columns": integer(1, none=True), "scale": AT_LEAST_1,
         "decode": instance("None", also=("keep", "lambda x: x")),
-        "num_samples": AT_LEAST_1, "num_steps": AT_LEAST_1, "seed": SEED,
         "tensorboard": instance("None", also=("folder",)),
     }, "made.set_model(labelled)", check=None, weight=2),
     Target("kf.callbacks.SampleMetric", {
         "metric": ("lambda x: float(x.sum())", instance(
-            "lambda x: 1.0", also=("lambda: 0", "int", "keep"))),
+            "lambda x: 1.0", also=("keep",))),
         "every": ("1", AT_LEAST_1),
         "num_samples": ("2", AT_LEAST_1),
         "num_steps": ("1", AT_LEAST_1)}, {
@@ -462,21 +461,6 @@ TRAINING = [
         "network": ("mlp()", instance("mlp()", also=("sit",))),
         "name": ("'copy'", NAME)}, check=None),
 ]  # fmt: skip
-TENSOR = array((3, 2), loose=True)
-OPS = [
-    *(
-        Target(f"kf.ops.{name}", {"x": (
-            "ops.convert_to_tensor(filled((3, 2)))", TENSOR)})
-        for name in ("mean_flat", "sum_flat")
-    ),
-    Target("kf.ops.bcast_right", {
-        "x": ("ops.ones((3,))", array((3,))),
-        "y": ("ops.ones((3, 2))", TENSOR)}),
-    Target("kf.ops.layer_norm", {
-        "x": ("ops.ones((3, 2))", TENSOR),
-        "epsilon": ("1e-6", positive(most=1.0))}),
-]  # fmt: skip
 TARGETS = (
     METRICS + DATASETS + ROBOTS + CALLBACKS + PRESETS + SERVING + TRAINING
-    + OPS
 )  # fmt: skip

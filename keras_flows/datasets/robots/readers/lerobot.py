@@ -19,7 +19,8 @@ from keras_flows.datasets.robots.episodes import check_keys
 from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.robots.readers import lerobot_frames
 from keras_flows.datasets.sources import needed
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import checked
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 # Features that are further keys of an episode, and their names here.
@@ -31,7 +32,7 @@ EXTRAS = {
 PREFIX = "observation."
 
 
-@arg.checked(path_or_repo=arg.path_of)
+@checked(path_or_repo=given.path_of)
 def read_lerobot(path_or_repo, keys=None, episodes=None, revision=None):
     """Episodes of a LeRobotDataset, v2.0, v2.1 or v3.0.
 

@@ -13,10 +13,12 @@ from keras_flows.datasets.robots.episodes import check_keys
 from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.robots.episodes import select_keys
 from keras_flows.datasets.sources import needed
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import checked
 
 
-@arg.checked(name_or_path=arg.path_of, download=arg.flag)
+@checked(name_or_path=given.path_of, download=FLAG)
 def read_minari(name_or_path, keys=None, download=False):
     """Episodes of a Minari dataset.
 

@@ -16,14 +16,16 @@ from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
 from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.sources import needed
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
 from keras_flows.ops.files import replacing
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 # Array names that are further keys of an episode, not observations.
 EXTRAS = ("reward", "done", "success")
 
 
-@arg.checked(path=arg.path_of, action_key=arg.text)
+@checked(path=given.path_of, action_key=given.text)
 def read_replay_buffer(path, keys=None, action_key="action"):
     """Episodes of a zarr replay buffer.
 
@@ -153,7 +155,7 @@ def _rows(array, name, steps, path):
     return rows
 
 
-@arg.checked(path=arg.path_of, chunk=arg.of(arg.whole, 1))
+@checked(path=given.path_of, chunk=SIZE)
 def write_replay_buffer(path, episodes, *, chunk=512):
     """Write episodes as a replay buffer that diffusion_policy reads, too.
 

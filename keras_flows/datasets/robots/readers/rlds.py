@@ -9,17 +9,19 @@ from keras_flows.datasets.robots.episodes import check_episodes
 from keras_flows.datasets.robots.episodes import check_keys
 from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.sources import needed
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import checked
 
 # Further arrays of a step, if it has them.
 EXTRAS = ("reward", "success", "is_terminal")
 
 
-@arg.checked(
-    name=arg.text,
-    split=arg.text,
-    data_dir=arg.of(arg.path_of, none=True),
-    drop_last=arg.flag,
+@checked(
+    name=given.text,
+    split=given.text,
+    data_dir=given.of(given.path_of, none=True),
+    drop_last=FLAG,
 )
 def read_rlds(name, split="train", data_dir=None, keys=None, drop_last=False):
     """Episodes of a TensorFlow Datasets set in the layout of RLDS.

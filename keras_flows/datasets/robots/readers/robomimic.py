@@ -14,13 +14,15 @@ from keras_flows.datasets.robots.episodes import check_keys
 from keras_flows.datasets.robots.episodes import names_of
 from keras_flows.datasets.robots.episodes import natural
 from keras_flows.datasets.sources import needed
-from keras_flows.ops import numbers as arg
+from keras_flows.ops import given
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import checked
 
 # Further arrays of a demonstration, and their names here.
 EXTRAS = {"rewards": "reward", "dones": "done"}
 
 
-@arg.checked(path=arg.path_of, rotation_6d=arg.flag)
+@checked(path=given.path_of, rotation_6d=FLAG)
 def read_robomimic(
     path,
     keys=None,
