@@ -8,9 +8,14 @@ import keras
 import numpy as np
 
 from keras_flows.callbacks.every import Every
+from keras_flows.ops import COUNT
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 from keras_flows.ops.files import replacing
 
 
+@checked(columns=Optional(SIZE), scale=SIZE, border=COUNT)
 def image_grid(images, columns=None, scale=1, border=1):
     """(n, H, W, C) in [-1, 1] as one uint8 picture (rows, columns, C).
 
@@ -67,6 +72,7 @@ class SampleGrid(Every):
         ImportError: if `tensorboard` is given and TensorFlow is missing.
     """
 
+    @checked(columns=Optional(SIZE), scale=SIZE)
     def __init__(
         self,
         folder,

@@ -14,6 +14,9 @@ import functools
 import keras
 import numpy as np
 
+from keras_flows.ops import FLAG
+from keras_flows.ops import checked
+
 
 class Batches(keras.utils.PyDataset):
     """Batches of what `transform` makes of a source's records.
@@ -42,6 +45,7 @@ class Batches(keras.utils.PyDataset):
             release Python's lock.
     """
 
+    @checked(shuffle=FLAG, repeat=FLAG, drop_remainder=FLAG)
     def __init__(
         self,
         source,

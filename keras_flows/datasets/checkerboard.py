@@ -3,6 +3,11 @@
 import keras
 import numpy as np
 
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
+
 
 class Checkerboard:
     """Uniform on every other cell of a 4 x 4 board on [-extent, extent]^2.
@@ -15,6 +20,7 @@ class Checkerboard:
         cells: cells per side, even.
     """
 
+    @checked(extent=POSITIVE, cells=SIZE)
     def __init__(self, extent=2.0, cells=4):
         if cells < 2 or cells % 2:
             raise ValueError(
@@ -73,6 +79,7 @@ class Endless(keras.utils.PyDataset):
         seed: int.
     """
 
+    @checked(batch_size=SIZE, seed=SEED)
     def __init__(self, data, batch_size, seed=0):
         super().__init__()
         if batch_size < 1:

@@ -12,8 +12,14 @@ from keras_flows.datasets.sources import EdmSource
 from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import FLAG
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 
 
+@checked(size=SIZE)
 def center_crop(image, size):
     """The central square, resized to `size` pixels a side, as ADM does it.
 
@@ -90,6 +96,13 @@ class ImageTransform:
         return image, np.int32(record["label"])
 
 
+@checked(
+    batch_size=SIZE,
+    image_size=Optional(SIZE),
+    flip=FLAG,
+    rgb=FLAG,
+    max_value=POSITIVE,
+)
 def from_tfds(
     name,
     split,
@@ -131,6 +144,7 @@ def from_tfds(
     )
 
 
+@checked(batch_size=SIZE, image_size=Optional(SIZE), flip=FLAG, rgb=FLAG)
 def from_image_folder(
     path,
     batch_size,
@@ -161,6 +175,7 @@ def from_image_folder(
     )
 
 
+@checked(batch_size=SIZE, image_size=Optional(SIZE), flip=FLAG, rgb=FLAG)
 def from_edm_zip(
     path, batch_size, image_size=None, *, flip=False, rgb=False, **batching
 ):

@@ -15,6 +15,8 @@ from keras_flows.datasets.images import ImageTransform
 from keras_flows.datasets.manifest import check_shards
 from keras_flows.datasets.manifest import read_manifest
 from keras_flows.datasets.sources import needed
+from keras_flows.ops import FLAG
+from keras_flows.ops import checked
 
 
 class LatentSource:
@@ -135,6 +137,7 @@ class Latents(Batches):
             flips or extras are asked for that were not kept.
     """
 
+    @checked(flip=FLAG, checksums=FLAG)
     def __init__(
         self,
         path,

@@ -30,9 +30,17 @@ from keras_flows.datasets.shards import SHARED
 from keras_flows.datasets.shards import Row
 from keras_flows.datasets.shards import png_of
 from keras_flows.datasets.shards import write_shard
+from keras_flows.ops import FLAG
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import REAL
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 from keras_flows.ops.files import write_text
 
 
+@checked(scaling_factor=POSITIVE, shift_factor=REAL)
 def describe_autoencoder(
     autoencoder, name=None, scaling_factor=1.0, shift_factor=0.0
 ):
@@ -116,6 +124,17 @@ def _tokens(encoder, batch_size):
     )
 
 
+@checked(
+    image_size=Optional(SIZE),
+    batch_size=SIZE,
+    shards=SIZE,
+    flip=FLAG,
+    rgb=FLAG,
+    seed=SEED,
+    scaling_factor=POSITIVE,
+    shift_factor=REAL,
+    keep_images=FLAG,
+)
 def prepare_latents(
     source,
     autoencoder,

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from keras_flows.ops import NOT_NEGATIVE
+from keras_flows.ops import checked
+
 
 class Rings:
     """Rings of Gaussian thickness: radius ~ N(radii[k], width^2), any angle.
@@ -13,6 +16,7 @@ class Rings:
         width: standard deviation of a point's distance from its ring.
     """
 
+    @checked(width=NOT_NEGATIVE)
     def __init__(self, radii=(0.75, 1.75), width=0.08):
         self.radii = tuple(float(r) for r in radii)
         if not self.radii or width <= 0 or min(self.radii) < 4 * width:

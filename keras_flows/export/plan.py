@@ -9,6 +9,7 @@ from keras import ops
 from keras_flows import samplers
 from keras_flows.export.endpoint import Endpoint
 from keras_flows.networks import Labels
+from keras_flows.ops import GUIDANCE
 from keras_flows.ops import arguments
 from keras_flows.ops import bcast_right
 from keras_flows.ops import compiled
@@ -83,8 +84,7 @@ def sampling_plan(model, served):
             "The network does not tell the shape of a sample: export "
             "needs a functional network."
         )
-    scale = options["guidance_scale"]
-    request.check_scale(scale)
+    scale = GUIDANCE("guidance_scale", options["guidance_scale"])
     interval = request.interval_of(options["guidance_interval"])
     channels = request.channels_of(
         options["guidance_channels"], model.sample_shape

@@ -6,6 +6,12 @@ from keras import ops
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import DiscreteVariancePreserving
 from keras_flows.objectives import Hybrid
+from keras_flows.ops import FLAG
+from keras_flows.ops import NOT_NEGATIVE
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import on_state
 from keras_flows.ops import register
@@ -57,6 +63,13 @@ class DiscreteInterface(Interface):
             see `Interface`.
     """
 
+    @checked(
+        num_timesteps=Optional(SIZE),
+        learn_sigma=FLAG,
+        min_snr_gamma=POSITIVE,
+        vlb_weight=NOT_NEGATIVE,
+        time_scale=POSITIVE,
+    )
     def __init__(
         self,
         network,

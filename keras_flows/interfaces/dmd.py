@@ -12,7 +12,13 @@ from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_needs
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.networks import clone_network
+from keras_flows.ops import FLAG
+from keras_flows.ops import GUIDANCE
+from keras_flows.ops import NOT_NEGATIVE
+from keras_flows.ops import REAL
+from keras_flows.ops import SIZE
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
 from keras_flows.ops import parts
@@ -83,6 +89,16 @@ class DMDInterface(Holder):
         name: model name.
     """
 
+    @checked(
+        num_steps=SIZE,
+        fake_updates=SIZE,
+        separate_fakes=FLAG,
+        alpha=REAL,
+        regression_weight=NOT_NEGATIVE,
+        adversarial_weight=NOT_NEGATIVE,
+        discriminator_weight=NOT_NEGATIVE,
+        teacher_guidance_scale=GUIDANCE,
+    )
     def __init__(
         self,
         teacher,

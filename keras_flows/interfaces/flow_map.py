@@ -9,7 +9,10 @@ from keras_flows.interfaces.teacher import frozen
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interpolants import Linear
 from keras_flows.interpolants import time_pairs
+from keras_flows.ops import GUIDANCE
+from keras_flows.ops import SHARE
 from keras_flows.ops import RowSplit
+from keras_flows.ops import checked
 from keras_flows.ops import register
 
 
@@ -41,6 +44,7 @@ class FlowMapInterface(Interface):
 
     weighting = "rows"
 
+    @checked(teacher_guidance_scale=GUIDANCE, diagonal_portion=SHARE)
     def __init__(
         self,
         network,

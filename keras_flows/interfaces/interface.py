@@ -13,7 +13,7 @@ from keras import ops
 from keras_flows import objectives
 from keras_flows import parametrization
 from keras_flows.interfaces.arguments import PLAIN
-from keras_flows.interfaces.arguments import check_arguments
+from keras_flows.interfaces.arguments import checked_numbers
 from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interpolants import get as get_interpolant
@@ -75,6 +75,7 @@ class Interface(Generator):
     # Whether the network may take the scale of guidance as an input.
     takes_guidance = False
 
+    @checked_numbers
     def __init__(
         self,
         network,
@@ -104,7 +105,6 @@ class Interface(Generator):
             f"objective '{objective.name}'",
             self.takes_guidance,
         )
-        check_arguments(n_sigma, x_sigma, cond_drop_ratio)
         objective.check_stable(stable_target)
         super().__init__(
             network, terms=objective.terms, ema=ema, seed=seed, name=name,
@@ -330,8 +330,7 @@ class Interface(Generator):
         """k = max(1, sqrt(elements of an example of x / t_shift_base))."""
         if self.t_shift_base is None:
             return 1.0
-        elements = math.prod(x.shape[1:])
-        return max(1.0, (elements / self.t_shift_base) ** 0.5)
+        return max(1.0, (math.prod(x.shape[1:]) / self.t_shift_base) ** 0.5)
 
     def drop_condition(self, condition):
         """Replace a share of the integer labels by the null label."""

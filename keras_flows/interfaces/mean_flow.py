@@ -7,8 +7,14 @@ from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import Linear
 from keras_flows.interpolants import time_pairs
 from keras_flows.networks import input_names
+from keras_flows.ops import GUIDANCE
+from keras_flows.ops import NOT_NEGATIVE
+from keras_flows.ops import REAL
+from keras_flows.ops import SHARE
+from keras_flows.ops import Number
 from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -57,6 +63,16 @@ class MeanFlowInterface(Interface):
 
     takes_guidance = True
 
+    @checked(
+        guidance_scale=GUIDANCE,
+        guidance_mixture_ratio=Number(0, below=1),
+        guidance_t_min=SHARE,
+        guidance_t_max=SHARE,
+        norm_eps=NOT_NEGATIVE,
+        norm_power=NOT_NEGATIVE,
+        fm_portion=SHARE,
+        guidance_power=REAL,
+    )
     def __init__(
         self,
         network,
@@ -96,15 +112,10 @@ class MeanFlowInterface(Interface):
             cond_drop_ratio=cond_drop_ratio,
             **kwargs,
         )
-        if not 0.0 <= fm_portion <= 1.0:
+        if guidance_t_min > guidance_t_max:
             raise ValueError(
-                "`fm_portion` must lie between 0 and 1. "
-                f"Received: {fm_portion!r}."
-            )
-        if not 0.0 <= guidance_mixture_ratio < 1.0:
-            raise ValueError(
-                "`guidance_mixture_ratio` must lie in [0, 1). "
-                f"Received: {guidance_mixture_ratio!r}."
+                "`guidance_t_min` must not be above `guidance_t_max`. "
+                f"Received: {guidance_t_min!r} and {guidance_t_max!r}."
             )
         self._set_range(guidance_range, guidance_power, guidance_scale)
         self._guided = (

@@ -13,6 +13,9 @@ from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_needs
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interfaces.teacher import walk
+from keras_flows.ops import GUIDANCE
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.training import Progress
@@ -39,6 +42,7 @@ class ProgressiveInterface(Holder):
         name: model name.
     """
 
+    @checked(steps_per_stage=SIZE, teacher_guidance_scale=GUIDANCE)
     def __init__(
         self,
         teacher,

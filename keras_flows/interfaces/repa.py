@@ -12,6 +12,9 @@ from keras import ops
 from keras_flows.interfaces.holder import Holder
 from keras_flows.networks import FeatureTap
 from keras_flows.networks import Frozen
+from keras_flows.ops import NOT_NEGATIVE
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import gather
 from keras_flows.ops import register
@@ -61,6 +64,12 @@ class REPAInterface(Holder):
         name: model name.
     """
 
+    @checked(
+        feature_dim=SIZE,
+        repa_loss_weight=NOT_NEGATIVE,
+        repa_depth=SIZE,
+        proj_dim=SIZE,
+    )
     def __init__(
         self,
         interface,

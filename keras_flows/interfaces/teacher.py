@@ -9,6 +9,9 @@ from keras import tree
 from keras_flows import samplers
 from keras_flows.networks import Fixed
 from keras_flows.networks import checks
+from keras_flows.ops import GUIDANCE
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 
 
 class Teacher(Fixed):
@@ -27,6 +30,7 @@ class Teacher(Fixed):
         needs: what it must predict.
     """
 
+    @checked(guidance_scale=GUIDANCE, steps=SIZE)
     def __init__(self, model, student, guidance_scale=1.0, sampler="euler",
                  steps=1, needs=("velocity",)):  # fmt: skip
         check_teacher(model, student, needs)

@@ -8,6 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_flows.interpolants.base import Interpolant
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 from keras_flows.ops import register
 
 
@@ -30,6 +33,7 @@ def _betas(schedule, num_timesteps):
 
 
 @register
+@checked(num_timesteps=Optional(SIZE))
 @dataclasses.dataclass(frozen=True)
 class DiscreteVariancePreserving(Interpolant):
     """x_t = sqrt(abar_k) x + sqrt(1 - abar_k) n at the timesteps k < T.

@@ -6,11 +6,15 @@ import math
 from keras import ops
 
 from keras_flows.interpolants.base import Interpolant
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import Number
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import register
 
 
 @register
+@checked(scale=POSITIVE, eps=Number(above=0, below=0.5))
 @dataclasses.dataclass(frozen=True)
 class StochasticInterpolant(Interpolant):
     """x_t = alpha(t) x_0 + beta(t) x_1 + gamma(t) z, z ~ N(0, I).

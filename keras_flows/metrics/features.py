@@ -16,7 +16,10 @@ from keras_flows.metrics.pretrained import find_weights
 from keras_flows.metrics.pretrained import read_state
 from keras_flows.networks.images.inception import InceptionV3
 from keras_flows.networks.images.inception import load_inception_state
+from keras_flows.ops import FLAG
+from keras_flows.ops import SIZE
 from keras_flows.ops import arguments
+from keras_flows.ops import checked
 from keras_flows.ops import compiled
 from keras_flows.ops import resolve
 
@@ -66,6 +69,7 @@ class FeatureExtractor:
         batch_size: images per call of the network.
     """
 
+    @checked(channels=SIZE, grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
         network,
@@ -146,6 +150,7 @@ class InceptionV3Features(FeatureExtractor):
         ValueError: if the weights are not there or not those of the network.
     """
 
+    @checked(grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
         weights=FID_WEIGHTS,
@@ -194,6 +199,7 @@ class DINOv2Features(FeatureExtractor):
         ImportError: if a preset is given and KerasHub is not installed.
     """
 
+    @checked(size=SIZE, grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
         preset="dinov2_large",
@@ -266,6 +272,7 @@ class ClassifierFeatures(FeatureExtractor):
         ValueError: if the model has no such layer or no fixed input shape.
     """
 
+    @checked(from_logits=FLAG, batch_size=SIZE)
     def __init__(
         self, model, layer=None, name=None, from_logits=True, batch_size=64
     ):

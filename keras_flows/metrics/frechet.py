@@ -16,6 +16,9 @@ import numpy as np
 from keras_flows.metrics.features import FeatureExtractor
 from keras_flows.metrics.features import get_extractor
 from keras_flows.metrics.images import write_npz
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 
 
 class GaussianStatistics:
@@ -29,6 +32,7 @@ class GaussianStatistics:
         dim: number of features.
     """
 
+    @checked(dim=SIZE)
     def __init__(self, dim):
         self.dim = dim
         self.count = 0
@@ -188,6 +192,7 @@ class FrechetDistance:
     ```
     """
 
+    @checked(batch_size=Optional(SIZE))
     def __init__(self, extractor, reference, name=None, batch_size=None):
         if not callable(extractor):
             extractor = get_extractor(extractor)

@@ -3,6 +3,9 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_features
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 
 
 class InceptionScore:
@@ -27,6 +30,7 @@ class InceptionScore:
     ```
     """
 
+    @checked(splits=SIZE, seed=SEED)
     def __init__(self, splits=10, seed=0):
         if splits < 1:
             raise ValueError(f"`splits` must be 1 or more. Received: {splits}.")

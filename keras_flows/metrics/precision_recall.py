@@ -3,6 +3,8 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 
 # float64 distances by one matrix product err by some 1e-13 of the largest
 # squared norm; a copy of a sample must count as being at distance 0.
@@ -39,6 +41,7 @@ def _covered(points, centres, squared_radii, size):
     return float(np.concatenate(inside).mean())
 
 
+@checked(k=SIZE, batch_size=SIZE)
 def precision_recall(real, fake, k=3, batch_size=500):
     """Precision and recall by k-nearest-neighbour balls.
 

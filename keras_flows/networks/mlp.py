@@ -8,6 +8,12 @@ from keras import layers
 from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers.embeddings import FourierFeatures
 from keras_flows.networks.layers.embeddings import TimeFeatures
+from keras_flows.ops import COUNT
+from keras_flows.ops import FLAG
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -45,6 +51,17 @@ class MLP(DescribedModel):
     ```
     """
 
+    @checked(
+        width=SIZE,
+        depth=COUNT,
+        two_times=FLAG,
+        fourier_features=COUNT,
+        fourier_scale=POSITIVE,
+        time_features=COUNT,
+        max_frequency=POSITIVE,
+        num_classes=Optional(SIZE),
+        condition_dim=Optional(SIZE),
+    )
     def __init__(
         self,
         dim,

@@ -11,7 +11,10 @@ import typing
 import keras
 
 from keras_flows.interpolants import DiscreteVariancePreserving
+from keras_flows.ops import FLAG
+from keras_flows.ops import SIZE
 from keras_flows.ops import Config
+from keras_flows.ops import checked
 from keras_flows.ops import register
 
 
@@ -106,6 +109,7 @@ def check_option(argument, value, allowed):
 
 
 @register
+@checked(needs_r=FLAG, num_steps=SIZE)
 @dataclasses.dataclass(frozen=True)
 class FunctionObjective(Objective):
     """A function (model, batch) -> terms as an objective.

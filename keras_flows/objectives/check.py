@@ -6,7 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_flows.ops import POSITIVE
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import compiled
 from keras_flows.ops import exact_products
 from keras_flows.ops import float_dtype
@@ -124,6 +126,7 @@ def _faults(network, tolerance):
     return faults
 
 
+@checked(tolerance=POSITIVE)
 def check_jvp(model, batch, tolerance=0.02):
     """Hold an interface's JVP, and the gradient through it, to differences.
 

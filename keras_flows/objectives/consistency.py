@@ -14,14 +14,25 @@ from keras_flows.objectives.derivatives import directional
 from keras_flows.objectives.derivatives import normalized_tangent
 from keras_flows.objectives.schedules import SCHEDULES
 from keras_flows.objectives.schedules import num_levels
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import SIZE
+from keras_flows.ops import Integer
+from keras_flows.ops import Number
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
+from keras_flows.ops import checked
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
 from keras_flows.samplers import FlowMapJump
 
 
 @register
+@checked(
+    min_levels=Integer(2),
+    max_levels=Integer(2),
+    ect_stages=SIZE,
+    ect_factor=Number(above=1),
+)
 @dataclasses.dataclass(frozen=True)
 class Consistency(Objective):
     """weight(t, s) |f(x_t, t) - sg f(x_s, s)|^2, s nearer to the data than t.
@@ -148,6 +159,7 @@ class Consistency(Objective):
 
 
 @register
+@checked(tangent_norm=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class TrigConsistency(Objective):
     """e^w / D |F - sg(F + g / (|g| + c))|^2 - w (sCT and sCD).

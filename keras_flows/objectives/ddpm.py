@@ -7,13 +7,16 @@ import numpy as np
 from keras import ops
 
 from keras_flows.objectives.base import Objective
+from keras_flows.ops import NOT_NEGATIVE
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
+from keras_flows.ops import checked
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
 
 
 @register
+@checked(vlb_weight=NOT_NEGATIVE)
 @dataclasses.dataclass(frozen=True)
 class Hybrid(Objective):
     """L_simple + vlb_weight T L_vlb; L_vlb trains the variances alone.

@@ -11,7 +11,11 @@ from keras import ops
 
 from keras_flows.objectives.base import Objective
 from keras_flows.objectives.flow_matching import denoising_loss
+from keras_flows.ops import NOT_NEGATIVE
+from keras_flows.ops import REAL
+from keras_flows.ops import SIZE
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import copies
 from keras_flows.ops import mean_flat
 from keras_flows.ops import parts
@@ -59,6 +63,13 @@ def adversarial(fake_logit):
 
 
 @register
+@checked(
+    alpha=REAL,
+    regression_weight=NOT_NEGATIVE,
+    adversarial_weight=NOT_NEGATIVE,
+    discriminator_weight=NOT_NEGATIVE,
+    fake_updates=SIZE,
+)
 @dataclasses.dataclass(frozen=True)
 class DistributionMatching(Objective):
     """The turns of a generator and its fake network.

@@ -10,7 +10,10 @@ import dataclasses
 from keras import ops
 
 from keras_flows.objectives.base import Objective
+from keras_flows.ops import SIZE
+from keras_flows.ops import Number
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import part
 from keras_flows.ops import register
 
@@ -109,6 +112,7 @@ def _share(batch_size, count, dtype):
 
 
 @register
+@checked(dt=Number(above=0, below=1))
 @dataclasses.dataclass(frozen=True)
 class CTM(FlowMap):
     """Consistency trajectory model (arXiv 2310.02279).
@@ -142,6 +146,7 @@ class CTM(FlowMap):
 
 
 @register
+@checked(finest=SIZE)
 @dataclasses.dataclass(frozen=True)
 class Shortcut(FlowMap):
     """Shortcut models (arXiv 2410.12557): two steps of d make one of 2 d.

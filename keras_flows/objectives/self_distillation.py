@@ -15,7 +15,10 @@ from keras_flows.objectives.derivatives import check_derivative
 from keras_flows.objectives.derivatives import directional
 from keras_flows.objectives.derivatives import normalized_tangent
 from keras_flows.objectives.flow_map import FlowMap
+from keras_flows.ops import FLAG
+from keras_flows.ops import POSITIVE
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import register
 
 
@@ -190,6 +193,7 @@ class MF(FlowMap):
 
 
 @register
+@checked(midpoint=FLAG)
 @dataclasses.dataclass(frozen=True)
 class PSD(FlowMap):
     """Progressive self-distillation (arXiv 2505.18825), in u.
@@ -229,6 +233,7 @@ class PSD(FlowMap):
 
 
 @register
+@checked(tangent_norm=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class AYF(FlowMap):
     """Align Your Flow's Eulerian map distillation (arXiv 2506.14603).

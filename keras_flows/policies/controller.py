@@ -3,6 +3,11 @@
 import numpy as np
 from keras import tree
 
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
+
 
 class Controller:
     """Gives one action for each observation of an episode.
@@ -24,6 +29,7 @@ class Controller:
         options: arguments of `Policy.predict_chunk`.
     """
 
+    @checked(act_steps=Optional(SIZE), seed=SEED)
     def __init__(
         self, policy, *, act_steps=None, ensemble=None, seed=None, **options
     ):

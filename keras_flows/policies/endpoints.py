@@ -14,6 +14,7 @@ from keras_flows.export import described
 from keras_flows.export import example_of
 from keras_flows.export import fixed_steps
 from keras_flows.export import velocity_endpoint
+from keras_flows.ops import SEED
 from keras_flows.ops import float_dtype
 from keras_flows.samplers import Reads
 
@@ -101,7 +102,7 @@ def noise_of(policy, batch, seed, noise):
     """Standard normal (batch, horizon, action_dim), given or from a seed."""
     shape = (batch, *policy.sample_shape)
     if noise is None:
-        rng = np.random.Generator(np.random.Philox(seed))
+        rng = np.random.Generator(np.random.Philox(SEED("seed", seed)))
         return rng.standard_normal(shape, dtype=float_dtype())
     if tuple(noise.shape) != shape:
         raise ValueError(

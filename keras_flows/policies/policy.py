@@ -20,7 +20,9 @@ from keras_flows.export import export
 from keras_flows.interfaces import Holder
 from keras_flows.networks import checks
 from keras_flows.networks import normalizers
+from keras_flows.ops import SIZE
 from keras_flows.ops import arguments
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.policies import arguments as arguments_of
@@ -67,6 +69,7 @@ class Policy(Holder):
         ValueError: if shapes do not fit.
     """
 
+    @checked(act_steps=SIZE)
     def __init__(
         self,
         interface,

@@ -7,9 +7,16 @@ import time
 import numpy as np
 
 from keras_flows.datasets.robots.pool import EnvPool
+from keras_flows.ops import COUNT
+from keras_flows.ops import FLAG
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 from keras_flows.ops.files import replacing
 
 
+@checked(successes=COUNT, trials=SIZE, z=POSITIVE)
 def wilson_interval(successes, trials, z=1.96):
     """The score interval of a rate (95 % at z = 1.96), (low, high).
 
@@ -59,6 +66,7 @@ class Rollout:
         }
 
 
+@checked(max_steps=SIZE, seed=SEED, progress=FLAG)
 def evaluate(
     policy, envs, starts, *, max_steps=240, seed=0, progress=False, **options
 ):
@@ -181,6 +189,7 @@ class _Expert:
         return self.envs.expert_actions()
 
 
+@checked(max_steps=SIZE, progress=FLAG)
 def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
     """`evaluate` of the environments' experts, on the same start states."""
     envs = _together(envs)
@@ -189,6 +198,7 @@ def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
     )
 
 
+@checked(repeats=SIZE, warmup=COUNT)
 def latency(predict, observation, repeats=1000, warmup=50):
     """Seconds of one call of `predict(observation)`, in milliseconds.
 
@@ -214,6 +224,7 @@ def latency(predict, observation, repeats=1000, warmup=50):
     }
 
 
+@checked(max_steps=SIZE, fps=SIZE, size=SIZE, seed=SEED)
 def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
            seed=0, **options):  # fmt: skip
     """Save a GIF of one episode; returns whether it succeeded.

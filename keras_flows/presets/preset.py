@@ -14,6 +14,8 @@ import warnings
 import keras
 
 from keras_flows._version import __version__
+from keras_flows.ops import FLAG
+from keras_flows.ops import checked
 from keras_flows.ops.files import replacing
 from keras_flows.presets.card import Card
 from keras_flows.presets.card import card_text
@@ -105,6 +107,7 @@ def save_to_preset(
                 halve(path)
 
 
+@checked(load_weights=FLAG)
 def from_preset(preset, load_weights=True, dtype=None, cls=keras.Model):
     """Load a model of any class from a preset.
 

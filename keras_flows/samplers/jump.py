@@ -5,7 +5,11 @@ import dataclasses
 import numpy as np
 from keras import ops
 
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import SHARE
+from keras_flows.ops import Number
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
@@ -14,6 +18,7 @@ from keras_flows.samplers.grids import jump_grid
 
 
 @register
+@checked(renoise=SHARE, shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class FlowMapJump(Sampler):
     """x_r = X_{t->r}(x_t) = x_t + (r - t) u(x_t, t, r).
@@ -108,6 +113,7 @@ class OneStep(Sampler):
 
 
 @register
+@checked(t_fix=Number(above=0, below=1))
 @dataclasses.dataclass(frozen=True)
 class TwoStep(Sampler):
     """Two calls of an action predictor: a0 at the noise end, then at t_fix.

@@ -8,6 +8,10 @@ from keras import tree
 
 from keras_flows.networks import labels_of
 from keras_flows.networks.labels import check_labels
+from keras_flows.ops import FLAG
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
 from keras_flows.ops import jvp
@@ -19,6 +23,7 @@ from keras_flows.samplers.base import batch_of
 from keras_flows.samplers.loop import Reads
 
 
+@checked(probes=SIZE, seed=SEED, bits_per_dim=FLAG, use_ema=FLAG)
 def log_likelihood(
     model,
     x,

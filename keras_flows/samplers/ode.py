@@ -2,13 +2,16 @@
 
 import dataclasses
 
+from keras_flows.ops import POSITIVE
 from keras_flows.ops import bcast_right
+from keras_flows.ops import checked
 from keras_flows.ops import register
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 
 
 @register
+@checked(shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class Euler(Sampler):
     """x_r = x_t + (r - t) v(x_t, t).
@@ -29,6 +32,7 @@ class Euler(Sampler):
 
 
 @register
+@checked(shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class Heun(Sampler):
     """The trapezoidal rule: two network calls a step, the last step Euler.

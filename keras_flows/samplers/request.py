@@ -10,6 +10,10 @@ from keras_flows.networks import checks
 from keras_flows.networks import input_names
 from keras_flows.networks import labels_of
 from keras_flows.networks.labels import check_labels
+from keras_flows.ops import GUIDANCE
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
 from keras_flows.ops import float_dtype
 from keras_flows.samplers.base import Sampler
 
@@ -165,16 +169,13 @@ def make_request(
     condition = as_array(check_labels(labels, condition))
     count = _count(num_samples, condition, noise)
     condition = rows_of(condition, count, "condition", model.network)
-    check_scale(guidance_scale)
-    condition, scale = model.absorb_guidance(condition, guidance_scale, count)
+    scale = GUIDANCE("guidance_scale", guidance_scale)
+    condition, scale = model.absorb_guidance(condition, scale, count)
     guide = _guide(model, guidance_model, scale)
     negative = negative_of(
         model, condition, negative_condition, scale, count, guide
     )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be at least 1. Received: {batch_size!r}."
-        )
+    batch_size = Optional(SIZE)("batch_size", batch_size)
     return Request(
         sampler=sampler,
         num_steps=num_steps,
@@ -189,7 +190,7 @@ def make_request(
         channels=channels_of(guidance_channels, model.sample_shape),
         guide=guide,
         noise=noise,
-        seed=seed,
+        seed=SEED("seed", seed),
         batch_size=batch_size,
     )
 
@@ -208,16 +209,7 @@ def _leading(structure):
 def _count(num_samples, condition, noise):
     counts = {}
     if num_samples is not None:
-        if (
-            isinstance(num_samples, bool)
-            or not isinstance(num_samples, (int, np.integer))
-            or num_samples < 1
-        ):
-            raise ValueError(
-                "`num_samples` must be an int of at least 1. "
-                f"Received: {num_samples!r}."
-            )
-        counts["num_samples"] = int(num_samples)
+        counts["num_samples"] = SIZE("num_samples", num_samples)
     if noise is not None:
         counts["noise"] = _leading(noise)
     if condition is not None and np.ndim(tree.flatten(condition)[0]):
@@ -272,14 +264,6 @@ def _guide(model, guide, scale):
                 f"model it guides. Received: {other} beside {own}."
             )
     return None if scale == 1.0 else guide
-
-
-def check_scale(scale):
-    """Refuse what is not a finite number."""
-    if not np.isscalar(scale) or not np.isfinite(scale):
-        raise ValueError(
-            f"`guidance_scale` must be a finite number. Received: {scale}."
-        )
 
 
 def negative_of(model, condition, negative, scale, num_samples, guide=None):

@@ -12,6 +12,10 @@ import keras
 import numpy as np
 
 from keras_flows.interfaces import Interface
+from keras_flows.ops import GUIDANCE
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 from keras_flows.policies import Policy
 
 
@@ -112,6 +116,7 @@ def _onnx(folder):
     return lambda inputs: session.run(None, {n: inputs[n] for n in names})[0]
 
 
+@checked(num_steps=Optional(SIZE), guidance_scale=GUIDANCE)
 def from_preset(handle, num_steps=None, guidance_scale=1.0):
     """The source of a preset, in Keras.
 

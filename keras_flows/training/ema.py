@@ -10,6 +10,9 @@ from keras import ops
 
 from keras_flows.networks import Fixed
 from keras_flows.networks import clone_network
+from keras_flows.ops import REAL
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -92,6 +95,7 @@ class EMA(Fixed):
             e.g. 0.05; between 0 and 0.29.
     """
 
+    @checked(decay=Optional(REAL), std=Optional(REAL))
     def __init__(self, decay=None, std=None, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
         if (decay is None) == (std is None):

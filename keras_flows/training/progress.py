@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 
 
@@ -13,6 +15,7 @@ class Progress(keras.layers.Layer):
         total_steps: updates over which the schedule runs, at least 1.
     """
 
+    @checked(total_steps=SIZE)
     def __init__(self, total_steps, name=None):
         super().__init__(trainable=False, name=name)
         if total_steps < 1:

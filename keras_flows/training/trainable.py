@@ -4,9 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 from keras_flows.presets import from_preset
 from keras_flows.presets import save_to_preset
-from keras_flows.training import checked
+from keras_flows.training import batch_checks
 from keras_flows.training import compiling
 from keras_flows.training import data_checks
 from keras_flows.training.batches import EMPTY
@@ -49,6 +52,7 @@ class Trainable(TrainStep, keras.Model):
         name: model name.
     """
 
+    @checked(max_skipped_steps=SIZE, seed=SEED)
     def __init__(
         self,
         network=None,
@@ -254,8 +258,8 @@ class Trainable(TrainStep, keras.Model):
         if getattr(x, "ordered", False):
             # An order to resume in, which Keras would shuffle unseeded.
             kwargs.setdefault("shuffle", False)
-        x, y, check = checked.checked_input(self, x, y)
-        kwargs, others = checked.checked_validation(self, kwargs)
+        x, y, check = batch_checks.checked_input(self, x, y)
+        kwargs, others = batch_checks.checked_validation(self, kwargs)
         guard = NonFiniteGuard(self.max_skipped_steps)
         count = compiling.CountSteps()
         if not isinstance(callbacks, keras.callbacks.CallbackList):
@@ -298,7 +302,7 @@ class Trainable(TrainStep, keras.Model):
         """Loss on a dataset, with the same times and noise every time."""
         check = None
         if not kwargs.get("_use_cached_eval_dataset"):
-            x, y, check = checked.checked_input(self, x, y, training=False)
+            x, y, check = batch_checks.checked_input(self, x, y, training=False)
         generators = [
             (model.seed_generator.state, model.evaluation_seed)
             for model in self.everything()
@@ -321,12 +325,12 @@ class Trainable(TrainStep, keras.Model):
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         """One step on a batch, see `keras.Model.train_on_batch`."""
-        y = checked.checked_condition(self, x, y)
+        y = batch_checks.checked_condition(self, x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
         """The losses of a batch, see `keras.Model.test_on_batch`."""
-        y = checked.checked_condition(self, x, y)
+        y = batch_checks.checked_condition(self, x, y)
         return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict(self, *args, **kwargs):

@@ -14,6 +14,10 @@ from keras_flows.networks.chunks.inputs import flat_condition
 from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import GroupNormalization
+from keras_flows.ops import FLAG
+from keras_flows.ops import SIZE
+from keras_flows.ops import Number
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 
@@ -152,6 +156,16 @@ class TemporalUNet(DescribedModel):
     ```
     """
 
+    @checked(
+        action_dim=SIZE,
+        horizon=SIZE,
+        two_times=FLAG,
+        width=SIZE,
+        embedding_width=SIZE,
+        kernel_size=SIZE,
+        scale=FLAG,
+        dropout=Number(0, below=1),
+    )
     def __init__(
         self,
         action_dim,

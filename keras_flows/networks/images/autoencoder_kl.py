@@ -16,6 +16,10 @@ from keras import ops
 from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers.attention import SelfAttention
 from keras_flows.networks.layers.normalization import GroupNormalization
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import REAL
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.ops import sum_flat
@@ -268,6 +272,13 @@ class AutoencoderKL(DescribedModel):
     ```
     """
 
+    @checked(
+        latent_channels=SIZE,
+        layers_per_block=SIZE,
+        norm_groups=SIZE,
+        scaling_factor=POSITIVE,
+        shift_factor=REAL,
+    )
     def __init__(
         self,
         image_shape=(256, 256, 3),

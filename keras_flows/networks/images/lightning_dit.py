@@ -17,6 +17,12 @@ from keras_flows.networks.layers.modulation import Modulated
 from keras_flows.networks.layers.modulation import modulate
 from keras_flows.networks.layers.normalization import RMSNormalization
 from keras_flows.networks.layers.patches import patch_grid
+from keras_flows.ops import COUNT
+from keras_flows.ops import FLAG
+from keras_flows.ops import POSITIVE
+from keras_flows.ops import SIZE
+from keras_flows.ops import Optional
+from keras_flows.ops import checked
 from keras_flows.ops import register
 from keras_flows.ops import remat
 
@@ -196,6 +202,19 @@ class LightningDiT(DescribedModel):
         "1P6B": (1792, 28, 28),
     }
 
+    @checked(
+        patch_size=SIZE,
+        width=SIZE,
+        depth=COUNT,
+        num_heads=SIZE,
+        mlp_ratio=POSITIVE,
+        qk_norm=FLAG,
+        shift=FLAG,
+        two_times=FLAG,
+        num_classes=Optional(SIZE),
+        learn_sigma=FLAG,
+        remat=FLAG,
+    )
     def __init__(
         self,
         image_shape,

@@ -8,6 +8,9 @@ from keras import ops
 
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import RMSNormalization
+from keras_flows.ops import FLAG
+from keras_flows.ops import SIZE
+from keras_flows.ops import checked
 from keras_flows.ops import in_jvp
 from keras_flows.ops import register
 
@@ -92,6 +95,7 @@ class SelfAttention(keras.layers.Layer):
         causal: whether a token sees only itself and those before it.
     """
 
+    @checked(num_heads=SIZE, qk_norm=FLAG, qkv_bias=FLAG, causal=FLAG)
     def __init__(
         self,
         num_heads=4,
@@ -198,6 +202,7 @@ class CrossAttention(keras.layers.Layer):
         kernel_initializer: initializer of all projections.
     """
 
+    @checked(num_heads=SIZE)
     def __init__(
         self,
         num_heads=4,

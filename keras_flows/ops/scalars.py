@@ -1,0 +1,158 @@
+"""Numbers and flags that users hand in: checked, and Python's own after."""
+
+import dataclasses
+import functools
+import inspect
+import math
+
+
+def _plain(value):
+    """A NumPy number, or a tensor of one element, as Python's own."""
+    if hasattr(value, "item") and math.prod(getattr(value, "shape", ())) == 1:
+        return value.item()
+    return value
+
+
+def number(name, value, low=None, high=None, *, above=None, below=None):
+    """A finite real number within its range, as Python's own.
+
+    Args:
+        name: of the argument, for the message.
+        value: int, float or a NumPy number; no bool and no string.
+        low, high: least and largest value, or None.
+        above, below: bounds that are outside themselves, or None.
+
+    Raises:
+        ValueError: naming the argument, its range and what came.
+    """
+    return Number(low, high, above=above, below=below)(name, value)
+
+
+def integer(name, value, low=None, high=None):
+    """A whole number within its range, as `number`; no float."""
+    return Integer(low, high)(name, value)
+
+
+def flag(name, value):
+    """True or False; no string, which would always be true."""
+    return Flag()(name, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """The range of a number; calling it is `number`."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    kind: str = dataclasses.field(default="a finite number", kw_only=True)
+    types: tuple = dataclasses.field(default=(int, float), kw_only=True)
+
+    def __call__(self, name, value):
+        found = _plain(value)
+        fits = (
+            isinstance(found, self.types)
+            and not isinstance(found, bool)
+            and -math.inf < found < math.inf
+            and (self.low is None or found >= self.low)
+            and (self.high is None or found <= self.high)
+            and (self.above is None or found > self.above)
+            and (self.below is None or found < self.below)
+        )
+        if not fits:
+            raise ValueError(
+                f"`{name}` must be {self.kind}{self._range()}. "
+                f"Received: {value!r}."
+            )
+        return found
+
+    def _range(self):
+        words = [
+            f" {word} {bound}"
+            for word, bound in (
+                ("of at least", self.low),
+                ("above", self.above),
+                ("at most", self.high),
+                ("below", self.below),
+            )
+            if bound is not None
+        ]
+        return " and".join(words)
+
+
+def Integer(low=None, high=None):
+    """The range of a whole number."""
+    return Number(low, high, kind="an int", types=(int,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def __call__(self, name, value):
+        found = _plain(value)
+        if not isinstance(found, bool):
+            raise ValueError(
+                f"`{name}` must be True or False. Received: {value!r}."
+            )
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Optional:
+    """What may be None as well."""
+
+    inner: object
+
+    def __call__(self, name, value):
+        return None if value is None else self.inner(name, value)
+
+
+FLAG = Flag()
+# More is never meant, and float32 overflows on the way.
+MOST = 10**9
+REAL = Number(-MOST, MOST)
+POSITIVE = Number(above=0, high=MOST)
+NOT_NEGATIVE = Number(0, MOST)
+SHARE = Number(0, 1)
+SIZE = Integer(1)
+COUNT = Integer(0)
+SEED = Optional(Integer(0, 2**64 - 1))
+GUIDANCE = Number(-1000, 1000)
+LOCATION = Number(-1000, 1000)
+SCALE = Number(above=0, high=1000)
+
+
+def checked(**ranges):
+    """Decorator of a function, or of a class for its constructor.
+
+    Each argument that is named must be what its range takes, and arrives as a
+    Python number:
+
+        @checked(width=SIZE, dropout=SHARE)
+        def __init__(self, width, dropout=0.0): ...
+    """
+
+    def decorate(target):
+        if isinstance(target, type):
+            target.__init__ = decorate(target.__init__)
+            return target
+        signature = inspect.signature(target)
+        unknown = set(ranges) - set(signature.parameters)
+        if unknown:
+            raise TypeError(f"{target.__qualname__} has no {sorted(unknown)}.")
+
+        @functools.wraps(target)
+        def call(*args, **kwargs):
+            bound = signature.bind(*args, **kwargs)
+            for name, value in bound.arguments.items():
+                if name in ranges:
+                    bound.arguments[name] = ranges[name](name, value)
+            return target(*bound.args, **bound.kwargs)
+
+        # Keras reads the arguments' names off the outermost function.
+        call.__signature__ = signature
+        return call
+
+    return decorate
