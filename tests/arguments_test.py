@@ -1,197 +1,237 @@
 """Numbers and flags of every public constructor: in range, or an error.
 
 The walk is over what the package makes public, so that a class that is added
-is walked too: it must be made here, or be named among those that need more.
+is walked too. Numbers are looked at before anything else, so that other
+arguments may be nonsense here.
 """
 
-import keras
+import inspect
+import types
+
 import numpy as np
 import pytest
 
 import keras_flows as kf
+from keras_flows.ops import flag
+from keras_flows.ops import integer
+from keras_flows.ops import number
 
 pytestmark = pytest.mark.once
-nets = kf.networks
 
-
-def mlp(**options):
-    return nets.MLP(2, 8, 1, **options)
-
-
-def map_mlp():
-    return mlp(two_times=True)
-
-
-def sit(network=None):
-    return kf.SiTInterface(network or mlp(), ema=None)
-
-
-def teacher():
-    model = sit()
-    model.trainable = False
-    return model
-
-
-def edm_teacher():
-    model = kf.EDMInterface(mlp(), ema=None)
-    model.trainable = False
-    return kf.ReparametrizedInterface(model, "trig_flow")
-
-
-def policy():
-    return kf.policies.Policy(
-        kf.FlowMapInterface(chunk(), "flow", ema=None),
-        observation_normalizer="identity",
-        action_normalizer="identity",
-    )
-
-
-def chunk(horizon=16):
-    return nets.ChunkMLP(2, horizon, (2, 3), width=8, depth=1)
-
-
-def encoder():
-    x = keras.Input((8, 8, 3))
-    return keras.Model(x, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
-
-
-IMAGE = (16, 16, 3)
-SMALL = {"width": 32, "num_heads": 2}
-LINEAR = kf.interpolants.Linear()
-DATA = np.random.default_rng(0).standard_normal((64, 2))
-FEATURES = np.random.default_rng(0).standard_normal((32, 4))
-PIXELS = (np.zeros((3, 12, 12, 3), "uint8"),)
-# Arguments with which each is made; {} is for what has defaults alone.
-MADE = {
-    "ConsistencyInterface": lambda **k: kf.ConsistencyInterface(mlp(), **k),
-    "DMDInterface": lambda **k: kf.DMDInterface(teacher(), **k),
-    "DiscreteInterface": lambda **k: kf.DiscreteInterface(mlp(), **k),
-    "EDMInterface": lambda **k: kf.EDMInterface(mlp(), **k),
-    "FlowMapInterface": lambda **k: kf.FlowMapInterface(map_mlp(), **k),
-    "Interface": lambda **k: kf.Interface(mlp(), LINEAR, **k),
-    "MeanFlowInterface": lambda **k: kf.MeanFlowInterface(
-        mlp(two_times=True, num_classes=3), **k
-    ),
-    "ProgressiveInterface": lambda **k: kf.ProgressiveInterface(teacher(), **k),
-    "SCTInterface": lambda **k: kf.SCTInterface(mlp(), **k),
-    "SiTInterface": lambda **k: kf.SiTInterface(mlp(), **k),
-    "StochasticInterpolantInterface": lambda **k: (
-        kf.StochasticInterpolantInterface(mlp(), **k)
-    ),
-    "MLP": lambda **k: nets.MLP(**{"dim": 2, **k}),
-    "AutoencoderKL": lambda **k: nets.AutoencoderKL(
-        (8, 8, 3), **{"block_out_channels": (32, 32), "layers_per_block": 1} | k
-    ),
-    "ChunkMLP": lambda **k: nets.ChunkMLP(
-        **{"action_dim": 2, "horizon": 4, "condition_shape": (2, 3)}
-        | {"width": 8, "depth": 1}
-        | k
-    ),
-    "PolicyDiT": lambda **k: nets.PolicyDiT(
-        **{"action_dim": 2, "horizon": 4, "condition_shape": (2, 3)}
-        | {"width": 8, "depth": 1}
-        | k
-    ),
-    "PolicyRNN": lambda **k: nets.PolicyRNN(
-        **{"action_dim": 2, "horizon": 4, "condition_shape": (2, 3)}
-        | {"width": 8, "depth": 1}
-        | k
-    ),
-    "PolicyTransformer": lambda **k: nets.PolicyTransformer(
-        **{"action_dim": 2, "horizon": 4, "condition_shape": (2, 3)}
-        | {"width": 12, "depth": 1}
-        | k
-    ),
-    "TemporalUNet": lambda **k: nets.TemporalUNet(
-        **{"action_dim": 2, "horizon": 4, "condition_shape": (2, 3)}
-        | {"width": 8, "width_mult": (1, 2)}
-        | k
-    ),
-    "DiT": lambda **k: nets.DiT(IMAGE, **{**SMALL, "depth": 1} | k),
-    "DDT": lambda **k: nets.DDT(
-        IMAGE, **{**SMALL, "encoder_depth": 1, "decoder_depth": 1} | k
-    ),
-    "LightningDiT": lambda **k: nets.LightningDiT(
-        IMAGE, **{**SMALL, "depth": 1, "patch_size": 4} | k
-    ),
-    "DhariwalUNet": lambda **k: nets.DhariwalUNet(
-        IMAGE, **{"channels": 32, "channel_mult": (1,), "num_blocks": 1} | k
-    ),
-    "SongUNet": lambda **k: nets.SongUNet(
-        IMAGE, **{"channels": 32, "channel_mult": (1,), "num_blocks": 1} | k
-    ),
-    "ImageEncoder": lambda **k: nets.ImageEncoder(
-        {"image": (2, 32, 32, 3)}, **k
-    ),
-    "MLPEncoder": lambda **k: nets.MLPEncoder((2, 3), **{"width": 8} | k),
-    "PerStepMLPEncoder": lambda **k: nets.PerStepMLPEncoder(
-        (2, 3), **{"width": 8} | k
-    ),
-    "TimestepEmbedding": lambda **k: nets.TimestepEmbedding(**{"units": 8} | k),
-    "HistogramKL": lambda **k: kf.metrics.HistogramKL(
-        kf.datasets.Checkerboard(), **{"num_reference": 100} | k
-    ),
-    "GaussianStatistics": lambda **k: kf.metrics.GaussianStatistics(
-        **{"dim": 3} | k
-    ),
-    "Boundary": lambda **k: kf.parametrization.Boundary(LINEAR, **k),
-    "Karras": lambda **k: kf.parametrization.Karras(LINEAR, **k),
-    "Hybrid": lambda **k: kf.objectives.Hybrid(**k),
-    "Controller": lambda **k: kf.policies.Controller(policy(), **k),
-    "Policy": lambda **k: kf.policies.Policy(
-        kf.FlowMapInterface(chunk(), "flow", ema=None), **k
-    ),
-    "AlternatingOptimizer": lambda **k: kf.training.AlternatingOptimizer(
-        "adam", **k
-    ),
-    "Progress": lambda **k: kf.training.Progress(**{"total_steps": 4} | k),
-    "SampleGrid": lambda **k: kf.callbacks.SampleGrid("folder", 1, **k),
-    "Batches": lambda **k: kf.datasets.Batches(
-        list(DATA), **{"batch_size": 4, "transform": lambda r, g: (r,)} | k
-    ),
-    "Checkerboard": lambda **k: kf.datasets.Checkerboard(**k),
-    "EMA": lambda **k: (
-        kf.EMA(**{"decay": 0.9} | k) if "std" not in k else kf.EMA(**k)
-    ),
-    "FunctionObjective": lambda **k: kf.objectives.FunctionObjective(
-        lambda model, batch: {}, **k
-    ),
-    "Trainable": lambda **k: kf.training.Trainable(mlp(), **k),
-    # Functions.
-    "wilson_interval": lambda **k: kf.policies.wilson_interval(
-        **{"successes": 1, "trials": 2} | k
-    ),
-    "kernel_distance": lambda **k: kf.metrics.kernel_distance(
-        FEATURES, FEATURES, **{"subset_size": 8} | k
-    ),
-    "precision_recall": lambda **k: kf.metrics.precision_recall(
-        FEATURES, FEATURES, **k
-    ),
-    "image_grid": lambda **k: kf.callbacks.image_grid(*PIXELS, **k),
-    "get_time_law": lambda **k: kf.interpolants.get_time_law("lognormal", **k),
-    "FeatureExtractor": lambda **k: kf.metrics.FeatureExtractor(
-        encoder(), "name", **{"size": 8, "resize": lambda x: x} | k, weights="w"
-    ),
-    "ClassifierFeatures": lambda **k: kf.metrics.ClassifierFeatures(
-        encoder(), **k
-    ),
-    "describe_autoencoder": lambda **k: kf.datasets.describe_autoencoder(
-        encoder(), name="name", **k
-    ),
-    "Endless": lambda **k: kf.datasets.Endless(DATA, **{"batch_size": 4} | k),
-    "REPAInterface": lambda **k: kf.REPAInterface(
-        sit(nets.DiT(IMAGE, width=32, depth=2, num_heads=2)),
-        **{"repa_depth": 1, "feature_dim": 4, "proj_dim": 4} | k,
-    ),
-    "Holder": None,
-    "evaluate": None,
-    "log_likelihood": lambda **k: kf.samplers.log_likelihood(
-        sit(), DATA[:2].astype("float32"), **k
-    ),
-    "center_crop": lambda **k: kf.datasets.center_crop(
-        np.zeros((8, 8, 3), "uint8"), **{"size": 4} | k
-    ),
-    "generate": lambda **k: sit(mlp(num_classes=3)).generate(
-        condition=[0, 1], num_steps=k.pop("num_steps", 1), **k
-    ),
+# Not made by users, who reach them through what checks for them.
+INNER = {
+    "Batch": "what an objective is handed",
+    "Bound": "what a sampler is handed",
+    "Holder": "a base class, whose flag is its subclass's",
+    "Labels": "made by labels_of",
+    "Request": "made by generate",
+    "Rollout": "made by evaluate",
+    "Served": "made by export",
+    "Source": "made by from_export and from_preset",
+    "jvp": "called by objectives",
+    "Dense": "Keras's own, whose flag is Keras's",
+    "SeedGenerator": "Keras's own; models check their seed",
+    "upload_preset": "its flag goes to the hub as it is",
 }
+# Numbers below 0 that have a meaning.
+SIGNED = {
+    "t_mu": "of a log of times",
+    "n_mu": "a mean",
+    "mu": "of a log of times",
+    "guidance_scale": "away from the condition",
+    "teacher_guidance_scale": "away from the condition",
+    "alpha": "SiD's, which may be 1.2 or negative",
+    "bias": "of a logit",
+    "curvature": "a factor of a moment",
+    "guidance_power": "scales may be denser above",
+    "shift_factor": "a mean of latents",
+}
+# Numbers whose default is whole, and which need not be.
+REAL = {"t_shift_base", "mlp_ratio"}
+# Optional numbers: their default None does not tell.
+OPTIONAL = {
+    "num_classes", "condition_dim", "seed", "decay", "std", "clip", "s_max",
+    "num_timesteps", "hidden_width", "decoder_dim", "decoder_heads",
+    "columns", "image_size",
+}  # fmt: skip
+
+
+def public():
+    """name -> class or function with a number or a flag among its defaults."""
+    modules = [kf] + [
+        m
+        for m in vars(kf).values()
+        if isinstance(m, types.ModuleType)
+        and m.__name__.startswith("keras_flows")
+    ]
+    found = {}
+    for module in modules:
+        for name, thing in vars(module).items():
+            ours = getattr(thing, "__module__", "").startswith("keras_flows")
+            if name.startswith("_") or not ours or thing in found.values():
+                continue
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                if not (
+                    inspect.isclass(thing) and issubclass(thing, Exception)
+                ):
+                    found[f"{module.__name__}.{name}"] = thing
+    return found
+
+
+def cases():
+    for path, thing in public().items():
+        if thing.__name__ in INNER:
+            continue
+        for name, parameter in inspect.signature(thing).parameters.items():
+            default = parameter.default
+            if name == "ema":
+                continue  # an `EMA`, which has a test of its own
+            if isinstance(default, (bool, int, float)) or (
+                default is None and name in OPTIONAL
+            ):
+                yield pytest.param(thing, name, id=f"{path}-{name}")
+
+
+def bad_values(name, default):
+    if isinstance(default, bool):
+        return ["False", "True", 2, 0, np.nan, [True]]
+    bad = [np.nan, np.inf, -np.inf, "3", True, False, [1, 2], 1j]
+    if name not in SIGNED:
+        bad += [-1, -0.5]
+    bad += [1e30, -1e30]
+    if isinstance(default, int) and name not in REAL:
+        bad += [2.5, np.float32(2.5)]
+    return bad
+
+
+@pytest.mark.parametrize("thing, name", cases())
+def test_numbers_and_flags(thing, name):
+    signature = inspect.signature(thing).parameters
+    others = {
+        n: 1
+        for n, p in signature.items()
+        if p.default is p.empty and p.kind in (0, 1, 3) and n != name
+    }
+    for bad in bad_values(name, signature[name].default):
+        with pytest.raises((ValueError, TypeError)) as error:
+            thing(**others, **{name: bad})
+        assert f"`{name}`" in str(error.value), (bad, str(error.value))
+
+
+def test_what_is_left_out_is_there():
+    names = {thing.__name__ for thing in public().values()}
+    assert set(INNER) <= names
+    walked = {case.values[1] for case in cases()}
+    assert set(SIGNED) | OPTIONAL | REAL <= walked
+
+
+@pytest.mark.parametrize(
+    "argument, bad",
+    [
+        ("guidance_scale", np.nan),
+        ("guidance_scale", "2"),
+        ("guidance_scale", 1e30),
+        ("guidance_interval", (0.0, np.nan)),
+        ("seed", -1),
+        ("seed", 0.5),
+        ("seed", "0"),
+        ("num_steps", np.nan),
+        ("num_steps", True),
+        ("batch_size", 0),
+        ("batch_size", 1.5),
+        ("use_ema", "False"),
+        ("noise", np.full((2, 2), np.nan, "float32")),
+        ("guidance_channels", True),
+    ],
+)
+def test_arguments_of_generate(argument, bad):
+    model = kf.SiTInterface(kf.networks.MLP(2, 8, 1, num_classes=3), ema=None)
+    options = {"condition": [0, 1], "num_steps": 1, "guidance_scale": 2.0}
+    with pytest.raises(ValueError, match=f"`{argument}"):
+        model.generate(**options | {argument: bad})
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (
+            lambda: kf.interpolants.VariancePreserving(
+                beta_min=30.0, beta_max=20.0
+            ),
+            "`beta_min` must not be above `beta_max`",
+        ),
+        (lambda: kf.interpolants.Uniform(0.7, 0.3), "`low` must be below"),
+        (
+            lambda: kf.metrics.HistogramKL(BOARD, extent=500.0),
+            "`extent` and `bins`",
+        ),
+        (lambda: kf.metrics.HistogramKL(BOARD, bins=1), "`extent` and `bins`"),
+        (
+            lambda: kf.metrics.HistogramKL(BOARD, extent=0.1),
+            "`extent` must be the half width",
+        ),
+        (
+            lambda: kf.metrics.HistogramKL(
+                BOARD, extent=500.0, reference="density"
+            ),
+            "`extent`",
+        ),
+        (lambda: kf.metrics.HistogramKL(BOARD, eps=0.5), "`eps`"),
+        (
+            lambda: kf.MeanFlowInterface(
+                kf.networks.MLP(2, 8, 1, two_times=True),
+                guidance_t_min=0.9,
+                guidance_t_max=0.1,
+            ),
+            "`guidance_t_min` must not be above `guidance_t_max`",
+        ),
+    ],
+)
+def test_pairs_of_numbers(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+BOARD = kf.datasets.Checkerboard()
+
+
+@pytest.mark.parametrize("bad", [np.nan, "0.9", True, 1.0, -0.1, 1e30])
+def test_the_decay_of_an_average(bad):
+    with pytest.raises(ValueError, match="`decay`|`ema`"):
+        kf.SiTInterface(kf.networks.MLP(2, 8, 1), ema=bad)
+
+
+def test_numbers_of_numpy_become_pythons_own():
+    for value in (np.float32(0.5), np.array(0.5), np.array([0.5]), 0.5):
+        found = number("x", value, 0, 1)
+        assert type(found) is float and found == 0.5
+    for value in (np.int64(3), np.array(3), np.uint8(3), 3):
+        assert type(integer("n", value, 1)) is int
+        assert type(number("x", value)) is int
+    assert flag("f", np.bool_(True)) is True
+    model = kf.SiTInterface(
+        kf.networks.MLP(np.int64(2), np.int32(8), np.uint8(1)),
+        t_mu=np.float32(0.5),
+        t_shift_base=np.int64(16),
+        seed=np.int64(3),
+        ema=np.float64(0.9),
+        stable_target=np.bool_(False),
+    )
+    again = type(model).from_config(model.get_config())
+    assert again.t_mu == 0.5 and again.seed == 3
+    sampler = kf.samplers.DDIM(eta=np.float32(0.5))
+    assert sampler == kf.samplers.DDIM(eta=0.5)
+
+
+def test_the_message_says_range_and_value():
+    with pytest.raises(ValueError, match="`a` must be a finite number above 0"):
+        number("a", np.nan, above=0)
+    with pytest.raises(
+        ValueError,
+        match="`b` must be an int of at least 1 and at most 3. Received: 4.",
+    ):
+        integer("b", 4, 1, 3)
+    with pytest.raises(
+        ValueError, match="`c` must be True or False. Received: 'no'."
+    ):
+        flag("c", "no")

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_flows.ops import FLAG
+from keras_flows.ops import Integer
 from keras_flows.ops import checked
 
 
@@ -45,7 +46,15 @@ class Batches(keras.utils.PyDataset):
             release Python's lock.
     """
 
-    @checked(shuffle=FLAG, repeat=FLAG, drop_remainder=FLAG)
+    @checked(
+        batch_size=Integer(1, 2**32 - 1),
+        shuffle=FLAG,
+        repeat=FLAG,
+        drop_remainder=FLAG,
+        seed=Integer(0, 2**32 - 1),
+        start=Integer(0, 2**32 - 1),
+        workers=Integer(1, 2**32 - 1),
+    )
     def __init__(
         self,
         source,
@@ -61,17 +70,6 @@ class Batches(keras.utils.PyDataset):
         workers=1,
     ):
         super().__init__(workers=workers)
-        for argument, value, least in (
-            ("batch_size", batch_size, 1),
-            ("start", start, 0),
-            ("workers", workers, 1),
-            ("seed", seed, 0),
-        ):
-            if type(value) is not int or value < least or value >= 2**32:
-                raise ValueError(
-                    f"`{argument}` must be an int of at least {least} and "
-                    f"below 2^32. Received: {value!r}."
-                )
         index, count = shard
         if not 0 <= index < count:
             raise ValueError(

@@ -13,7 +13,6 @@ from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
 from keras_flows.datasets.sources import needed
 from keras_flows.ops import FLAG
-from keras_flows.ops import POSITIVE
 from keras_flows.ops import SIZE
 from keras_flows.ops import Optional
 from keras_flows.ops import checked
@@ -101,7 +100,7 @@ class ImageTransform:
     image_size=Optional(SIZE),
     flip=FLAG,
     rgb=FLAG,
-    max_value=POSITIVE,
+    max_value=SIZE,
 )
 def from_tfds(
     name,

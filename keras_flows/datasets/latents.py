@@ -16,6 +16,8 @@ from keras_flows.datasets.manifest import check_shards
 from keras_flows.datasets.manifest import read_manifest
 from keras_flows.datasets.sources import needed
 from keras_flows.ops import FLAG
+from keras_flows.ops import SEED
+from keras_flows.ops import SIZE
 from keras_flows.ops import checked
 
 
@@ -137,7 +139,7 @@ class Latents(Batches):
             flips or extras are asked for that were not kept.
     """
 
-    @checked(flip=FLAG, checksums=FLAG)
+    @checked(batch_size=SIZE, seed=SEED, flip=FLAG, checksums=FLAG)
     def __init__(
         self,
         path,

@@ -76,7 +76,7 @@ class ConsistencyInterface(Interface):
         min_levels=Integer(2),
         max_levels=Integer(2),
         ect_stages=SIZE,
-        ect_factor=Number(above=1),
+        ect_factor=Number(above=1, high=1000),
         target_decay=Number(0, below=1),
         teacher_guidance_scale=GUIDANCE,
         teacher_steps=SIZE,

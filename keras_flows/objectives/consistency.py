@@ -31,7 +31,7 @@ from keras_flows.samplers import FlowMapJump
     min_levels=Integer(2),
     max_levels=Integer(2),
     ect_stages=SIZE,
-    ect_factor=Number(above=1),
+    ect_factor=Number(above=1, high=1000),
 )
 @dataclasses.dataclass(frozen=True)
 class Consistency(Objective):

@@ -333,6 +333,10 @@ def interval_of(interval):
 def _shape(model, noise):
     if noise is not None:
         checks.check_data(noise, model.sample_shape, "noise")
+        if isinstance(noise, np.ndarray) and not np.isfinite(noise).all():
+            raise ValueError(
+                "`noise` must be finite. Received NaN or infinity."
+            )
         return tuple(noise.shape[1:])
     if model.sample_shape is None or None in model.sample_shape:
         raise ValueError(
