@@ -14,6 +14,8 @@ from keras import ops
 from keras_flows.interpolants import Interpolant
 from keras_flows.interpolants import VarianceExploding
 from keras_flows.ops import bcast_right
+from keras_flows.ops.scalars import SCALE
+from keras_flows.ops.scalars import checked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +140,7 @@ class V(Parametrization):
         return alpha * x_t - sigma * output
 
 
+@checked(x_sigma=SCALE)
 @dataclasses.dataclass(frozen=True)
 class Karras(Data):
     """F = x with EDM's scales on `VarianceExploding` (arXiv 2206.00364).
@@ -172,6 +175,7 @@ class Karras(Data):
         return self._total(t) / ops.square(t * self.x_sigma)
 
 
+@checked(x_sigma=SCALE)
 @dataclasses.dataclass(frozen=True)
 class Boundary(Data):
     """F = f(x_t, t), where the flow from x_t ends: x_t itself at `t_last`.

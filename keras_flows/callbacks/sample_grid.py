@@ -15,12 +15,7 @@ from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
 
-@checked(
-    images=given.array,
-    columns=Optional(SIZE),
-    scale=SIZE,
-    border=COUNT,
-)
+@checked(images=given.array, columns=Optional(SIZE), scale=SIZE, border=COUNT)
 def image_grid(images, columns=None, scale=1, border=1):
     """(n, H, W, C) in [-1, 1] as one uint8 picture (rows, columns, C).
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_flows.ops import given
 from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import Integer
 from keras_flows.ops.scalars import checked
 
 
@@ -51,6 +52,10 @@ class Batches(keras.utils.PyDataset):
         shuffle=FLAG,
         repeat=FLAG,
         drop_remainder=FLAG,
+        batch_size=Integer(1, 2**32 - 1),
+        seed=Integer(0, 2**32 - 1),
+        start=Integer(0, 2**32 - 1),
+        workers=Integer(1, 2**32 - 1),
     )
     def __init__(
         self,
@@ -67,17 +72,6 @@ class Batches(keras.utils.PyDataset):
         workers=1,
     ):
         super().__init__(workers=workers)
-        for argument, value, least in (
-            ("batch_size", batch_size, 1),
-            ("start", start, 0),
-            ("workers", workers, 1),
-            ("seed", seed, 0),
-        ):
-            if type(value) is not int or value < least or value >= 2**32:
-                raise ValueError(
-                    f"`{argument}` must be an int of at least {least} and "
-                    f"below 2^32. Received: {value!r}."
-                )
         index, count = shard if np.shape(shard) == (2,) else (0, 0)
         whole = type(index) is type(count) is int
         if not whole or not 0 <= index < count:

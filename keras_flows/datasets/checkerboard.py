@@ -8,7 +8,6 @@ from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
-from keras_flows.ops.scalars import Integer
 from keras_flows.ops.scalars import checked
 
 
@@ -23,7 +22,7 @@ class Checkerboard:
         cells: cells per side, even.
     """
 
-    @checked(extent=POSITIVE, cells=Integer(2))
+    @checked(extent=POSITIVE, cells=SIZE)
     def __init__(self, extent=2.0, cells=4):
         if cells % 2:
             raise ValueError(
@@ -90,7 +89,7 @@ class Endless(keras.utils.PyDataset):
         seed: int.
     """
 
-    @checked(batch_size=SIZE, seed=COUNT)
+    @checked(batch_size=SIZE, seed=SEED)
     def __init__(self, data, batch_size, seed=0):
         super().__init__()
         check_data(data)

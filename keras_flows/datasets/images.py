@@ -13,7 +13,9 @@ from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
 from keras_flows.datasets.sources import needed
 from keras_flows.ops import given
+from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
 
@@ -101,6 +103,13 @@ class ImageTransform:
         return image, np.int32(record["label"])
 
 
+@checked(
+    batch_size=SIZE,
+    image_size=Optional(SIZE),
+    flip=FLAG,
+    rgb=FLAG,
+    max_value=SIZE,
+)
 def from_tfds(
     name,
     split,
@@ -142,6 +151,7 @@ def from_tfds(
     )
 
 
+@checked(batch_size=SIZE, image_size=Optional(SIZE), flip=FLAG, rgb=FLAG)
 def from_image_folder(
     path,
     batch_size,
@@ -172,6 +182,7 @@ def from_image_folder(
     )
 
 
+@checked(batch_size=SIZE, image_size=Optional(SIZE), flip=FLAG, rgb=FLAG)
 def from_edm_zip(
     path, batch_size, image_size=None, *, flip=False, rgb=False, **batching
 ):

@@ -17,6 +17,8 @@ from keras_flows.datasets.manifest import read_manifest
 from keras_flows.datasets.sources import needed
 from keras_flows.ops import given
 from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 
 
@@ -138,7 +140,13 @@ class Latents(Batches):
             flips or extras are asked for that were not kept.
     """
 
-    @checked(path=given.path_of, flip=FLAG, checksums=FLAG)
+    @checked(
+        path=given.path_of,
+        flip=FLAG,
+        checksums=FLAG,
+        batch_size=SIZE,
+        seed=SEED,
+    )
     def __init__(
         self,
         path,

@@ -38,6 +38,7 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import REAL
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
 
@@ -139,6 +140,7 @@ def _tokens(encoder, batch_size):
 
 
 @checked(
+    image_size=Optional(SIZE),
     batch_size=SIZE,
     shards=SIZE,
     flip=FLAG,
@@ -147,6 +149,7 @@ def _tokens(encoder, batch_size):
     shift_factor=REAL,
     out=given.path_of,
     seed=SEED,
+    keep_images=FLAG,
 )
 def prepare_latents(
     source,

@@ -19,10 +19,7 @@ class Rings:
         width: standard deviation of a point's distance from its ring.
     """
 
-    @checked(
-        radii=given.of(given.array, ndim=1),
-        width=POSITIVE,
-    )
+    @checked(radii=given.of(given.array, ndim=1), width=POSITIVE)
     def __init__(self, radii=(0.75, 1.75), width=0.08):
         self.radii = tuple(np.asarray(radii, "float64").tolist())
         if not self.radii or min(self.radii) < 4 * width:

@@ -14,6 +14,7 @@ from keras_flows.networks.contract import fits
 from keras_flows.ops import arguments
 from keras_flows.ops import bcast_right
 from keras_flows.ops import compiled
+from keras_flows.ops.scalars import GUIDANCE
 from keras_flows.samplers import request
 
 # What `generate` does where it is told nothing.
@@ -85,8 +86,7 @@ def sampling_plan(model, served):
             "`network` is not built yet, so the shape of a sample is not "
             "known: `fit`, or generate(noise=...), before `export`."
         )
-    scale = options["guidance_scale"]
-    request.check_scale(scale)
+    scale = GUIDANCE("guidance_scale", options["guidance_scale"])
     interval = request.interval_of(options["guidance_interval"])
     channels = request.channels_of(
         options["guidance_channels"], model.sample_shape

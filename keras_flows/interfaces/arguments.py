@@ -1,6 +1,15 @@
 """Arguments of constructors: checked, and read from a config."""
 
 from keras_flows.networks import deserialize_network
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import LOCATION
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SCALE
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SHARE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 # Arguments that are attributes of the same name, and plain values.
 PLAIN = (
@@ -10,18 +19,19 @@ PLAIN = (
 )  # fmt: skip
 
 
-def check_arguments(n_sigma, x_sigma, cond_drop_ratio):
-    """Refuse numbers that no interface can work with."""
-    for argument, value in (("n_sigma", n_sigma), ("x_sigma", x_sigma)):
-        if not value > 0:
-            raise ValueError(
-                f"`{argument}` must be positive. Received: {value!r}."
-            )
-    if not 0.0 <= cond_drop_ratio <= 1.0:
-        raise ValueError(
-            "`cond_drop_ratio` must lie between 0 and 1. "
-            f"Received: {cond_drop_ratio!r}."
-        )
+# Decorator of a constructor: what the numbers of any interface must be.
+checked_numbers = checked(
+    t_mu=LOCATION,
+    t_sigma=SCALE,
+    n_mu=LOCATION,
+    n_sigma=SCALE,
+    x_sigma=SCALE,
+    t_shift_base=Optional(POSITIVE),
+    cond_drop_ratio=SHARE,
+    stable_target=FLAG,
+    max_skipped_steps=SIZE,
+    seed=SEED,
+)
 
 
 def deserialized(config, custom_objects=None):

@@ -12,6 +12,11 @@ from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interpolants import VarianceExploding
 from keras_flows.objectives import Consistency
 from keras_flows.ops import register
+from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 from keras_flows.parametrization import Boundary
 from keras_flows.training import EMA
 from keras_flows.training import Progress
@@ -66,6 +71,16 @@ class ConsistencyInterface(Interface):
             ema, max_skipped_steps, seed, name: see `Interface`.
     """
 
+    @checked(
+        total_steps=SIZE,
+        min_levels=Integer(2),
+        max_levels=Integer(2),
+        ect_stages=SIZE,
+        ect_factor=Number(above=1, high=1000),
+        target_decay=Number(0, below=1),
+        teacher_guidance_scale=GUIDANCE,
+        teacher_steps=SIZE,
+    )
     def __init__(
         self,
         network,

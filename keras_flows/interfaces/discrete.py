@@ -9,6 +9,12 @@ from keras_flows.objectives import Hybrid
 from keras_flows.ops import float_dtype
 from keras_flows.ops import on_state
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 from keras_flows.parametrization import Data
 from keras_flows.parametrization import Noise
 from keras_flows.parametrization import V
@@ -57,6 +63,13 @@ class DiscreteInterface(Interface):
             see `Interface`.
     """
 
+    @checked(
+        num_timesteps=Optional(SIZE),
+        learn_sigma=FLAG,
+        min_snr_gamma=POSITIVE,
+        vlb_weight=NOT_NEGATIVE,
+        time_scale=POSITIVE,
+    )
     def __init__(
         self,
         network,

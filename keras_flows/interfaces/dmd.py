@@ -21,6 +21,12 @@ from keras_flows.ops import mean_flat
 from keras_flows.ops import note_losses
 from keras_flows.ops import parts
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.grids import jump_grid
 from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import AlternatingOptimizer
@@ -98,6 +104,16 @@ class DMDInterface(Holder):
     # Of a discriminator only the mean is taken, of any shape.
     output_parts = None
 
+    @checked(
+        num_steps=SIZE,
+        fake_updates=SIZE,
+        separate_fakes=FLAG,
+        alpha=REAL,
+        regression_weight=NOT_NEGATIVE,
+        adversarial_weight=NOT_NEGATIVE,
+        discriminator_weight=NOT_NEGATIVE,
+        teacher_guidance_scale=GUIDANCE,
+    )
     def __init__(
         self,
         teacher,

@@ -11,6 +11,9 @@ from keras_flows.interpolants import Linear
 from keras_flows.interpolants import time_pairs
 from keras_flows.ops import RowSplit
 from keras_flows.ops import register
+from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.ops.scalars import SHARE
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -41,6 +44,7 @@ class FlowMapInterface(Interface):
 
     weighting = "rows"
 
+    @checked(teacher_guidance_scale=GUIDANCE, diagonal_portion=SHARE)
     def __init__(
         self,
         network,

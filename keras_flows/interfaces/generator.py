@@ -13,6 +13,7 @@ from keras_flows.networks import labels_of
 from keras_flows.ops import bcast_right
 from keras_flows.ops import known
 from keras_flows.ops import mean_flat
+from keras_flows.ops.scalars import FLAG
 from keras_flows.training import Trainable
 from keras_flows.training import data_checks
 
@@ -79,7 +80,7 @@ class Generator(Trainable):
 
         Before its first update an EMA is the live weights.
         """
-        if not use_ema or not self.emas:
+        if not FLAG("use_ema", use_ema) or not self.emas:
             return self.network
         return self.emas[0].averaged()
 

@@ -11,7 +11,7 @@ from keras import ops
 from keras_flows import objectives
 from keras_flows import parametrization
 from keras_flows.interfaces.arguments import PLAIN
-from keras_flows.interfaces.arguments import check_arguments
+from keras_flows.interfaces.arguments import checked_numbers
 from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interpolants import get as get_interpolant
@@ -76,6 +76,7 @@ class Interface(Generator):
     # Whether the network may take the scale of guidance as an input.
     takes_guidance = False
 
+    @checked_numbers
     def __init__(
         self,
         network,
@@ -106,7 +107,6 @@ class Interface(Generator):
             self.takes_guidance,
             self.output_parts,
         )
-        check_arguments(n_sigma, x_sigma, cond_drop_ratio)
         objective.check_stable(stable_target)
         super().__init__(
             network, terms=objective.terms, ema=ema, seed=seed, name=name,

@@ -15,6 +15,12 @@ from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import SHARE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -67,6 +73,16 @@ class MeanFlowInterface(Interface):
 
     takes_guidance = True
 
+    @checked(
+        guidance_scale=GUIDANCE,
+        guidance_mixture_ratio=Number(0, below=1),
+        guidance_t_min=SHARE,
+        guidance_t_max=SHARE,
+        norm_eps=NOT_NEGATIVE,
+        norm_power=NOT_NEGATIVE,
+        fm_portion=SHARE,
+        guidance_power=REAL,
+    )
     def __init__(
         self,
         network,
@@ -108,10 +124,10 @@ class MeanFlowInterface(Interface):
             cond_drop_ratio=cond_drop_ratio,
             **kwargs,
         )
-        if not 0.0 <= fm_portion <= 1.0:
+        if guidance_t_min > guidance_t_max:
             raise ValueError(
-                "`fm_portion` must lie between 0 and 1. "
-                f"Received: {fm_portion!r}."
+                "`guidance_t_min` must not be above `guidance_t_max`. "
+                f"Received: {guidance_t_min!r} and {guidance_t_max!r}."
             )
         if time_pairs not in PAIRS:
             raise ValueError(

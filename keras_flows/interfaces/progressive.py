@@ -15,6 +15,9 @@ from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interfaces.teacher import walk
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import Progress
 from keras_flows.training import Snapshot
@@ -41,6 +44,7 @@ class ProgressiveInterface(Holder):
         name: model name.
     """
 
+    @checked(steps_per_stage=SIZE, teacher_guidance_scale=GUIDANCE)
     def __init__(
         self,
         teacher,

@@ -16,6 +16,9 @@ from keras_flows.ops import ERROR
 from keras_flows.ops import float_dtype
 from keras_flows.ops import gather
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 def projector(tokens, channels, proj_dim, feature_dim, dtype=None):
@@ -62,6 +65,12 @@ class REPAInterface(Holder):
         name: model name.
     """
 
+    @checked(
+        feature_dim=SIZE,
+        repa_loss_weight=NOT_NEGATIVE,
+        repa_depth=SIZE,
+        proj_dim=SIZE,
+    )
     def __init__(
         self,
         interface,

@@ -11,6 +11,9 @@ from keras_flows import samplers
 from keras_flows.networks import Fixed
 from keras_flows.networks import contract
 from keras_flows.networks.null_labels import null_like
+from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 class Teacher(Fixed):
@@ -29,6 +32,7 @@ class Teacher(Fixed):
         needs: what it must predict.
     """
 
+    @checked(guidance_scale=GUIDANCE, steps=SIZE)
     def __init__(self, model, student, guidance_scale=1.0, sampler="euler",
                  steps=1, needs=("velocity",)):  # fmt: skip
         check_teacher(model, student, needs)

@@ -13,6 +13,10 @@ from keras_flows.networks import TimeFeatures
 from keras_flows.objectives import TrigConsistency
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.ops.scalars import SCALE
+from keras_flows.ops.scalars import checked
 from keras_flows.parametrization import Trig
 from keras_flows.training import Progress
 
@@ -38,6 +42,7 @@ class SCTInterface(Interface):
             seed, name: see `Interface`.
     """
 
+    @checked(x_sigma=SCALE, warmup_steps=COUNT)
     def __init__(
         self,
         network,
@@ -119,6 +124,7 @@ class SCDInterface(SCTInterface):
         warmup_steps, objective: see `SCTInterface`, and so all others.
     """
 
+    @checked(teacher_guidance_scale=GUIDANCE, x_sigma=SCALE, warmup_steps=COUNT)
     def __init__(
         self,
         network,

@@ -9,6 +9,9 @@ from keras import ops
 
 from keras_flows.interpolants.base import Interpolant
 from keras_flows.ops import register
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
 def _betas(schedule, num_timesteps):
@@ -30,6 +33,7 @@ def _betas(schedule, num_timesteps):
 
 
 @register
+@checked(num_timesteps=Optional(SIZE))
 @dataclasses.dataclass(frozen=True)
 class DiscreteVariancePreserving(Interpolant):
     """x_t = sqrt(abar_k) x + sqrt(1 - abar_k) n at the timesteps k < T.

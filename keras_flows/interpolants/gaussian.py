@@ -7,6 +7,10 @@ from keras import ops
 
 from keras_flows.interpolants.base import Interpolant
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import checked
 
 # The exponent of EDM's noise levels.
 _RHO = 7.0
@@ -41,6 +45,7 @@ class _EitherEnd(Interpolant):
 
 
 @register
+@checked(noise_at=REAL)
 @dataclasses.dataclass(frozen=True)
 class Linear(_EitherEnd):
     """x_t = (1 - f) x + f n, f = t (noise_at=1) or f = 1 - t (noise_at=0).
@@ -72,6 +77,7 @@ class Linear(_EitherEnd):
 
 
 @register
+@checked(noise_at=REAL)
 @dataclasses.dataclass(frozen=True)
 class Trigonometric(_EitherEnd):
     """x_t = cos(pi f / 2) x + sin(pi f / 2) n; f as in `Linear`.
@@ -105,6 +111,7 @@ class Trigonometric(_EitherEnd):
 
 
 @register
+@checked(sigma_min=POSITIVE, sigma_max=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class VarianceExploding(Interpolant):
     """x_t = x + t n: time is sigma, t in [sigma_min, sigma_max].
@@ -177,6 +184,7 @@ class VarianceExploding(Interpolant):
 
 
 @register
+@checked(beta_min=NOT_NEGATIVE, beta_max=POSITIVE, s=NOT_NEGATIVE)
 @dataclasses.dataclass(frozen=True)
 class VariancePreserving(Interpolant):
     """x_t = sqrt(abar(t)) x + sqrt(1 - abar(t)) n, noise at t = 1.
@@ -208,6 +216,11 @@ class VariancePreserving(Interpolant):
             raise ValueError(
                 "`schedule` must be 'linear' or 'cosine'. "
                 f"Received: {self.schedule!r}."
+            )
+        if self.beta_min > self.beta_max:
+            raise ValueError(
+                "`beta_min` must not be above `beta_max`. Received: beta_min="
+                f"{self.beta_min!r}, beta_max={self.beta_max!r}."
             )
 
     @property
@@ -259,6 +272,7 @@ class VariancePreserving(Interpolant):
 
 
 @register
+@checked(sigma_d=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class TrigFlow(Interpolant):
     """x_t = cos(t) x + sigma_d sin(t) n, t in [0, pi/2], noise at pi/2.

@@ -8,9 +8,13 @@ from keras import ops
 from keras_flows.interpolants.base import Interpolant
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 
 
 @register
+@checked(scale=POSITIVE, eps=Number(above=0, below=0.5))
 @dataclasses.dataclass(frozen=True)
 class StochasticInterpolant(Interpolant):
     """x_t = alpha(t) x_0 + beta(t) x_1 + gamma(t) z, z ~ N(0, I).

@@ -14,6 +14,11 @@ from keras_flows.ops import Config
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.ops import resolve
+from keras_flows.ops.scalars import LOCATION
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SCALE
+from keras_flows.ops.scalars import SHARE
+from keras_flows.ops.scalars import checked
 
 
 class TimeLaw(Config):
@@ -35,12 +40,20 @@ class TimeLaw(Config):
 
 
 @register
+@checked(low=SHARE, high=SHARE)
 @dataclasses.dataclass(frozen=True)
 class Uniform(TimeLaw):
     """Noise level uniform on [low, high]."""
 
     low: float = 0.0
     high: float = 1.0
+
+    def __post_init__(self):
+        if self.low >= self.high:
+            raise ValueError(
+                "`low` must be below `high`. Received: low="
+                f"{self.low!r}, high={self.high!r}."
+            )
 
     def draw(self, interpolant, shape, seed):
         level = keras.random.uniform(
@@ -50,6 +63,7 @@ class Uniform(TimeLaw):
 
 
 @register
+@checked(mu=LOCATION, sigma=SCALE)
 @dataclasses.dataclass(frozen=True)
 class LogitNormal(TimeLaw):
     """Noise level sigmoid(mu + sigma N(0, 1)); arXiv 2403.03206."""
@@ -64,6 +78,7 @@ class LogitNormal(TimeLaw):
 
 
 @register
+@checked(mu=LOCATION, sigma=SCALE)
 @dataclasses.dataclass(frozen=True)
 class LogNormal(TimeLaw):
     """Noise-to-data ratio sigma/alpha = exp(mu + sigma N(0, 1)).
@@ -82,6 +97,7 @@ class LogNormal(TimeLaw):
 
 
 @register
+@checked(a=POSITIVE, b=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class Beta(TimeLaw):
     """Noise level ~ Beta(a, b)."""
@@ -103,6 +119,7 @@ class Beta(TimeLaw):
         return interpolant.time_of_level(level)
 
 
+@checked(mu=LOCATION, sigma=SCALE)
 def get_time_law(
     identifier, mu=0.0, sigma=1.0, argument="train_time_dist_type"
 ):

@@ -70,7 +70,7 @@ class FeatureExtractor:
         batch_size: images per call of the network.
     """
 
-    @checked(grey_to_rgb=FLAG, batch_size=SIZE)
+    @checked(grey_to_rgb=FLAG, batch_size=SIZE, channels=SIZE)
     def __init__(
         self,
         network,
@@ -148,6 +148,7 @@ class InceptionV3Features(FeatureExtractor):
         ValueError: if the weights are not there or not those of the network.
     """
 
+    @checked(grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
         weights=FID_WEIGHTS,
@@ -196,6 +197,7 @@ class DINOv2Features(FeatureExtractor):
         ImportError: if a preset is given and KerasHub is not installed.
     """
 
+    @checked(size=SIZE, grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
         preset="dinov2_large",
@@ -268,6 +270,7 @@ class ClassifierFeatures(FeatureExtractor):
         ValueError: if the model has no such layer or no fixed input shape.
     """
 
+    @checked(from_logits=FLAG, batch_size=SIZE)
     def __init__(
         self, model, layer=None, name=None, from_logits=True, batch_size=64
     ):

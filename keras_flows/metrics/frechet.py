@@ -210,10 +210,7 @@ class FrechetDistance:
     ```
     """
 
-    @checked(
-        name=given.of(given.text, none=True),
-        batch_size=Optional(SIZE),
-    )
+    @checked(name=given.of(given.text, none=True), batch_size=Optional(SIZE))
     def __init__(self, extractor, reference, name=None, batch_size=None):
         if not callable(extractor):
             extractor = get_extractor(extractor)

@@ -6,6 +6,7 @@ from keras_flows.ops import given
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
 
 PROTOCOLS = ("samples", "density")
@@ -32,15 +33,19 @@ class HistogramKL:
         extent: half width of the square [-extent, extent]^2.
         reference: "samples" or "density".
         num_reference: samples of the data in the reference histogram.
-        eps: added to the masses (samples).
+        eps: added to the masses (samples), at most 1e-3.
         seed: seed of the reference samples.
+
+    Raises:
+        ValueError: also where the square holds little of the data, or its bins
+            are wider than the data: any samples would score as perfect.
     """
 
     @checked(
         bins=SIZE,
         extent=POSITIVE,
         num_reference=SIZE,
-        eps=POSITIVE,
+        eps=Number(above=0, high=0.001),
         seed=SEED,
     )
     def __init__(
@@ -80,6 +85,31 @@ class HistogramKL:
                 np.meshgrid(centres, centres, indexing="ij"), axis=-1
             )
             self._p = data.density(grid.reshape(-1, 2)).reshape(bins, bins)
+        self._check_square(extent)
+
+    def _check_square(self, extent):
+        """Refuse a square in which any samples would score as perfect."""
+        p = self._p
+        if self.reference == "density":
+            p = p * (2.0 * extent / self.bins) ** 2
+        inside = p.sum()
+        if not inside >= 0.5:
+            raise ValueError(
+                "`extent` must be the half width of a square that holds the "
+                f"data; {100 * inside:.3g} % of it lie inside. "
+                f"Received: {extent!r}."
+            )
+        centres = 0.5 * (self._edges[1:] + self._edges[:-1])
+        width = self._edges[1] - self._edges[0]
+        for axis in (0, 1):
+            mass = p.sum(axis=axis) / inside
+            std = np.sqrt(mass @ centres**2 - (mass @ centres) ** 2)
+            if not std > width:
+                raise ValueError(
+                    "`extent` and `bins` must give bins narrower than the "
+                    f"data, whose standard deviation is {std:.3g}. Received: "
+                    f"extent={extent!r}, bins={self.bins!r}, each {width:.3g}."
+                )
 
     def _masses(self, samples):
         samples = given.array("samples", samples, finite=False)

@@ -3,9 +3,9 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
-from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Integer
 from keras_flows.ops.scalars import checked
 
 
@@ -22,11 +22,7 @@ def _squared_mmd(x, y):
     return within / (n * (n - 1)) - 2.0 * _kernel(x, y).mean()
 
 
-@checked(
-    num_subsets=SIZE,
-    subset_size=COUNT,
-    seed=SEED,
-)
+@checked(num_subsets=SIZE, subset_size=Integer(2), seed=SEED)
 def kernel_distance(real, fake, num_subsets=100, subset_size=1000, seed=0):
     """Kernel distance of two sets of features, "KID" for InceptionV3's.
 

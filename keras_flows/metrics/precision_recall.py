@@ -3,7 +3,6 @@
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
-from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 
@@ -42,7 +41,7 @@ def _covered(points, centres, squared_radii, size):
     return float(np.concatenate(inside).mean())
 
 
-@checked(k=COUNT, batch_size=SIZE)
+@checked(k=SIZE, batch_size=SIZE)
 def precision_recall(real, fake, k=3, batch_size=500):
     """Precision and recall by k-nearest-neighbour balls.
 

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_flows.networks.described import DescribedModel
@@ -10,6 +11,12 @@ from keras_flows.networks.layers.embeddings import FourierFeatures
 from keras_flows.networks.layers.embeddings import TimeFeatures
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -45,6 +52,17 @@ class MLP(DescribedModel):
     ```
     """
 
+    @checked(
+        width=SIZE,
+        depth=SIZE,
+        two_times=FLAG,
+        fourier_features=COUNT,
+        fourier_scale=POSITIVE,
+        time_features=COUNT,
+        max_frequency=POSITIVE,
+        num_classes=Optional(SIZE),
+        condition_dim=Optional(SIZE),
+    )
     def __init__(
         self,
         dim,
@@ -61,16 +79,11 @@ class MLP(DescribedModel):
         dtype=None,
         name="mlp",
     ):
-        shape = (dim,) if isinstance(dim, int) else tuple(dim)
+        shape = tuple(int(d) for d in np.atleast_1d(dim))
         if not shape or min(shape) < 1:
             raise ValueError(
                 "`dim` must be a positive int or a tuple of them, the shape "
                 f"of one example. Received: {dim!r}."
-            )
-        if depth < 1 or width < 1:
-            raise ValueError(
-                "`width` and `depth` must be at least 1. Received: "
-                f"width={width}, depth={depth}."
             )
         if num_classes is not None and condition_dim is not None:
             raise ValueError("Give `num_classes` or `condition_dim`, not both.")

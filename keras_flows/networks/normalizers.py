@@ -14,6 +14,10 @@ from keras import ops
 
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import SHARE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -25,6 +29,7 @@ class Normalizer(keras.layers.Layer):
             the largest magnitude in its data (and absolutely).
     """
 
+    @checked(floor=NOT_NEGATIVE)
     def __init__(self, floor=1e-6, **kwargs):
         kwargs.setdefault("dtype", float_dtype())
         kwargs.setdefault("trainable", False)
@@ -157,6 +162,7 @@ class Quantile(Normalizer):
         most: rows to keep.
     """
 
+    @checked(low=SHARE, high=SHARE, most=SIZE)
     def __init__(self, low=0.01, high=0.99, most=1_000_000, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= low < high <= 1:

@@ -13,6 +13,9 @@ import keras
 from keras_flows.interpolants import DiscreteVariancePreserving
 from keras_flows.ops import Config
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 class Objective(Config):
@@ -111,6 +114,7 @@ def check_option(argument, value, allowed):
 
 
 @register
+@checked(needs_r=FLAG, num_steps=SIZE)
 @dataclasses.dataclass(frozen=True)
 class FunctionObjective(Objective):
     """A function (model, batch) -> terms as an objective.

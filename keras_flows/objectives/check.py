@@ -10,6 +10,8 @@ from keras_flows.ops import exact_products
 from keras_flows.ops import float_dtype
 from keras_flows.ops import jvp
 from keras_flows.ops import value_and_gradients
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import checked
 
 # Not one a user draws data from: noise equal to the data has no velocity.
 _SEED = 250518825
@@ -116,6 +118,7 @@ def _faults(network, tolerance):
     return faults
 
 
+@checked(tolerance=POSITIVE)
 def check_jvp(model, batch, tolerance=0.02):
     """Hold an interface's JVP, and the gradient through it, to differences.
 

@@ -19,10 +19,21 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers import FlowMapJump
 
 
 @register
+@checked(
+    min_levels=Integer(2),
+    max_levels=Integer(2),
+    ect_stages=SIZE,
+    ect_factor=Number(above=1, high=1000),
+)
 @dataclasses.dataclass(frozen=True)
 class Consistency(Objective):
     """weight(t, s) |f(x_t, t) - sg f(x_s, s)|^2, s nearer to the data than t.
@@ -149,6 +160,7 @@ class Consistency(Objective):
 
 
 @register
+@checked(tangent_norm=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class TrigConsistency(Objective):
     """e^w / D |F - sg(F + g / (|g| + c))|^2 - w (sCT and sCD).

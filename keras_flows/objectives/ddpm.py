@@ -11,9 +11,12 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import checked
 
 
 @register
+@checked(vlb_weight=NOT_NEGATIVE)
 @dataclasses.dataclass(frozen=True)
 class Hybrid(Objective):
     """L_simple + vlb_weight T L_vlb; L_vlb trains the variances alone.

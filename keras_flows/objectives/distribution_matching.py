@@ -19,6 +19,10 @@ from keras_flows.ops import mean_losses
 from keras_flows.ops import note
 from keras_flows.ops import parts
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 # Noise levels, evenly from 0 to 1, between which sizes are interpolated.
 _LEVELS = 21
@@ -87,6 +91,13 @@ def adversarial(fake_logit):
 
 
 @register
+@checked(
+    alpha=REAL,
+    regression_weight=NOT_NEGATIVE,
+    adversarial_weight=NOT_NEGATIVE,
+    discriminator_weight=NOT_NEGATIVE,
+    fake_updates=SIZE,
+)
 @dataclasses.dataclass(frozen=True)
 class DistributionMatching(Objective):
     """The turns of a generator and its fake network.

@@ -17,6 +17,9 @@ from keras_flows.ops import note_rows
 from keras_flows.ops import part
 from keras_flows.ops import register
 from keras_flows.ops import share_of
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 
 
 class FlowMap(Objective):
@@ -128,6 +131,7 @@ class FlowMap(Objective):
 
 
 @register
+@checked(dt=Number(above=0, below=1))
 @dataclasses.dataclass(frozen=True)
 class CTM(FlowMap):
     """Consistency trajectory model (arXiv 2310.02279).
@@ -161,6 +165,7 @@ class CTM(FlowMap):
 
 
 @register
+@checked(finest=SIZE)
 @dataclasses.dataclass(frozen=True)
 class Shortcut(FlowMap):
     """Shortcut models (arXiv 2410.12557): two steps of d make one of 2 d.

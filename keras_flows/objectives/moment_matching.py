@@ -12,9 +12,22 @@ from keras import ops
 from keras_flows.objectives.base import Objective
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import checked
 
 
 @register
+@checked(
+    particles=Integer(2),
+    power=SIZE,
+    bias=REAL,
+    alpha_power=COUNT,
+    max_ratio=POSITIVE,
+)
 @dataclasses.dataclass(frozen=True)
 class IMM(Objective):
     """weight(t) MMD^2(X_{t->r}(x_t), sg X_{w->r}(x_w)), x_t, x_w of one pair.

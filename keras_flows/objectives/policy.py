@@ -14,6 +14,8 @@ from keras_flows.interpolants import Linear
 from keras_flows.objectives.base import Objective
 from keras_flows.objectives.base import check_option
 from keras_flows.ops import register
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers import OneStep
 from keras_flows.samplers import TwoStep
 
@@ -68,6 +70,7 @@ class StraightFlow(Regression):
 
 
 @register
+@checked(t_fix=Number(above=0, below=1))
 @dataclasses.dataclass(frozen=True)
 class MIP(Objective):
     """Minimum iterative policy.
@@ -147,6 +150,7 @@ class MIP(Objective):
 
 
 @register
+@checked(t_fix=Number(above=0, below=1))
 @dataclasses.dataclass(frozen=True)
 class TSD(MIP):
     """Two-step denoising.

@@ -10,9 +10,12 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 @register
+@checked(steps_per_stage=SIZE)
 @dataclasses.dataclass(frozen=True)
 class Progressive(Objective):
     """max(alpha^2 / sigma^2, 1) |x_hat(x_t) - x|^2, x what two steps ask for.

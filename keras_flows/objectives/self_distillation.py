@@ -18,6 +18,9 @@ from keras_flows.objectives.flow_map import FlowMap
 from keras_flows.ops import bcast_right
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -191,6 +194,7 @@ class MF(FlowMap):
 
 
 @register
+@checked(midpoint=FLAG)
 @dataclasses.dataclass(frozen=True)
 class PSD(FlowMap):
     """Progressive self-distillation (arXiv 2505.18825), in u.
@@ -230,6 +234,7 @@ class PSD(FlowMap):
 
 
 @register
+@checked(tangent_norm=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class AYF(FlowMap):
     """Align Your Flow's Eulerian map distillation (arXiv 2506.14603).

@@ -31,11 +31,7 @@ class Controller:
         options: arguments of `Policy.predict_chunk`.
     """
 
-    @checked(
-        act_steps=Optional(SIZE),
-        ensemble=Optional(REAL),
-        seed=SEED,
-    )
+    @checked(act_steps=Optional(SIZE), ensemble=Optional(REAL), seed=SEED)
     def __init__(
         self, policy, *, act_steps=None, ensemble=None, seed=None, **options
     ):

@@ -17,6 +17,7 @@ from keras_flows.export import velocity_endpoint
 from keras_flows.ops import float_dtype
 from keras_flows.ops import given
 from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SEED
 from keras_flows.samplers import Reads
 
 STARTS = ("noise", "zero")
@@ -105,7 +106,7 @@ def noise_of(policy, batch, seed, noise):
     """Standard normal (batch, horizon, action_dim), given or from a seed."""
     shape = (batch, *policy.sample_shape)
     if noise is None:
-        rng = np.random.Generator(np.random.Philox(seed))
+        rng = np.random.Generator(np.random.Philox(SEED("seed", seed)))
         return rng.standard_normal(shape, dtype=float_dtype())
     noise = given.array("noise", noise)
     if noise.shape != shape:

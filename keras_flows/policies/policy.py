@@ -22,6 +22,8 @@ from keras_flows.ops import arguments
 from keras_flows.ops import float_dtype
 from keras_flows.ops import note_losses
 from keras_flows.ops import register
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 from keras_flows.policies import arguments as arguments_of
 from keras_flows.policies import endpoints
 from keras_flows.policies import observations
@@ -66,6 +68,7 @@ class Policy(Holder):
         ValueError: if shapes do not fit.
     """
 
+    @checked(act_steps=SIZE)
     def __init__(
         self,
         interface,

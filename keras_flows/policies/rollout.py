@@ -11,18 +11,14 @@ from keras_flows.ops import given
 from keras_flows.ops.files import replacing
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
-from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SHARE
 from keras_flows.ops.scalars import SIZE
-from keras_flows.ops.scalars import Integer
 from keras_flows.ops.scalars import checked
 
 
-@checked(
-    successes=COUNT,
-    trials=SIZE,
-    z=NOT_NEGATIVE,
-)
+@checked(successes=COUNT, trials=SIZE, z=POSITIVE)
 def wilson_interval(successes, trials, z=1.96):
     """The score interval of a rate (95 % at z = 1.96), (low, high).
 
@@ -79,7 +75,7 @@ class Rollout:
         }
 
 
-@checked(max_steps=SIZE, seed=COUNT, progress=FLAG)
+@checked(max_steps=SIZE, seed=SEED, progress=FLAG)
 def evaluate(
     policy, envs, starts, *, max_steps=240, seed=0, progress=False, **options
 ):
@@ -222,11 +218,7 @@ def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
     )
 
 
-@checked(
-    predict=given.function,
-    repeats=SIZE,
-    warmup=COUNT,
-)
+@checked(predict=given.function, repeats=SIZE, warmup=COUNT)
 def latency(predict, observation, repeats=1000, warmup=50):
     """Seconds of one call of `predict(observation)`, in milliseconds.
 
@@ -252,13 +244,7 @@ def latency(predict, observation, repeats=1000, warmup=50):
     }
 
 
-@checked(
-    path=given.path_of,
-    max_steps=SIZE,
-    fps=Integer(1, 50),
-    size=SIZE,
-    seed=COUNT,
-)
+@checked(path=given.path_of, max_steps=SIZE, fps=SIZE, size=SIZE, seed=SEED)
 def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
            seed=0, **options):  # fmt: skip
     """Save a GIF of one episode; returns whether it succeeded.

@@ -7,6 +7,8 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 from keras_flows.samplers.ddpm import DDIM
@@ -17,6 +19,7 @@ _EDGE = 1e-5
 
 
 @register
+@checked(rtol=POSITIVE, atol=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class DormandPrince(Sampler):
     """dx/dt = v(x, t) by the Dormand-Prince 5(4) pair of SciPy.

@@ -17,6 +17,10 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SHARE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 
@@ -49,6 +53,7 @@ class _Transition:
 
 
 @register
+@checked(eta=SHARE, shift=POSITIVE, clip=Optional(POSITIVE))
 @dataclasses.dataclass(frozen=True)
 class DDIM(Sampler):
     """x_r = alpha(r) x_hat + sqrt(sigma(r)^2 - s^2) n_hat + s z.
@@ -98,6 +103,7 @@ class DDIM(Sampler):
 
 
 @register
+@checked(shift=POSITIVE, clip=Optional(POSITIVE))
 @dataclasses.dataclass(frozen=True)
 class DDPM(Sampler):
     """Ancestral sampling: x_r drawn from its posterior given x_t and x_hat.

@@ -7,6 +7,12 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 from keras_flows.samplers.ddpm import clipped
@@ -19,6 +25,13 @@ from keras_flows.samplers.exponential import starts_without_signal
 
 
 @register
+@checked(
+    order=Integer(1, 3),
+    tau=NOT_NEGATIVE,
+    curvature=REAL,
+    shift=POSITIVE,
+    clip=Optional(POSITIVE),
+)
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP(Sampler):
     """DPM-Solver++(1M, 2M, 3M), and with tau > 0 SDE-DPM-Solver++.
@@ -109,6 +122,7 @@ class DPMSolverPP(Sampler):
 
 
 @register
+@checked(order=Integer(1, 3), shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class DPMSolver(Sampler):
     """DPM-Solver-1, -2 and -3: `order` network calls a step, no memory.

@@ -7,6 +7,11 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import NO_SIGNAL
@@ -15,6 +20,14 @@ from keras_flows.samplers.exponential import check_order
 
 
 @register
+@checked(
+    s_churn=NOT_NEGATIVE,
+    s_min=NOT_NEGATIVE,
+    s_max=Optional(NOT_NEGATIVE),
+    s_noise=NOT_NEGATIVE,
+    order=Integer(1, 2),
+    shift=POSITIVE,
+)
 @dataclasses.dataclass(frozen=True)
 class EDM(Sampler):
     """Each step adds some noise, then solves the flow by Heun's rule.

@@ -7,6 +7,10 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SHARE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import at_least
@@ -15,6 +19,7 @@ from keras_flows.samplers.grids import refuse_start
 
 
 @register
+@checked(renoise=SHARE, shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class FlowMapJump(Sampler):
     """x_r = X_{t->r}(x_t) = x_t + (r - t) u(x_t, t, r).
@@ -112,6 +117,7 @@ class OneStep(Sampler):
 
 
 @register
+@checked(t_fix=Number(above=0, below=1))
 @dataclasses.dataclass(frozen=True)
 class TwoStep(Sampler):
     """Two calls of an action predictor: a0 at the noise end, then at t_fix.

@@ -12,6 +12,10 @@ from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
 from keras_flows.ops import jvp
 from keras_flows.ops import sum_flat
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.adaptive import DormandPrince
 from keras_flows.samplers.adaptive import flat
 from keras_flows.samplers.adaptive import nearest_to_data
@@ -19,6 +23,7 @@ from keras_flows.samplers.base import batch_of
 from keras_flows.samplers.loop import Reads
 
 
+@checked(probes=SIZE, seed=SEED, bits_per_dim=FLAG, use_ema=FLAG)
 def log_likelihood(
     model,
     x,

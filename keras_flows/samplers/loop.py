@@ -7,6 +7,8 @@ import keras
 from keras import ops
 
 from keras_flows.ops import compiled
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import batch_of
 
@@ -22,6 +24,7 @@ class Loop:
         size: how many compiled functions are kept.
     """
 
+    @checked(size=SIZE)
     def __init__(self, size=32):
         self.size = size
         self._kept = collections.OrderedDict()

@@ -4,11 +4,14 @@ import dataclasses
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 
 
 @register
+@checked(shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class Euler(Sampler):
     """x_r = x_t + (r - t) v(x_t, t).
@@ -30,6 +33,7 @@ class Euler(Sampler):
 
 
 @register
+@checked(shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class Heun(Sampler):
     """The trapezoidal rule: two network calls a step, the last step Euler.

@@ -13,6 +13,10 @@ from keras_flows.networks import labels_of
 from keras_flows.networks.labels import check_labels
 from keras_flows.networks.null_labels import null_like
 from keras_flows.ops import float_dtype
+from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.noise import Streams
 from keras_flows.samplers.start import checked_start
@@ -189,16 +193,13 @@ def make_request(
     condition = rows_of(condition, count, "condition", model.network)
     if noise is not None:
         model.complete(noise, condition)
-    check_scale(guidance_scale)
-    condition, scale = model.absorb_guidance(condition, guidance_scale, count)
+    scale = GUIDANCE("guidance_scale", guidance_scale)
+    condition, scale = model.absorb_guidance(condition, scale, count)
     guide = _guide(model, guidance_model, scale)
     negative = negative_of(
         model, condition, negative_condition, scale, count, guide
     )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be at least 1. Received: {batch_size!r}."
-        )
+    batch_size = Optional(SIZE)("batch_size", batch_size)
     return Request(
         sampler=sampler,
         num_steps=num_steps,
@@ -213,7 +214,7 @@ def make_request(
         channels=channels_of(guidance_channels, model.sample_shape),
         guide=guide,
         noise=noise,
-        seed=seed,
+        seed=SEED("seed", seed),
         batch_size=batch_size,
         state=state,
     )
@@ -233,16 +234,7 @@ def _leading(structure):
 def _count(num_samples, condition, noise, state):
     counts = {}
     if num_samples is not None:
-        if (
-            isinstance(num_samples, bool)
-            or not isinstance(num_samples, (int, np.integer))
-            or num_samples < 1
-        ):
-            raise ValueError(
-                "`num_samples` must be an int of at least 1. "
-                f"Received: {num_samples!r}."
-            )
-        counts["num_samples"] = int(num_samples)
+        counts["num_samples"] = SIZE("num_samples", num_samples)
     if noise is not None:
         counts["noise"] = _leading(noise)
     if state is not None:
@@ -299,14 +291,6 @@ def _guide(model, guide, scale):
                 f"model it guides. Received: {other} beside {own}."
             )
     return None if scale == 1.0 else guide
-
-
-def check_scale(scale):
-    """Refuse what is not a finite number."""
-    if not np.isscalar(scale) or not np.isfinite(scale):
-        raise ValueError(
-            f"`guidance_scale` must be a finite number. Received: {scale}."
-        )
 
 
 def negative_of(model, condition, negative, scale, num_samples, guide=None):
@@ -374,6 +358,10 @@ def interval_of(interval):
 def _shape(model, noise):
     if noise is not None:
         contract.check_data(noise, model.data_shape, "noise")
+        if isinstance(noise, np.ndarray) and not np.isfinite(noise).all():
+            raise ValueError(
+                "`noise` must be finite. Received NaN or infinity."
+            )
         return tuple(noise.shape[1:])
     shape = model.sample_shape
     if shape is None or None in shape:

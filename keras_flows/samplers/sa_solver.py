@@ -5,6 +5,10 @@ import dataclasses
 from keras import ops
 
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import Span
@@ -17,6 +21,12 @@ _ROUNDING = 1e-6
 
 
 @register
+@checked(
+    predictor_order=Integer(1, 4),
+    corrector_order=Integer(0, 4),
+    tau=NOT_NEGATIVE,
+    shift=POSITIVE,
+)
 @dataclasses.dataclass(frozen=True)
 class SASolver(Sampler):
     """Stochastic Adams-Bashforth predicts, Adams-Moulton corrects.

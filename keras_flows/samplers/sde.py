@@ -6,11 +6,15 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 
 
 @register
+@checked(scale=NOT_NEGATIVE, shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class EulerMaruyama(Sampler):
     """x_r = x + v dt + w score |dt| / 2 + sqrt(w |dt|) z.

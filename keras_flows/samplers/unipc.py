@@ -3,6 +3,10 @@
 import dataclasses
 
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import Integer
+from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.base import on_step
 from keras_flows.samplers.exponential import Span
@@ -11,6 +15,7 @@ from keras_flows.samplers.exponential import integral
 
 
 @register
+@checked(order=Integer(1), corrector=FLAG, shift=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class UniPC(Sampler):
     """UniP-p predicts x_r; the next step's prediction there corrects it.

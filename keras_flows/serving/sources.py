@@ -14,7 +14,7 @@ import numpy as np
 from keras_flows.interfaces import Interface
 from keras_flows.networks import input_specs
 from keras_flows.ops import given
-from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import GUIDANCE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
@@ -130,10 +130,7 @@ def _onnx(folder):
     return lambda inputs: session.run(None, {n: inputs[n] for n in names})[0]
 
 
-@checked(
-    num_steps=Optional(SIZE),
-    guidance_scale=REAL,
-)
+@checked(num_steps=Optional(SIZE), guidance_scale=GUIDANCE)
 def from_preset(handle, num_steps=None, guidance_scale=1.0):
     """The source of a preset, in Keras.
 

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_flows.ops import register
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -21,6 +23,7 @@ class AlternatingOptimizer(keras.optimizers.Optimizer):
         name: optimizer name.
     """
 
+    @checked(second_steps=SIZE)
     def __init__(self, optimizer, second=None, second_steps=1, name=None):
         super().__init__(learning_rate=0.0, name=name)
         optimizer = keras.optimizers.get(optimizer)

@@ -13,6 +13,9 @@ from keras_flows.networks import clone_network
 from keras_flows.networks import fixed_copy
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 _running = threading.local()
 
@@ -93,6 +96,7 @@ class EMA(Fixed):
             e.g. 0.05; between 0 and 0.29.
     """
 
+    @checked(decay=Optional(REAL), std=Optional(REAL))
     def __init__(self, decay=None, std=None, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
         if (decay is None) == (std is None):

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
+from keras_flows.training import batch_checks
 from keras_flows.training import batches
-from keras_flows.training import checked
 from keras_flows.training import compiling
 from keras_flows.training import first_batch
 from keras_flows.training import resume
@@ -31,10 +31,10 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
         kwargs.setdefault("shuffle", False)
     batches.check_class_weight(kwargs.pop("class_weight", None))
     x = first_batch.completed(model, x, y)
-    x, y, check = checked.checked_input(model, x, y)
+    x, y, check = batch_checks.checked_input(model, x, y)
     weight = kwargs.pop("sample_weight", None)
     x, y, weight = batches.with_weights(model, x, y, weight)
-    kwargs, others = checked.checked_validation(model, kwargs)
+    kwargs, others = batch_checks.checked_validation(model, kwargs)
     guard = NonFiniteGuard(model.max_skipped_steps)
     count = compiling.CountSteps()
     keep = None
@@ -82,7 +82,7 @@ def evaluate(model, keras_evaluate, x, y, args, kwargs):
     check = None
     x = first_batch.completed(model, x, y)
     if not kwargs.get("_use_cached_eval_dataset"):
-        x, y, check = checked.checked_input(model, x, y, training=False)
+        x, y, check = batch_checks.checked_input(model, x, y, training=False)
         weight = kwargs.pop("sample_weight", None)
         x, y, weight = batches.with_weights(model, x, y, weight)
         if weight is not None:

@@ -5,6 +5,9 @@ import re
 
 import keras
 
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import checked
+
 
 def _need_jax():
     if keras.backend.backend() != "jax":
@@ -30,6 +33,7 @@ class FullySharded(keras.distribution.ModelParallel):
         min_size: number of elements below which a variable is copied.
     """
 
+    @checked(min_size=COUNT)
     def __init__(self, devices=None, min_size=1024):
         _need_jax()
         devices = devices or keras.distribution.list_devices()

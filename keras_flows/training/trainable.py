@@ -4,11 +4,14 @@ import keras
 from keras import ops
 
 from keras_flows.ops import gather
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 from keras_flows.presets import from_preset
 from keras_flows.presets import registered_config
 from keras_flows.presets import save_to_preset
+from keras_flows.training import batch_checks
 from keras_flows.training import batches
-from keras_flows.training import checked
 from keras_flows.training import compiling
 from keras_flows.training import data_checks
 from keras_flows.training import first_batch
@@ -51,6 +54,7 @@ class Trainable(TrainStep, keras.Model):
         name: model name.
     """
 
+    @checked(max_skipped_steps=SIZE, seed=SEED)
     def __init__(
         self,
         network=None,
@@ -285,13 +289,13 @@ class Trainable(TrainStep, keras.Model):
         """One step on a batch, see `keras.Model.train_on_batch`."""
         batches.check_class_weight(class_weight)
         x = first_batch.completed(self, x, y)
-        y = checked.checked_condition(self, x, y)
+        y = batch_checks.checked_condition(self, x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
         """The losses of a batch, see `keras.Model.test_on_batch`."""
         x = first_batch.completed(self, x, y)
-        y = checked.checked_condition(self, x, y)
+        y = batch_checks.checked_condition(self, x, y)
         return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict(self, *args, **kwargs):

@@ -20,6 +20,12 @@ from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 
 _gelu = functools.partial(ops.gelu, approximate=True)
 
@@ -207,6 +213,16 @@ class PolicyDiT(DescribedModel):
     ```
     """
 
+    @checked(
+        action_dim=SIZE,
+        horizon=SIZE,
+        two_times=FLAG,
+        width=SIZE,
+        depth=COUNT,
+        num_heads=SIZE,
+        mlp_ratio=POSITIVE,
+        dropout=Number(0, below=1),
+    )
     def __init__(
         self,
         action_dim,

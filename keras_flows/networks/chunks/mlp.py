@@ -12,6 +12,12 @@ from keras_flows.networks.layers.embeddings import LinearTimeFeatures
 from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -102,6 +108,17 @@ class ChunkMLP(DescribedModel):
     ```
     """
 
+    @checked(
+        action_dim=SIZE,
+        horizon=SIZE,
+        two_times=FLAG,
+        width=SIZE,
+        depth=COUNT,
+        expansion=SIZE,
+        time_features=SIZE,
+        max_frequency=POSITIVE,
+        dropout=Number(0, below=1),
+    )
     def __init__(
         self,
         action_dim,

@@ -16,6 +16,11 @@ from keras_flows.networks.layers.attention import SelfAttention
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 
 
 def _normal():
@@ -190,6 +195,18 @@ class PolicyTransformer(DescribedModel):
     ```
     """
 
+    @checked(
+        action_dim=SIZE,
+        horizon=SIZE,
+        two_times=FLAG,
+        width=SIZE,
+        depth=COUNT,
+        num_heads=SIZE,
+        condition_depth=COUNT,
+        causal=FLAG,
+        embedding_dropout=Number(0, below=1),
+        dropout=Number(0, below=1),
+    )
     def __init__(
         self,
         action_dim,

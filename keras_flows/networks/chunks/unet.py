@@ -16,6 +16,10 @@ from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import GroupNormalization
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import checked
 
 
 def _groups(channels):
@@ -152,6 +156,16 @@ class TemporalUNet(DescribedModel):
     ```
     """
 
+    @checked(
+        action_dim=SIZE,
+        horizon=SIZE,
+        two_times=FLAG,
+        width=SIZE,
+        embedding_width=SIZE,
+        kernel_size=SIZE,
+        scale=FLAG,
+        dropout=Number(0, below=1),
+    )
     def __init__(
         self,
         action_dim,

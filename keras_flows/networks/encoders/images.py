@@ -11,6 +11,10 @@ from keras_flows.networks.encoders.vectors import mlp
 from keras_flows.networks.encoders.vectors import observation_inputs
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -121,6 +125,7 @@ class SpatialSoftmax(layers.Layer):
         temperature: of the softmax.
     """
 
+    @checked(temperature=POSITIVE)
     def __init__(self, temperature=1.0, **kwargs):
         super().__init__(**kwargs)
         self.temperature = temperature
@@ -187,6 +192,13 @@ class ImageEncoder(ObservationEncoder):
     ```
     """
 
+    @checked(
+        width=SIZE,
+        random_crop=FLAG,
+        share_weights=FLAG,
+        keypoints=SIZE,
+        pixel_scale=POSITIVE,
+    )
     def __init__(
         self,
         observation_shape,

@@ -15,6 +15,10 @@ from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
 def plain_shapes(observation_shape):
@@ -114,6 +118,7 @@ class MLPEncoder(ObservationEncoder):
         name: model name.
     """
 
+    @checked(width=SIZE, hidden_width=Optional(SIZE), depth=COUNT)
     def __init__(
         self,
         observation_shape,
@@ -150,6 +155,7 @@ class PerStepMLPEncoder(ObservationEncoder):
         name: model name.
     """
 
+    @checked(width=SIZE, hidden_width=Optional(SIZE), depth=COUNT)
     def __init__(
         self,
         observation_shape,

@@ -19,6 +19,10 @@ from keras_flows.networks.layers.normalization import GroupNormalization
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.ops import sum_flat
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import REAL
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 def _convolution(channels, size, dtype, name, **kwargs):
@@ -268,6 +272,13 @@ class AutoencoderKL(DescribedModel):
     ```
     """
 
+    @checked(
+        latent_channels=SIZE,
+        layers_per_block=SIZE,
+        norm_groups=SIZE,
+        scaling_factor=POSITIVE,
+        shift_factor=REAL,
+    )
     def __init__(
         self,
         image_shape=(256, 256, 3),

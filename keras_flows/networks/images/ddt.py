@@ -26,6 +26,12 @@ from keras_flows.networks.layers.patches import SinCosPositions
 from keras_flows.networks.layers.patches import Unpatchify
 from keras_flows.networks.layers.patches import patch_grid
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 # What the two publications do otherwise around the same plan.
 ARCHITECTURES = {
@@ -85,6 +91,20 @@ class DDT(DescribedModel):
     ```
     """
 
+    @checked(
+        patch_size=SIZE,
+        width=SIZE,
+        encoder_depth=COUNT,
+        decoder_depth=COUNT,
+        num_heads=SIZE,
+        decoder_dim=Optional(SIZE),
+        decoder_heads=Optional(SIZE),
+        mlp_ratio=POSITIVE,
+        qk_norm=FLAG,
+        two_times=FLAG,
+        num_classes=Optional(SIZE),
+        remat=FLAG,
+    )
     def __init__(
         self,
         image_shape,

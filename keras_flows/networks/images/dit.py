@@ -20,6 +20,12 @@ from keras_flows.networks.layers.modulation import modulate
 from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import register
 from keras_flows.ops import remat
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -128,6 +134,18 @@ class DiT(DescribedModel):
         "XL": (1152, 28, 16),
     }
 
+    @checked(
+        patch_size=SIZE,
+        width=SIZE,
+        depth=COUNT,
+        num_heads=SIZE,
+        mlp_ratio=POSITIVE,
+        two_times=FLAG,
+        num_classes=Optional(SIZE),
+        learn_sigma=FLAG,
+        remat=FLAG,
+        guidance=FLAG,
+    )
     def __init__(
         self,
         image_shape,

@@ -8,6 +8,9 @@ the padding out of their count, and a max pool in the last block.
 import keras
 import numpy as np
 
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
+
 NUM_LOGITS = 1008
 # Layers are called by the names of the published state, "." written "-".
 SEPARATOR = "-"
@@ -129,6 +132,7 @@ def _block_e(x, name, kind):
     )
 
 
+@checked(size=SIZE)
 def InceptionV3(size=299, name="inception_v3"):
     """The FID's Inception.
 

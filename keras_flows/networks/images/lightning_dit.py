@@ -19,6 +19,12 @@ from keras_flows.networks.layers.normalization import RMSNormalization
 from keras_flows.networks.layers.patches import patch_grid
 from keras_flows.ops import register
 from keras_flows.ops import remat
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -196,6 +202,19 @@ class LightningDiT(DescribedModel):
         "1P6B": (1792, 28, 28),
     }
 
+    @checked(
+        patch_size=SIZE,
+        width=SIZE,
+        depth=COUNT,
+        num_heads=SIZE,
+        mlp_ratio=POSITIVE,
+        qk_norm=FLAG,
+        shift=FLAG,
+        two_times=FLAG,
+        num_classes=Optional(SIZE),
+        learn_sigma=FLAG,
+        remat=FLAG,
+    )
     def __init__(
         self,
         image_shape,

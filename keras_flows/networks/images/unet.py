@@ -25,6 +25,11 @@ from keras_flows.networks.layers.embeddings import LabelProjection
 from keras_flows.networks.layers.embeddings import NoiseEmbedding
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 
 
 def _inputs(image_shape, levels, two_times, num_classes):
@@ -142,6 +147,13 @@ class SongUNet(DescribedModel):
         name: model name.
     """
 
+    @checked(
+        channels=SIZE,
+        num_blocks=SIZE,
+        dropout=Number(0, below=1),
+        two_times=FLAG,
+        num_classes=Optional(SIZE),
+    )
     def __init__(
         self,
         image_shape,
@@ -234,6 +246,13 @@ class DhariwalUNet(DescribedModel):
         name: model name.
     """
 
+    @checked(
+        channels=SIZE,
+        num_blocks=SIZE,
+        dropout=Number(0, below=1),
+        two_times=FLAG,
+        num_classes=Optional(SIZE),
+    )
     def __init__(
         self,
         image_shape,

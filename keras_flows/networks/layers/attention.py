@@ -9,6 +9,9 @@ from keras import ops
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import RMSNormalization
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 def rotary_angles(rows, columns, head, extent=None):
@@ -87,6 +90,7 @@ class SelfAttention(keras.layers.Layer):
         causal: whether a token sees only itself and those before it.
     """
 
+    @checked(num_heads=SIZE, qk_norm=FLAG, qkv_bias=FLAG, causal=FLAG)
     def __init__(
         self,
         num_heads=4,
@@ -193,6 +197,7 @@ class CrossAttention(keras.layers.Layer):
         kernel_initializer: initializer of all projections.
     """
 
+    @checked(num_heads=SIZE)
     def __init__(
         self,
         num_heads=4,

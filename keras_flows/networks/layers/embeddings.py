@@ -10,6 +10,11 @@ from keras import ops
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -25,6 +30,7 @@ class TimeFeatures(layers.Layer):
         max_frequency: the largest frequency, in radians per unit of time.
     """
 
+    @checked(num=COUNT, max_frequency=POSITIVE)
     def __init__(self, num=8, max_frequency=100.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
@@ -59,6 +65,7 @@ class FourierFeatures(layers.Layer):
         seed: int, seed of W.
     """
 
+    @checked(num=SIZE, scale=POSITIVE, seed=SEED)
     def __init__(self, num=16, scale=2.0, seed=0, **kwargs):
         super().__init__(**kwargs)
         self.num = num
@@ -108,6 +115,7 @@ class TimestepEmbedding(layers.Layer):
         max_period: P.
     """
 
+    @checked(units=SIZE, num=SIZE, max_period=POSITIVE)
     def __init__(self, units, num=256, max_period=10_000.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)

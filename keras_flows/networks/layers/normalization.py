@@ -7,6 +7,10 @@ from keras_flows.ops import float_dtype
 from keras_flows.ops import layer_norm
 from keras_flows.ops import register
 from keras_flows.ops import rms_norm
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 @register
@@ -24,6 +28,7 @@ class LayerNormalization(keras.layers.Layer):
         affine: whether gamma and beta are learned.
     """
 
+    @checked(epsilon=POSITIVE, affine=FLAG)
     def __init__(self, epsilon=1e-6, affine=True, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
@@ -66,6 +71,7 @@ class GroupNormalization(keras.layers.Layer):
         epsilon: added to the variance.
     """
 
+    @checked(groups=SIZE, epsilon=POSITIVE)
     def __init__(self, groups=32, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
         self.groups = groups
@@ -119,6 +125,7 @@ class RMSNormalization(keras.layers.Layer):
         epsilon: added to the mean square.
     """
 
+    @checked(epsilon=POSITIVE)
     def __init__(self, epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
