@@ -168,6 +168,11 @@ def frozen(config, custom_objects=None):
 def check_teacher(teacher, student, needs=()):
     """A frozen interface on the student's path, data and condition."""
     check_needs(teacher, needs)
+    if not teacher.network.built:
+        raise ValueError(
+            f"`teacher` has a network ('{teacher.network.name}') that is not "
+            "built yet, and nothing to teach: train it first."
+        )
     own, other = student.interpolant, teacher.interpolant
     if other != own:
         raise ValueError(
