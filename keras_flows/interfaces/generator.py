@@ -54,13 +54,14 @@ class Generator(Trainable):
         """Everything whose weights sampling reads."""
         return [self.inference_network(use_ema)]
 
-    def absorb_guidance(self, condition, scale, rows):
+    def absorb_guidance(self, condition, scale, rows, interval=None):
         """(condition, scale of guidance) that sampling uses.
 
         Args:
             condition: with one row per sample, or None.
             scale: the user's.
             rows: number of samples.
+            interval: (low, high), where it acts, or None for everywhere.
         """
         return condition, scale
 

@@ -57,12 +57,14 @@ def check_network(network, needs_r, what, guidance=False):
                 else "."
             )
         )
-    known = {"x", "t", "r", "condition"} | ({"guidance"} if guidance else set())
+    known = {"x", "t", "r", "condition"}
+    if guidance:
+        known |= {"guidance", "guidance_interval"}
     if names - known:
         raise ValueError(
             f"`network` ('{network.name}') takes {sorted(names - known)}, "
             f"which nothing provides. Known inputs: {', '.join(sorted(known))}"
-            "; 'guidance' with kf.MeanFlowInterface."
+            "; 'guidance' with kf.MeanFlowInterface, and 'guidance_interval'."
         )
 
 

@@ -80,7 +80,9 @@ class MeanFlow(Objective):
         with part("off"):
             w_o = v_o
             if self.tangent == "predicted":
-                w_o = model.pred(x_o, t_o, t_o, condition=c_o)
+                w_o = model.pred(
+                    x_o, t_o, t_o, condition=model.instant(c_o, t_o)
+                )
             u_o, du_dt = directional(
                 lambda x_t, t: model.pred(x_t, t, r_o, condition=c_o),
                 (x_o, t_o),

@@ -183,7 +183,10 @@ def make_request(
     count = _count(num_samples, condition, noise, state)
     condition = rows_of(condition, count, "condition", model.network)
     check_scale(guidance_scale)
-    condition, scale = model.absorb_guidance(condition, guidance_scale, count)
+    interval = interval_of(guidance_interval)
+    condition, scale = model.absorb_guidance(
+        condition, guidance_scale, count, interval
+    )
     guide = _guide(model, guidance_model, scale)
     negative = negative_of(
         model, condition, as_array(negative_condition), scale, count, guide
@@ -202,7 +205,7 @@ def make_request(
         condition=condition,
         negative=negative,
         scale=scale,
-        interval=interval_of(guidance_interval),
+        interval=interval,
         channels=channels_of(guidance_channels, model.sample_shape),
         guide=guide,
         noise=noise,
