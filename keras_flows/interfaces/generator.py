@@ -198,7 +198,7 @@ class Generator(Trainable):
         )  # fmt: skip
         if return_trajectory:
             request = request.with_trajectory()
-        return self._sampled(request, use_ema)
+        return self.loop.run(request, *self._predictors(request, use_ema))
 
     def encode(
         self,
@@ -244,13 +244,14 @@ class Generator(Trainable):
             guidance_scale, guidance_interval, None, None, None, x, sampler,
             batch_size,
         )  # fmt: skip
-        end = self._sampled(samplers.inverse(request, self), use_ema)
+        request = samplers.inverse(request, self)
+        end = self.loop.run(request, *self._predictors(request, use_ema))
         # `start` is affine in the noise.
         zero = self.start(ops.zeros_like(end))
         return (end - zero) / (self.start(ops.ones_like(end)) - zero)
 
-    def _sampled(self, request, use_ema):
-        """What the loop makes of a checked request."""
+    def _predictors(self, request, use_ema):
+        """What `Loop.run` needs for a checked request."""
         network, guide = self.inference_network(use_ema), request.guide
         # Not the request itself: compiled steps outlive it and its arrays.
         where = request.interval, request.channels
@@ -269,8 +270,7 @@ class Generator(Trainable):
                 negative = guide.bind(weak, inputs.get("negative"))
             return samplers.Guided(positive, negative, inputs["scale"], *where)
 
-        own = self.sampling_layers(use_ema)
-        return self.loop.run(request, bind, own, others, self.start)
+        return bind, self.sampling_layers(use_ema), others, self.start
 
     def export(
         self,

@@ -1,144 +1,126 @@
-"""A scale of guidance, and an interval, that the network takes as inputs."""
+"""A scale of guidance, and an interval, that a network takes as inputs."""
+
+import dataclasses
 
 from keras import ops
 
 from keras_flows.networks import input_names
-from keras_flows.ops import RowSplit
 from keras_flows.ops import float_dtype
 
 
+@dataclasses.dataclass(frozen=True)
 class GuidanceInput:
-    """What `MeanFlowInterface` does with such a network, see there.
+    """The scales of a network with the input `guidance`, see MeanFlow's.
 
-    Mixed into an `Interface` with `guidance_t_min`, `guidance_t_max` and
-    `fm_portion`.
+    A condition then is {"label": (B,), "guidance": (B,)} and, where the network
+    takes it, "guidance_interval": (B, 2), levels of noise.
 
     Attributes:
-        guidance_range: (low, high), the scales, or None without the input.
-        guidance_power: their density falls as scale^(-guidance_power).
+        low, high: the trained scales.
+        power: their density falls as scale^(-power).
+        intervals: whether the network takes the interval as well.
     """
 
-    takes_guidance = True
+    low: float
+    high: float
+    power: float
+    intervals: bool
 
-    def _set_range(self, guidance_range, guidance_power, scale, mixture):
-        names = input_names(self.network) or ()
-        takes = "guidance" in names
-        self._takes_interval = "guidance_interval" in names
-        if self._takes_interval and not takes:
-            raise ValueError(
-                "`network` takes 'guidance_interval' without 'guidance', the "
-                "scale that acts in it."
-            )
-        if takes != (guidance_range is not None):
-            raise ValueError(
-                "`guidance_range` and a network with the input 'guidance' "
-                "(DiT(..., guidance=True)) go together. Received: "
-                f"{guidance_range} and a network "
-                + ("with it." if takes else "without it.")
-            )
-        if guidance_range is not None:
-            low, high = guidance_range
-            # Below 1/2 the target would grow from step to step.
-            if not 0.5 < low < high or scale != 1.0:
-                raise ValueError(
-                    "`guidance_range` must be (low, high) with 0.5 < low < "
-                    "high, in the place of a `guidance_scale`. Received: "
-                    f"{guidance_range} and {scale}."
-                )
-            if mixture != 0.0:
-                raise ValueError(
-                    "`guidance_mixture_ratio` must be 0 beside a "
-                    "`guidance_range`, whose scales it would change. "
-                    f"Received: {mixture}."
-                )
-            guidance_range = (float(low), float(high))
-        self.guidance_range = guidance_range
-        self.guidance_power = guidance_power
-
-    def sample_guidance(self, shape):
-        """omega of density omega^(-guidance_power) on `guidance_range`."""
-        low, high = self.guidance_range
-        u, p = self.sample_uniform(shape), 1.0 - self.guidance_power
+    def scale(self, uniform):
+        """Scales of density scale^(-power), from uniform numbers (B,)."""
+        p = 1.0 - self.power
         if p == 0.0:
-            return low * ops.power(high / low, u)
-        return ops.power(low**p + u * (high**p - low**p), 1.0 / p)
+            return self.low * ops.power(self.high / self.low, uniform)
+        low, high = self.low**p, self.high**p
+        return ops.power(low + uniform * (high - low), 1.0 / p)
 
-    def inputs(self, x_t, t, r=None, condition=None, network=None):
-        """As `Interface.inputs`; a condition may hold the guidance scale.
+    def interval(self, uniform, rows):
+        """Intervals from uniform numbers (B, 2); (0, 1) on diagonal `rows`."""
+        ends = ops.convert_to_tensor([0.0, 0.5], dtype=uniform.dtype)
+        off, diagonal = rows.split(0.5 * uniform + ends)
+        return rows.merge(off, ops.zeros_like(diagonal) + 2.0 * ends)
 
-        `{"label": (B,), "guidance": (B,)[, "guidance_interval": (B, 2)]}`;
-        labels alone mean a scale of 1.
-        """
-        if self.guidance_range is None:
-            return super().inputs(x_t, t, r, condition, network)
-        if not isinstance(condition, dict):
-            condition = self._scaled(condition, ops.ones_like(t))
-        inputs = super().inputs(x_t, t, r, condition["label"], network)
-        others = {k: v for k, v in condition.items() if k != "label"}
-        return {**inputs, **others}
-
-    def _scaled(self, label, guidance, interval=None):
-        """The condition of a label, a scale and, by default, all levels."""
-        condition = {"label": label, "guidance": guidance}
-        if self._takes_interval:
+    def condition(self, label, scale, interval=None):
+        """The condition of a label and a scale (B,), by default everywhere."""
+        found = {"label": label, "guidance": scale}
+        if self.intervals:
             if interval is None:
-                interval = ops.stack(
-                    [ops.zeros_like(guidance), ops.ones_like(guidance)], axis=-1
-                )
-            condition["guidance_interval"] = interval
-        return condition
+                ends = [ops.zeros_like(scale), ops.ones_like(scale)]
+                interval = ops.stack(ends, axis=-1)
+            found["guidance_interval"] = interval
+        return found
 
-    def instant(self, condition, t):
-        """The condition of the velocity at t under `condition`.
+    def instant(self, condition, level):
+        """The condition of the velocity at noise levels (B,).
 
-        Where the network takes an interval its velocity is trained under (0, 1)
-        alone, with the scale 1 outside the interval.
+        An interval is one of maps: the velocity is trained under (0, 1) alone,
+        and has the scale 1 outside the interval.
         """
-        if self.guidance_range is None or not self._takes_interval:
+        if not self.intervals:
             return condition
-        level, interval = (
-            self.interpolant.level(t),
-            condition["guidance_interval"],
-        )
-        inside = ops.logical_and(
-            level >= interval[:, 0], level <= interval[:, 1]
-        )
+        low, high = ops.moveaxis(condition["guidance_interval"], -1, 0)
+        inside = ops.logical_and(level >= low, level <= high)
         scale = condition["guidance"]
         scale = ops.where(inside, scale, ops.ones_like(scale))
-        return self._scaled(condition["label"], scale)
+        return self.condition(condition["label"], scale)
 
-    def sample_interval(self, shape):
-        """Levels (low, high) where guidance acts; (0, 1) where r = t."""
-        half = 0.5 * self.sample_uniform((*shape, 2))
-        drawn = half + ops.convert_to_tensor([0.0, 0.5], dtype=half.dtype)
-        rows = RowSplit(shape[0], 1.0 - self.fm_portion)
-        off, diagonal = rows.split(drawn)
-        whole = ops.zeros_like(diagonal) + ops.convert_to_tensor(
-            [0.0, 1.0], dtype=half.dtype
-        )
-        return rows.merge(off, whole)
+    def asked(self, label, scale, rows, interval):
+        """The condition of a user's scale and interval, numbers.
 
-    def absorb_guidance(self, condition, scale, rows, interval=None):
-        """The scale goes into the network, where it takes one."""
-        if self.guidance_range is None:
-            return super().absorb_guidance(condition, scale, rows)
-        if interval is not None and not self._takes_interval:
+        Raises:
+            ValueError: if the network was not trained for them.
+        """
+        if interval is not None and not self.intervals:
             raise ValueError(
                 "`guidance_interval` needs a network with the input "
                 "'guidance_interval' (DiT(..., guidance='interval')): this one "
-                "takes the scale of guidance alone, and was trained to act on "
-                f"it from t={self.guidance_t_min} to {self.guidance_t_max}. "
-                f"Received: {interval}."
+                "takes the scale of guidance alone, and acts on it where it "
+                f"did in training. Received: {interval}."
             )
-        low, high = self.guidance_range
-        if not min(low, 1.0) <= scale <= high:
+        if not min(self.low, 1.0) <= scale <= self.high:
             raise ValueError(
                 "`guidance_scale` must lie in the trained `guidance_range`, "
-                f"{low} to {high} (1.0 is off). Received: {scale}."
+                f"{self.low} to {self.high} (1.0 is off). Received: {scale}."
             )
-        guidance = ops.full((rows,), scale, dtype=float_dtype())
         if interval is not None:
-            interval = ops.ones((rows, 1), dtype=float_dtype()) * (
-                ops.convert_to_tensor([interval], dtype=float_dtype())
-            )
-        return self._scaled(condition, guidance, interval), 1.0
+            ends = ops.convert_to_tensor([interval], dtype=float_dtype())
+            interval = ops.repeat(ends, rows, axis=0)
+        scale = ops.full((rows,), scale, dtype=float_dtype())
+        return self.condition(label, scale, interval)
+
+
+def guidance_input(network, guidance_range, power, scale, mixture):
+    """The `GuidanceInput` of a network, or None for one without.
+
+    Args:
+        network, guidance_range, power, scale, mixture: those of
+            `MeanFlowInterface`, or its `guidance_...`.
+
+    Raises:
+        ValueError: if they do not go together.
+    """
+    names = input_names(network) or ()
+    takes, intervals = "guidance" in names, "guidance_interval" in names
+    if takes != (guidance_range is not None) or (intervals and not takes):
+        raise ValueError(
+            "`guidance_range` and a network with the input 'guidance' "
+            "(DiT(..., guidance=True)) go together. Received: "
+            f"{guidance_range} and a network "
+            + ("with it." if takes else "without it.")
+        )
+    if guidance_range is None:
+        return None
+    low, high = guidance_range
+    # Below 1/2 the target would grow from step to step.
+    if not 0.5 < low < high or scale != 1.0:
+        raise ValueError(
+            "`guidance_range` must be (low, high) with 0.5 < low < high, in "
+            "the place of a `guidance_scale`. Received: "
+            f"{guidance_range} and {scale}."
+        )
+    if mixture != 0.0:
+        raise ValueError(
+            "`guidance_mixture_ratio` must be 0 beside a `guidance_range`, "
+            f"whose scales it would change. Received: {mixture}."
+        )
+    return GuidanceInput(float(low), float(high), power, intervals)

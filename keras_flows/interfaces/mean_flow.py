@@ -4,7 +4,7 @@ import keras
 from keras import ops
 from keras import tree
 
-from keras_flows.interfaces.guidance_input import GuidanceInput
+from keras_flows.interfaces.guidance_input import guidance_input
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import PAIRS
 from keras_flows.interpolants import Linear
@@ -16,7 +16,7 @@ from keras_flows.ops import register
 
 
 @register
-class MeanFlowInterface(GuidanceInput, Interface):
+class MeanFlowInterface(Interface):
     """u(x_t, t, r), with x_r = x_t - (t - r) u, on x_t = (1 - t) x + t n.
 
     L = |u - sg(v - (t - r) du/dt)|^2 / sg(|.|^2 + norm_eps)^norm_power.
@@ -77,6 +77,8 @@ class MeanFlowInterface(GuidanceInput, Interface):
         ema, max_skipped_steps, seed, name: see `Interface`.
     """
 
+    takes_guidance = True
+
     def __init__(
         self,
         network,
@@ -135,10 +137,14 @@ class MeanFlowInterface(GuidanceInput, Interface):
                 "`guidance_mixture_ratio` must lie in [0, 1). "
                 f"Received: {guidance_mixture_ratio!r}."
             )
-        self._set_range(
-            guidance_range, guidance_power, guidance_scale,
+        self.scales = guidance_input(
+            network, guidance_range, guidance_power, guidance_scale,
             guidance_mixture_ratio,
         )  # fmt: skip
+        if guidance_range is not None:
+            guidance_range = self.scales.low, self.scales.high
+        self.guidance_range = guidance_range
+        self.guidance_power = guidance_power
         self._guided = (
             guidance_scale != 1.0
             or guidance_mixture_ratio != 0.0
@@ -159,6 +165,41 @@ class MeanFlowInterface(GuidanceInput, Interface):
         self.norm_power = norm_power
         self.fm_portion = fm_portion
         self.time_pairs, self.r_law = time_pairs, r_law
+
+    def sample_guidance(self, shape):
+        """omega of density omega^(-guidance_power) on `guidance_range`."""
+        return self.scales.scale(self.sample_uniform(shape))
+
+    def sample_interval(self, shape):
+        """Levels (low, high), (B, 2), of guidance; (0, 1) where r = t."""
+        uniform = self.sample_uniform((*shape, 2))
+        return self.scales.interval(uniform, self.rows(uniform))
+
+    def instant(self, condition, t):
+        """The condition of the velocity at t under `condition`."""
+        if self.scales is None:
+            return condition
+        return self.scales.instant(condition, self.interpolant.level(t))
+
+    def inputs(self, x_t, t, r=None, condition=None, network=None):
+        """As `Interface.inputs`; a condition may hold the guidance scale.
+
+        `{"label": (B,), "guidance": (B,)[, "guidance_interval": (B, 2)]}`;
+        labels alone mean a scale of 1.
+        """
+        if self.scales is None:
+            return super().inputs(x_t, t, r, condition, network)
+        if not isinstance(condition, dict):
+            condition = self.scales.condition(condition, ops.ones_like(t))
+        inputs = super().inputs(x_t, t, r, condition["label"], network)
+        others = {k: v for k, v in condition.items() if k != "label"}
+        return {**inputs, **others}
+
+    def absorb_guidance(self, condition, scale, rows, interval=None):
+        """The scale goes into the network, where it takes one."""
+        if self.scales is None:
+            return super().absorb_guidance(condition, scale, rows, interval)
+        return self.scales.asked(condition, scale, rows, interval), 1.0
 
     def rows(self, x):
         """The `RowSplit` of the batch x."""
@@ -203,7 +244,7 @@ class MeanFlowInterface(GuidanceInput, Interface):
         null, own = neg_y, y
         if isinstance(y, dict):
             own = self.instant(y, t)
-            null = self._scaled(neg_y, ops.ones_like(y["guidance"]))
+            null = self.scales.condition(neg_y, ops.ones_like(t))
         both = self.pred(
             ops.concatenate([x_t, x_t]),
             ops.concatenate([t, t]),
@@ -257,14 +298,12 @@ class MeanFlowInterface(GuidanceInput, Interface):
 
     def training_velocity(self, x, n, t, condition, training=True):
         """(v, condition) after guidance and, in training, label dropping."""
-        if self.guidance_range is not None:
-            condition = self._scaled(
-                condition,
-                self.sample_guidance(ops.shape(t)),
-                self.sample_interval(ops.shape(t))
-                if self._takes_interval
-                else None,
-            )
+        if self.scales is not None:
+            shape, interval = ops.shape(t), None
+            guidance = self.sample_guidance(shape)
+            if self.scales.intervals:
+                interval = self.sample_interval(shape)
+            condition = self.scales.condition(condition, guidance, interval)
         v, y, neg_y = self.insta_velocity(x, n, t, y=condition)
         return self.cond_drop(x, n, v, y, neg_y, t) if training else (v, y)
 
