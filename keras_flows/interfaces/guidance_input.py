@@ -58,7 +58,8 @@ class GuidanceInput:
         """
         if not self.intervals:
             return condition
-        low, high = ops.moveaxis(condition["guidance_interval"], -1, 0)
+        interval = condition["guidance_interval"]
+        low, high = interval[:, 0], interval[:, 1]
         inside = ops.logical_and(level >= low, level <= high)
         scale = condition["guidance"]
         scale = ops.where(inside, scale, ops.ones_like(scale))
