@@ -96,7 +96,9 @@ def sampling_plan(model, served):
     network = model.inference_network(served.use_ema)
 
     def conditioned(inputs, rows):
-        return model.absorb_guidance(condition_of(inputs), scale, rows)
+        return model.absorb_guidance(
+            condition_of(inputs), scale, rows, interval
+        )
 
     def sample(inputs):
         noise = inputs["noise"]

@@ -88,13 +88,14 @@ class Generator(Trainable):
         """Everything whose weights sampling reads."""
         return [self.inference_network(use_ema)]
 
-    def absorb_guidance(self, condition, scale, rows):
+    def absorb_guidance(self, condition, scale, rows, interval=None):
         """(condition, scale of guidance) that sampling uses.
 
         Args:
             condition: with one row per sample, or None.
             scale: the user's.
             rows: number of samples.
+            interval: (low, high), where it acts, or None for everywhere.
         """
         return condition, scale
 
@@ -237,7 +238,7 @@ class Generator(Trainable):
         )  # fmt: skip
         if return_trajectory:
             request = request.with_trajectory()
-        return self._sampled(request, use_ema)
+        return self.loop.run(request, *self._predictors(request, use_ema))
 
     def encode(
         self,
@@ -283,13 +284,14 @@ class Generator(Trainable):
             guidance_scale, guidance_interval, None, None, None, x, sampler,
             batch_size,
         )  # fmt: skip
-        end = self._sampled(samplers.inverse(request, self), use_ema)
+        request = samplers.inverse(request, self)
+        end = self.loop.run(request, *self._predictors(request, use_ema))
         # `start` is affine in the noise.
         zero = self.start(ops.zeros_like(end))
         return (end - zero) / (self.start(ops.ones_like(end)) - zero)
 
-    def _sampled(self, request, use_ema):
-        """What the loop makes of a checked request."""
+    def _predictors(self, request, use_ema):
+        """What `Loop.run` needs for a checked request."""
         network, guide = self.inference_network(use_ema), request.guide
         # Not the request itself: compiled steps outlive it and its arrays.
         where = request.interval, request.channels
@@ -308,8 +310,7 @@ class Generator(Trainable):
                 negative = guide.bind(weak, inputs.get("negative"))
             return samplers.Guided(positive, negative, inputs["scale"], *where)
 
-        own = self.sampling_layers(use_ema)
-        return self.loop.run(request, bind, own, others, self.start)
+        return bind, self.sampling_layers(use_ema), others, self.start
 
     def export(
         self,

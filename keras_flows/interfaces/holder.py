@@ -123,8 +123,8 @@ class Holder(Generator):
     def sampling_times(self, sampler=None, num_steps=None, start=None):
         return self.interface.sampling_times(sampler, num_steps, start)
 
-    def absorb_guidance(self, condition, scale, rows):
-        return self.interface.absorb_guidance(condition, scale, rows)
+    def absorb_guidance(self, condition, scale, rows, interval=None):
+        return self.interface.absorb_guidance(condition, scale, rows, interval)
 
     def sampling_layers(self, use_ema=True):
         return self.interface.sampling_layers(use_ema)

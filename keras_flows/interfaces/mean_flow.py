@@ -4,16 +4,15 @@ import keras
 from keras import ops
 from keras import tree
 
+from keras_flows.interfaces.guidance_input import guidance_input
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import PAIRS
 from keras_flows.interpolants import Linear
 from keras_flows.interpolants import get_time_law
 from keras_flows.interpolants import time_pairs
-from keras_flows.networks import input_names
 from keras_flows.networks import null_labels
 from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
-from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.ops.scalars import GUIDANCE
 from keras_flows.ops.scalars import NOT_NEGATIVE
@@ -42,7 +41,20 @@ class MeanFlowInterface(Interface):
     A network with an input `guidance` learns all scales at once (improved
     MeanFlow, arXiv 2512.02012): omega is drawn for each example from
     `guidance_range`, with a density falling as omega^(-guidance_power), and
-    `generate(guidance_scale=omega)` chooses it, still in one call.
+    `generate(guidance_scale=omega)` chooses it, still in one call. The target
+    is then the official code's
+
+        v + (1 - 1 / omega) (u(x_t, t, t | c, omega) - u(x_t, t, t | null, 1)),
+
+    whose fixed point is guidance of scale omega too, with the variance of v
+    itself in the place of omega^2 times that. One with an input
+    `guidance_interval` as well learns the interval: on rows with r != t its
+    ends are uniform on [0, 1/2] and [1/2, 1], levels of noise, on the others
+    it is (0, 1), and outside it omega is 1;
+    `generate(guidance_interval=(low, high))` chooses it. A dropped label's
+    tangent, in `MeanFlow(tangent="predicted")`, is the null label's velocity.
+    The official code's is that of the label that was dropped, whose mean given
+    x_t is the same, with the variance of the labels on top.
 
     Args:
         network: takes `r`; see `Interface`.
@@ -52,8 +64,9 @@ class MeanFlowInterface(Interface):
         guidance_mixture_ratio: kappa, below 1.
         guidance_t_min: lowest guided t.
         guidance_t_max: highest guided t.
-        guidance_range: (low, high), the scales that a network with an input
-            `guidance` learns; None for one without.
+        guidance_range: (low, high), 1/2 < low, the scales that a network
+            with an input `guidance` learns; None for one without. It leaves
+            no `guidance_mixture_ratio`.
         guidance_power: how their density falls.
         norm_eps: eps of the adaptive weight.
         norm_power: p of the adaptive weight; 0 is the plain loss.
@@ -141,7 +154,14 @@ class MeanFlowInterface(Interface):
                 "`guidance_mixture_ratio` must lie in [0, 1). "
                 f"Received: {guidance_mixture_ratio!r}."
             )
-        self._set_range(guidance_range, guidance_power, guidance_scale)
+        self.scales = guidance_input(
+            network, guidance_range, guidance_power, guidance_scale,
+            guidance_mixture_ratio,
+        )  # fmt: skip
+        if guidance_range is not None:
+            guidance_range = self.scales.low, self.scales.high
+        self.guidance_range = guidance_range
+        self.guidance_power = guidance_power
         self._guided = (
             guidance_scale != 1.0
             or guidance_mixture_ratio != 0.0
@@ -163,65 +183,50 @@ class MeanFlowInterface(Interface):
         self.fm_portion = fm_portion
         self.time_pairs, self.r_law = time_pairs, r_law
 
-    def _set_range(self, guidance_range, guidance_power, guidance_scale):
-        takes = "guidance" in (input_names(self.network) or ())
-        if takes != (guidance_range is not None):
-            raise ValueError(
-                "`guidance_range` and a network with the input 'guidance' "
-                "(DiT(..., guidance=True)) go together. Received: "
-                f"{guidance_range} and a network "
-                + ("with it." if takes else "without it.")
-            )
-        if guidance_range is not None:
-            low, high = guidance_range
-            if not 0.0 < low < high or guidance_scale != 1.0:
-                raise ValueError(
-                    "`guidance_range` must be (low, high) with 0 < low < "
-                    "high, in the place of a `guidance_scale`. Received: "
-                    f"{guidance_range} and {guidance_scale}."
-                )
-            guidance_range = (float(low), float(high))
-        self.guidance_range = guidance_range
-        self.guidance_power = guidance_power
-
     def sample_guidance(self, shape):
         """omega of density omega^(-guidance_power) on `guidance_range`."""
-        low, high = self.guidance_range
-        u, p = self.sample_uniform(shape), 1.0 - self.guidance_power
-        if p == 0.0:
-            return low * ops.power(high / low, u)
-        return ops.power(low**p + u * (high**p - low**p), 1.0 / p)
+        return self.scales.scale(self.sample_uniform(shape))
+
+    def sample_interval(self, shape, rows):
+        """Levels (low, high), (B, 2), of guidance; (0, 1) where r = t.
+
+        Args:
+            shape: (B,).
+            rows: the `RowSplit` of the batch.
+        """
+        return self.scales.interval(self.sample_uniform((*shape, 2)), rows)
+
+    def instant(self, condition, t):
+        """The condition of the velocity at t under `condition`."""
+        if self.scales is None:
+            return condition
+        return self.scales.instant(condition, self.interpolant.level(t))
 
     def _has_scale(self, condition):
         """Whether a condition is {"label": ..., "guidance": (B,)}."""
-        return self.guidance_range is not None and (
+        return self.scales is not None and (
             isinstance(condition, dict) and "guidance" in condition
         )
 
     def inputs(self, x_t, t, r=None, condition=None, network=None):
         """As `Interface.inputs`; a condition may hold the guidance scale.
 
-        `{"label": (B,), "guidance": (B,)}`; labels alone mean a scale of 1.
+        `{"label": (B,), "guidance": (B,)[, "guidance_interval": (B, 2)]}`;
+        labels alone mean a scale of 1.
         """
-        if self.guidance_range is None:
+        if self.scales is None:
             return super().inputs(x_t, t, r, condition, network)
         if not self._has_scale(condition):
-            condition = {"label": condition, "guidance": ops.ones_like(t)}
+            condition = self.scales.condition(condition, ops.ones_like(t))
         inputs = super().inputs(x_t, t, r, condition["label"], network)
-        return {**inputs, "guidance": condition["guidance"]}
+        others = {k: v for k, v in condition.items() if k != "label"}
+        return {**inputs, **others}
 
-    def absorb_guidance(self, condition, scale, rows):
+    def absorb_guidance(self, condition, scale, rows, interval=None):
         """The scale goes into the network, where it takes one."""
-        if self.guidance_range is None:
-            return super().absorb_guidance(condition, scale, rows)
-        low, high = self.guidance_range
-        if not min(low, 1.0) <= scale <= high:
-            raise ValueError(
-                "`guidance_scale` must lie in the trained `guidance_range`, "
-                f"{low} to {high} (1.0 is off). Received: {scale}."
-            )
-        guidance = ops.full((rows,), scale, dtype=float_dtype())
-        return {"label": condition, "guidance": guidance}, 1.0
+        if self.scales is None:
+            return super().absorb_guidance(condition, scale, rows, interval)
+        return self.scales.asked(condition, scale, rows, interval), 1.0
 
     def rows(self, x):
         """A `RowSplit` of the batch x, by a draw where it must be."""
@@ -258,7 +263,7 @@ class MeanFlowInterface(Interface):
             x, n: data and noise, (B, ...).
             t: (B,).
             y: labels, (B,), or None; with the scale as the network's input
-                {"label": (B,), "guidance": (B,)}.
+                the dict of `inputs`.
             neg_y: null labels, (B,), or None for the network's own.
 
         Returns:
@@ -271,20 +276,24 @@ class MeanFlowInterface(Interface):
         if neg_y is None:
             neg_y = null_labels.null_like(label, self.null_label)
         x_t = self.sample_x_t(x, n, t)
-        omega, kappa = self.guidance_scale, self.guidance_mixture_ratio
-        null = neg_y
+        null, own = neg_y, y
         if self._has_scale(y):
-            omega = bcast_right(y["guidance"], v)
-            null = {"label": neg_y, "guidance": y["guidance"]}
+            own = self.instant(y, t)
+            null = self.scales.condition(neg_y, ops.ones_like(t))
         both = self.pred(
             ops.concatenate([x_t, x_t]),
             ops.concatenate([t, t]),
             condition=tree.map_structure(
-                lambda a, b: ops.concatenate([a, b]), null, y
+                lambda a, b: ops.concatenate([a, b]), null, own
             ),
         )
         u_null, u_cond = ops.split(ops.stop_gradient(both), 2)
-        guided = omega * v + (1.0 - omega - kappa) * u_null + kappa * u_cond
+        if self._has_scale(y):
+            share = bcast_right(1.0 - 1.0 / own["guidance"], v)
+            guided = v + share * (u_cond - u_null)
+        else:
+            omega, kappa = self.guidance_scale, self.guidance_mixture_ratio
+            guided = omega * v + (1.0 - omega - kappa) * u_null + kappa * u_cond
         inside = ops.logical_and(
             t >= self.guidance_t_min, t <= self.guidance_t_max
         )
@@ -322,11 +331,17 @@ class MeanFlowInterface(Interface):
             null_labels.where(drop, neg_y, y),
         )
 
-    def training_velocity(self, x, n, t, condition, training=True):
-        """(v, condition) after guidance and, in training, label dropping."""
-        if self.guidance_range is not None:
-            guidance = self.sample_guidance(ops.shape(t))
-            condition = {"label": condition, "guidance": guidance}
+    def training_velocity(self, x, n, t, condition, training, rows):
+        """(v, condition) after guidance and, in training, label dropping.
+
+        `rows` is the `RowSplit` of the batch.
+        """
+        if self.scales is not None:
+            shape, interval = ops.shape(t), None
+            guidance = self.sample_guidance(shape)
+            if self.scales.intervals:
+                interval = self.sample_interval(shape, rows)
+            condition = self.scales.condition(condition, guidance, interval)
         v, y, neg_y = self.insta_velocity(x, n, t, y=condition)
         return self.cond_drop(x, n, v, y, neg_y, t) if training else (v, y)
 

@@ -14,7 +14,8 @@ import keras
 import numpy as np
 from keras import tree
 
-INPUTS = ("x", "t", "r", "condition", "guidance")
+GUIDANCE = ("guidance", "guidance_interval")
+INPUTS = ("x", "t", "r", "condition", *GUIDANCE)
 
 _DICT = (
     "`network` must take one dict of inputs with the keys 'x', 't' and, "
@@ -222,12 +223,12 @@ def check_network(network, needs_r, what, guidance=False, parts=1):
                 else "."
             )
         )
-    known = set(INPUTS) - (set() if guidance else {"guidance"})
+    known = set(INPUTS) - (set() if guidance else set(GUIDANCE))
     if names - known:
         raise ValueError(
             f"`network` ('{network.name}') takes {sorted(names - known)}, "
             f"which nothing provides. Known inputs: {', '.join(sorted(known))}"
-            "; 'guidance' with kf.MeanFlowInterface."
+            "; 'guidance' with kf.MeanFlowInterface, and 'guidance_interval'."
         )
     if contract.functional and parts is not None:
         check_output(network.output, network.input["x"], parts, network)

@@ -66,7 +66,7 @@ class MeanFlow(Objective):
         x_t = model.sample_x_t(x, n, t)
         x, n = model.endpoints(x, n, t, condition)
         v, condition = model.training_velocity(
-            x, n, t, condition, batch.training
+            x, n, t, condition, batch.training, rows
         )
 
         (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
@@ -82,7 +82,9 @@ class MeanFlow(Objective):
         with part("off"):
             w_o = v_o
             if self.tangent == "predicted":
-                w_o = model.pred(x_o, t_o, t_o, condition=c_o)
+                w_o = model.pred(
+                    x_o, t_o, t_o, condition=model.instant(c_o, t_o)
+                )
             u_o, du_dt = directional(
                 lambda x_t, t: model.pred(x_t, t, r_o, condition=c_o),
                 (x_o, t_o),

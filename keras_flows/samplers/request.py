@@ -194,7 +194,8 @@ def make_request(
     if noise is not None:
         model.complete(noise, condition)
     scale = GUIDANCE("guidance_scale", guidance_scale)
-    condition, scale = model.absorb_guidance(condition, scale, count)
+    interval = interval_of(guidance_interval)
+    condition, scale = model.absorb_guidance(condition, scale, count, interval)
     guide = _guide(model, guidance_model, scale)
     negative = negative_of(
         model, condition, negative_condition, scale, count, guide
@@ -210,7 +211,7 @@ def make_request(
         condition=condition,
         negative=negative,
         scale=scale,
-        interval=interval_of(guidance_interval),
+        interval=interval,
         channels=channels_of(guidance_channels, model.sample_shape),
         guide=guide,
         noise=noise,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.close import close
 from keras import ops
+from matrix import exact
 
 import keras_flows as kf
 
@@ -115,10 +116,11 @@ def test_evaluation_drops_no_label():
 # The scale as an input of the network.
 
 
-def with_input(**kwargs):
+def with_input(guidance=True, **kwargs):
     network = kf.networks.DiT(
-        (4, 4, 1), 2, 16, 1, 2, two_times=True, num_classes=3, guidance=True
-    )
+        (4, 4, 1), 2, 16, 1, 2, two_times=True, num_classes=3,
+        guidance=guidance,
+    )  # fmt: skip
     rng = np.random.default_rng(0)
     for v in network.trainable_variables:
         v.assign(0.3 * rng.standard_normal(v.shape))
@@ -136,30 +138,182 @@ def images(rows=8):
     )
 
 
-def test_each_row_is_guided_by_its_own_scale():
-    """v = omega v + (1 - omega) u(null), of networks called by hand."""
-    m = with_input()
-    x, y = images()
+def own_scales(m, rows=8):
+    """(x, n, t, condition) with a scale for each row, and all levels."""
+    x, y = images(rows)
     rng = np.random.default_rng(2)
     n = ops.convert_to_tensor(rng.standard_normal(x.shape).astype("float32"))
-    t = ops.full((8,), 0.4)
-    omega = np.linspace(1.0, 4.0, 8).astype("float32")
-    condition = {"label": y, "guidance": ops.convert_to_tensor(omega)}
-    v, _, _ = m.insta_velocity(x, n, t, y=condition)
-    null = m.network(
+    omega = ops.convert_to_tensor(np.linspace(1, 4, rows).astype("float32"))
+    condition = {"label": y, "guidance": omega}
+    if "guidance_interval" in m.network.input:
+        ends = np.tile([0.0, 1.0], (rows, 1)).astype("float32")
+        condition["guidance_interval"] = ops.convert_to_tensor(ends)
+    return x, n, ops.full((rows,), 0.4), condition
+
+
+def called(m, x_t, t, label, omega, r=None, **kwargs):
+    """The network, called by hand."""
+    return m.network(
         {
-            "x": m.sample_x_t(x, n, t),
-            "t": t,
-            "r": t,
-            "condition": ops.full((8,), 3, dtype="int32"),
-            "guidance": ops.convert_to_tensor(omega),
+            "x": x_t, "t": t, "r": t if r is None else r, "condition": label,
+            "guidance": omega, **kwargs,
         }
-    )
-    w = omega[:, None, None, None]
+    )  # fmt: skip
+
+
+def test_each_row_is_guided_by_its_own_scale():
+    """v + (1 - 1 / omega) (u(c, omega) - u(null, 1)), the official target."""
+    m = with_input()
+    x, n, t, condition = own_scales(m)
+    v, _, _ = m.insta_velocity(x, n, t, y=condition)
+    x_t, omega = m.sample_x_t(x, n, t), condition["guidance"]
+    null = called(m, x_t, t, ops.full((8,), 3, dtype="int32"), ops.ones((8,)))
+    own = called(m, x_t, t, condition["label"], omega)
+    w = ops.convert_to_numpy(omega)[:, None, None, None]
     plain = ops.convert_to_numpy(n - x)
-    expected = w * plain + (1 - w) * ops.convert_to_numpy(null)
+    expected = plain + (1 - 1 / w) * ops.convert_to_numpy(own - null)
     close(ops.convert_to_numpy(v), expected, 5)
     assert np.abs(expected - plain)[1:].max() > 0.1
+
+
+def test_guidance_adds_no_variance():
+    """Pairs (x, n) of the same x_t: targets differ as their velocities do.
+
+    omega v + (1 - omega) u(null) would differ by omega times that.
+    """
+    m = with_input()
+    x, n, t, condition = own_scales(m)
+    change = 0.5 * ops.ones_like(x)
+    # x_t = (1 - t) x + t n stays.
+    other = m.insta_velocity(
+        x + change, n - change * 0.6 / 0.4, t, y=condition
+    )[0]
+    difference = ops.convert_to_numpy(
+        other - m.insta_velocity(x, n, t, y=condition)[0]
+    )
+    np.testing.assert_allclose(difference, -0.5 - 0.75, rtol=1e-4)
+
+
+def test_the_fixed_point_is_guidance_of_that_scale():
+    """A network that is guided exactly is what the mean target says."""
+    m = kf.MeanFlowInterface(
+        exact.network("linear1", "map", labels=True, guidance=True),
+        guidance_range=(1.0, 8.0), ema=None, seed=0,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    x, n = (
+        ops.convert_to_tensor(rng.standard_normal((16, 2)).astype("float32"))
+        for _ in range(2)
+    )
+    t, y = ops.full((16,), 0.6), ops.zeros((16,), dtype="int32")
+    omega = ops.convert_to_tensor(np.linspace(1, 8, 16).astype("float32"))
+    given = {"label": y, "guidance": omega}
+    found, _, _ = m.insta_velocity(x, n, t, y=given)
+    x_t = m.sample_x_t(x, n, t)
+    mean, guided = (
+        called(m, x_t, t, y, scale) for scale in (ops.ones((16,)), omega)
+    )
+    # E[v | x_t, c] in the place of v.
+    found = ops.convert_to_numpy(found - (n - x) + mean)
+    close(found, ops.convert_to_numpy(guided), 5)
+    assert np.abs(found - ops.convert_to_numpy(mean)).max() > 0.1
+
+
+# The interval as an input, too.
+
+
+def with_interval(**kwargs):
+    return with_input(guidance="interval", **kwargs)
+
+
+def test_an_interval_is_learned_off_the_diagonal():
+    m = with_interval()
+    interval = m.sample_interval((4000,))
+    off, diagonal = (
+        ops.convert_to_numpy(part)
+        for part in m.rows(ops.zeros((4000, 1))).split(interval)
+    )
+    np.testing.assert_array_equal(diagonal, np.tile([0.0, 1.0], (3000, 1)))
+    low, high = off.T
+    for each, mean in ((low, 0.25), (high, 0.75)):
+        assert abs(each.mean() - mean) < 0.02
+        assert abs(each.std() - 0.5 / 12**0.5) < 0.01
+    assert low.min() >= 0 and low.max() <= 0.5 <= high.min()
+    assert high.max() <= 1
+
+
+def test_outside_the_interval_the_scale_is_one():
+    m = with_interval()
+    x, n, t, condition = own_scales(m)
+    whole = m.insta_velocity(x, n, t, y=condition)[0]
+    # t = 0.4 lies inside for the first rows only.
+    ends = np.where(np.arange(8)[:, None] < 4, [[0.3, 0.6]], [[0.45, 0.6]])
+    inside = {
+        **condition,
+        "guidance_interval": ops.convert_to_tensor(ends.astype("float32")),
+    }
+    found, kept, _ = m.insta_velocity(x, n, t, y=inside)
+    found, whole, plain = (
+        ops.convert_to_numpy(part) for part in (found, whole, n - x)
+    )
+    close(found[:4], whole[:4], 6)
+    close(found[4:], plain[4:], 6)
+    assert np.abs(whole[4:] - plain[4:]).max() > 0.05
+    # The map keeps its interval, the velocity inside it has all levels.
+    assert kept["guidance_interval"] is inside["guidance_interval"]
+    instant = m.instant(inside, t)
+    close(ops.convert_to_numpy(instant["guidance_interval"]),
+          np.tile([0.0, 1.0], (8, 1)), 6)  # fmt: skip
+    scales = ops.convert_to_numpy(condition["guidance"])
+    close(ops.convert_to_numpy(instant["guidance"]),
+          np.where(np.arange(8) < 4, scales, 1.0), 6)  # fmt: skip
+
+
+def test_the_predicted_tangent_is_guided_inside_the_interval_only():
+    m = with_interval(
+        objective=kf.objectives.MeanFlow(tangent="predicted"), fm_portion=0.25
+    )
+    seen = []
+    pred = m.pred
+
+    def noted(x_t, t, r=None, *, condition=None, **kwargs):
+        seen.append((t, r, condition))
+        return pred(x_t, t, r, condition=condition, **kwargs)
+
+    m.pred = noted
+    m.loss(*images(64))
+    # The target's velocities, the diagonal's, the tangent.
+    tangent = next(
+        (t, c) for t, r, c in seen[1:] if r is t and t.shape[0] == 48
+    )
+    t, c = (ops.convert_to_numpy(tangent[0]), tangent[1])
+    off = seen[-1][2]
+    low, high = ops.convert_to_numpy(off["guidance_interval"]).T
+    scale = ops.convert_to_numpy(off["guidance"])
+    expected = np.where((t >= low) & (t <= high), scale, 1.0)
+    np.testing.assert_allclose(ops.convert_to_numpy(c["guidance"]), expected)
+    assert 0.1 < (expected == 1.0).mean() < 0.9
+
+
+def test_generate_hands_the_interval_to_the_network():
+    m = with_interval()
+    x, y = images()
+    noise = ops.convert_to_numpy(x)
+    given = {"condition": y, "noise": noise, "guidance_scale": 2.5}
+    one, zero = ops.ones((8,)), ops.zeros((8,))
+    for interval in (None, (0.2, 0.7)):
+        made = m.generate(**given, guidance_interval=interval)
+        ends = np.tile(interval or (0.0, 1.0), (8, 1)).astype("float32")
+        u = called(
+            m, x, one, y, 2.5 * one, r=zero,
+            guidance_interval=ops.convert_to_tensor(ends),
+        )  # fmt: skip
+        close(ops.convert_to_numpy(made), noise - ops.convert_to_numpy(u), 5)
+    with pytest.raises(ValueError, match="`guidance_interval`.*'interval'"):
+        with_input().generate(**given, guidance_interval=(0.2, 0.7))
+    m.compile("adam")
+    logs = m.train_on_batch(noise, ops.convert_to_numpy(y), return_dict=True)
+    assert np.isfinite(float(logs["loss"]))
 
 
 def test_generate_hands_the_scale_to_the_network():
@@ -212,8 +366,12 @@ def test_scale_and_network_must_agree():
     network = with_input().network
     with pytest.raises(ValueError, match="network with it"):
         kf.MeanFlowInterface(network)
-    with pytest.raises(ValueError, match="0 < low < high"):
-        kf.MeanFlowInterface(network, guidance_range=(2.0, 1.0))
+    for wrong in ((2.0, 1.0), (0.4, 2.0)):
+        with pytest.raises(ValueError, match="0.5 < low < high"):
+            kf.MeanFlowInterface(network, guidance_range=wrong)
+    # Its scales would be others: 1.0 would train 2.0.
+    with pytest.raises(ValueError, match="`guidance_mixture_ratio` must be 0"):
+        with_input(guidance_mixture_ratio=0.5)
     with pytest.raises(ValueError, match="'guidance' with kf.MeanFlow"):
         kf.SiTInterface(network)
 

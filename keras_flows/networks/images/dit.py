@@ -114,7 +114,8 @@ class DiT(DescribedModel):
         remat: whether the blocks' activations are computed again in the
             backward pass.
         guidance: whether the network takes `guidance` (B,), the scale of
-            guidance to act at; see `MeanFlowInterface`.
+            guidance to act at; "interval" for `guidance_interval` (B, 2) as
+            well, the levels between which it acts; see `MeanFlowInterface`.
         dtype: dtype policy of the blocks; times are embedded in float32.
         name: model name.
 

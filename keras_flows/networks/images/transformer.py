@@ -45,6 +45,10 @@ def image_inputs(image_shape, two_times, num_classes, guidance=False):
         inputs["guidance"] = keras.Input(
             (), dtype=float_dtype(), name="guidance"
         )
+    if guidance == "interval":
+        inputs["guidance_interval"] = keras.Input(
+            (2,), dtype=float_dtype(), name="guidance_interval"
+        )
     return inputs
 
 
@@ -55,6 +59,10 @@ def embedded_times(inputs, embedding):
         c = c + embedding(name="interval_embedding")(inputs["t"] - inputs["r"])
     if "guidance" in inputs:
         c = c + embedding(name="guidance_embedding")(inputs["guidance"])
+    if "guidance_interval" in inputs:
+        for i, end in enumerate(("low", "high")):
+            level = inputs["guidance_interval"][:, i]
+            c = c + embedding(name=f"guidance_{end}_embedding")(level)
     return c
 
 
@@ -89,6 +97,11 @@ def image_transformer(
         raise ValueError(
             "`width` must be a multiple of `num_heads` and of 4. "
             f"Received: width={width}, num_heads={num_heads}."
+        )
+    if guidance not in (True, False, "interval"):
+        raise ValueError(
+            "`guidance` must be True, False or 'interval'. "
+            f"Received: {guidance!r}."
         )
     inputs = image_inputs(image_shape, two_times, num_classes, guidance)
     c = embedded_times(inputs, functools.partial(TimestepEmbedding, width))
