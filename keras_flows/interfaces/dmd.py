@@ -7,6 +7,7 @@ from keras_flows import objectives
 from keras_flows import samplers
 from keras_flows.interfaces.holder import Holder
 from keras_flows.interfaces.student import check_student
+from keras_flows.interfaces.student import start_of
 from keras_flows.interfaces.student import student_of
 from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_needs
@@ -32,8 +33,6 @@ from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import AlternatingOptimizer
 
 NEEDS = ("data", "score")
-# sigma / alpha of one step's start, in standard deviations of the data.
-_START = 5.0
 
 
 @register
@@ -95,8 +94,8 @@ class DMDInterface(Holder):
         start_level: level of noise of G's first step. 1 is pure noise, where
             the teacher knows least and G, its copy, has one and the same
             sample for every noise. By default that at which sigma / alpha =
-            5 x_sigma, 2.5 for data of standard deviation 0.5, as SiD's
-            sigma_init; and 1 for several steps (DMD2) or pairs (first DMD).
+            5 x_sigma (SiD's sigma_init of 2.5 for data of standard deviation
+            0.5); and 1 for several steps (DMD2) or pairs (first DMD).
         teacher_guidance_scale: of the teacher's prediction; 1.0 for none.
         name: model name.
     """
@@ -177,14 +176,9 @@ class DMDInterface(Holder):
                 self.discriminators.append(
                     _trainable_copy(discriminator, f"discriminator_{step}")
                 )
-        self.start_level = (
-            self._default_start() if start_level is None else start_level
+        self.start_level = start_of(
+            student, start_level, num_steps > 1 or regression_weight > 0
         )
-        if not 0.0 < self.start_level <= 1.0:
-            raise ValueError(
-                "`start_level` must be a level of noise, above 0 and at most "
-                f"1. Received: {start_level!r}."
-            )
         _, _, self._times = self.sampling_times()
         with eager_float64() as number:
             first = number(self.interpolant.sigma, self._times[0])
@@ -271,15 +265,6 @@ class DMDInterface(Holder):
         )
 
     # The generator's samples.
-
-    def _default_start(self):
-        """See `start_level`."""
-        if self.num_steps > 1 or self.objective.regression_weight:
-            return 1.0
-        path = self.interpolant
-        with eager_float64() as number:
-            t = number(path.time_from_ratio, _START * self.interface.x_sigma)
-        return float(path.level(path.nearest_step(t)))
 
     def start(self, noise):
         """The state at the first step's time, sigma (n_mu + n_sigma noise)."""
@@ -410,6 +395,12 @@ class DMDInterface(Holder):
     @property
     def default_num_steps(self):
         return self.num_steps
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        # Generators without a level were trained from pure noise.
+        config = {"start_level": 1.0, **config}
+        return super().from_config(config, custom_objects)
 
     def get_config(self):
         options = self.objective.get_config()

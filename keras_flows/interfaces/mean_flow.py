@@ -187,14 +187,16 @@ class MeanFlowInterface(Interface):
         """omega of density omega^(-guidance_power) on `guidance_range`."""
         return self.scales.scale(self.sample_uniform(shape))
 
-    def sample_interval(self, shape, rows):
+    def sample_interval(self, shape, rows=None):
         """Levels (low, high), (B, 2), of guidance; (0, 1) where r = t.
 
         Args:
             shape: (B,).
-            rows: the `RowSplit` of the batch.
+            rows: the `RowSplit` of the batch; by default one is drawn.
         """
-        return self.scales.interval(self.sample_uniform((*shape, 2)), rows)
+        uniform = self.sample_uniform((*shape, 2))
+        rows = self.rows(uniform) if rows is None else rows
+        return self.scales.interval(uniform, rows)
 
     def instant(self, condition, t):
         """The condition of the velocity at t under `condition`."""
@@ -331,10 +333,10 @@ class MeanFlowInterface(Interface):
             null_labels.where(drop, neg_y, y),
         )
 
-    def training_velocity(self, x, n, t, condition, training, rows):
+    def training_velocity(self, x, n, t, condition, training=True, rows=None):
         """(v, condition) after guidance and, in training, label dropping.
 
-        `rows` is the `RowSplit` of the batch.
+        `rows` is the `RowSplit` of the batch; by default one is drawn.
         """
         if self.scales is not None:
             shape, interval = ops.shape(t), None

@@ -1,7 +1,11 @@
 """A student interface beside its frozen teacher."""
 
 from keras_flows.interfaces.holder import Holder
+from keras_flows.ops import eager_float64
 from keras_flows.presets import registered_config
+
+# sigma / alpha of one step's start, in standard deviations of the data.
+_START = 5.0
 
 
 def student_of(teacher):
@@ -38,3 +42,27 @@ def check_student(student):
             f"'{student.objective.name}', which predicts "
             f"{' and '.join(sorted(student.provides))}."
         )
+
+
+def start_of(student, level=None, from_noise=False):
+    """The level of noise at which a student's first step starts.
+
+    Args:
+        student: an interface.
+        level: the user's, or None for the default: pure noise, or the level
+            at which sigma / alpha is 5 x_sigma.
+        from_noise: which of these.
+    """
+    if level is None:
+        if from_noise:
+            return 1.0
+        path = student.interpolant
+        with eager_float64() as number:
+            t = number(path.time_from_ratio, _START * student.x_sigma)
+        return float(path.level(path.nearest_step(t)))
+    if not 0.0 < level <= 1.0:
+        raise ValueError(
+            "`start_level` must be a level of noise, above 0 and at most "
+            f"1. Received: {level!r}."
+        )
+    return level

@@ -68,7 +68,7 @@ def train(model, updates):
 
 # On the variance-preserving path the velocity of the noisier half of the
 # levels weighs most, and the fake network needs longer.
-UPDATES = {"edm": 1500, "linear": 1500, "vp": 2800}
+UPDATES = {"edm": 1000, "linear": 1000, "vp": 2800}
 
 
 @pytest.mark.parametrize("method", ["dmd", "sid"])

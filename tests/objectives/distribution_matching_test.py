@@ -312,8 +312,12 @@ def test_one_step_starts_where_the_teacher_knows(path, rng):
     np.testing.assert_allclose(array(made), expected, rtol=1e-4, atol=1e-6)
     sampled = array(model.generate(8, noise=z))
     np.testing.assert_allclose(sampled, expected, rtol=1e-4, atol=1e-6)
-    again = kf.DMDInterface.from_config(model.get_config())
+    config = model.get_config()
+    again = kf.DMDInterface.from_config(config)
     assert again.sampling_times()[2].tolist() == times.tolist()
+    # Saved when all started from pure noise.
+    del config["start_level"]
+    assert kf.DMDInterface.from_config(config).start_level == 1.0
 
 
 @pytest.mark.once
