@@ -6,21 +6,22 @@ from keras import ops
 from keras_flows import objectives
 from keras_flows import samplers
 from keras_flows.interfaces.holder import Holder
+from keras_flows.interfaces.judges import by_step
+from keras_flows.interfaces.judges import check_discriminator
+from keras_flows.interfaces.judges import for_steps
+from keras_flows.interfaces.judges import trainable_copy
 from keras_flows.interfaces.student import check_student
 from keras_flows.interfaces.student import start_of
 from keras_flows.interfaces.student import student_of
 from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_needs
 from keras_flows.interfaces.teacher import serialize_teacher
-from keras_flows.networks import clone_network
-from keras_flows.networks import contract
 from keras_flows.networks import serialize_network
 from keras_flows.ops import bcast_right
 from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
 from keras_flows.ops import note_losses
-from keras_flows.ops import parts
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import GUIDANCE
@@ -141,41 +142,17 @@ class DMDInterface(Holder):
         )  # fmt: skip
         super().__init__(student, own.terms, inner_terms=False, name=name)
         self._own = own
-        if num_steps < 1:
-            raise ValueError(
-                f"`num_steps` must be at least 1. Received: {num_steps!r}."
-            )
-        if regression_weight and discriminator is not None:
-            raise ValueError(
-                "`regression_weight` wants batches of the teacher's samples "
-                "and `discriminator` batches of data: give one of them."
-            )
-        if discriminator in (teacher.network, student.network):
-            raise ValueError(
-                "`discriminator` must be a network of its own, not the "
-                "teacher's or the student's. A copy of the teacher's will do."
-            )
-        if discriminator is not None:
-            contract.check_network(
-                discriminator, student.takes_r, "the student", parts=None
-            )
+        check_discriminator(discriminator, teacher, student, regression_weight)
         self.teacher = Teacher(
             teacher, student, teacher_guidance_scale, needs=NEEDS
         )
         self.teacher_guidance_scale = teacher_guidance_scale
         self.num_steps = num_steps
         self.separate_fakes = separate_fakes
-        fake = _trainable_copy(self.teacher.network, "fake_network")
-        self.fake_networks = [fake]
-        self.discriminators = [] if discriminator is None else [discriminator]
-        for step in range(1, num_steps if separate_fakes else 1):
-            self.fake_networks.append(
-                _trainable_copy(fake, f"fake_network_{step}")
-            )
-            if discriminator is not None:
-                self.discriminators.append(
-                    _trainable_copy(discriminator, f"discriminator_{step}")
-                )
+        count = num_steps if separate_fakes else 1
+        fake = trainable_copy(self.teacher.network, "fake_network")
+        self.fake_networks = for_steps(fake, count)
+        self.discriminators = for_steps(discriminator, count)
         self.start_level = start_of(
             student, start_level, num_steps > 1 or regression_weight > 0
         )
@@ -331,7 +308,7 @@ class DMDInterface(Holder):
     def fake_denoise(self, x_t, t, condition):
         """The fake networks' predictions of the data, (B, ...)."""
         model = self.teacher.model
-        return self.by_step(
+        return by_step(
             lambda network, x_t, t, condition: model.denoise(
                 x_t, t, condition=condition, network=network
             ),
@@ -349,17 +326,7 @@ class DMDInterface(Holder):
             note_losses(network, x_t)
             return mean_flat(ops.cast(logits, float_dtype()))
 
-        return self.by_step(one, self.discriminators, (x_t, t, condition))
-
-    @staticmethod
-    def by_step(function, networks, batch):
-        """function(network, *rows), each step's network with its own rows."""
-        rows = zip(*(parts(each, len(networks)) for each in batch), strict=True)
-        found = [
-            function(network, *each)
-            for network, each in zip(networks, rows, strict=True)
-        ]
-        return found[0] if len(found) == 1 else ops.concatenate(found, axis=0)
+        return by_step(one, self.discriminators, (x_t, t, condition))
 
     # Sampling, at the times that G was trained for.
 
@@ -416,9 +383,3 @@ class DMDInterface(Holder):
             "teacher_guidance_scale": self.teacher_guidance_scale,
             "name": self.name,
         }
-
-
-def _trainable_copy(network, name):
-    copy = clone_network(network, name)
-    copy.trainable = True
-    return copy

@@ -27,8 +27,7 @@ class Generator(Trainable):
     `samplers.Sampler.needs`), and overrides what it does in its own way.
     """
 
-    # How many times the channels of x the network returns.
-    output_parts = 1
+    output_parts = 1  # how many times x's channels the network returns
 
     @property
     def sample_shape(self):
@@ -293,7 +292,7 @@ class Generator(Trainable):
     def _predictors(self, request, use_ema):
         """What `Loop.run` needs for a checked request."""
         network, guide = self.inference_network(use_ema), request.guide
-        # Not the request itself: compiled steps outlive it and its arrays.
+        # Compiled steps outlive the request and its arrays.
         where = request.interval, request.channels
         others = []
         if guide is not None:
@@ -398,5 +397,4 @@ class Generator(Trainable):
         """t -> shift t / (1 + (shift - 1) t), for t a level of noise."""
         return shift * t / (1.0 + (shift - 1.0) * t)
 
-    mean_flat = staticmethod(mean_flat)
-    bcast_right = staticmethod(bcast_right)
+    mean_flat, bcast_right = staticmethod(mean_flat), staticmethod(bcast_right)

@@ -2,8 +2,7 @@
 
 A network is called with one dict, x (B, ...), t (B,)[, r (B,)]
 [, condition][, guidance], and returns a tensor like x. A functional model
-tells its inputs; of a subclassed one they are known once it was called, or
-built from a first batch.
+tells its inputs; a subclassed one once it was called, or built from a batch.
 """
 
 import dataclasses
