@@ -36,13 +36,17 @@ MODULES = {"_version": 0, "parametrization": 2}
 # Private names of Keras and PyTorch for what has no public one.
 FOREIGN = {
     "_C",
+    "_ExcludeDispatchKeyGuard",
     "_current_level",
     "_flatten_layers",
     "_get_own_losses",
     "_functorch",
+    "_init_fn",
     "_iterations",
     "_layout",
     "_non_trainable_variables",
+    "_pytree",
+    "_scaled_dot_product_attention_math",
     "_trainable_variables",
     "_value",
 }

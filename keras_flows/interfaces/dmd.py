@@ -6,7 +6,6 @@ from keras import ops
 from keras_flows import objectives
 from keras_flows import samplers
 from keras_flows.interfaces.holder import Holder
-from keras_flows.interfaces.judges import by_step
 from keras_flows.interfaces.judges import check_discriminator
 from keras_flows.interfaces.judges import for_steps
 from keras_flows.interfaces.judges import trainable_copy
@@ -18,6 +17,7 @@ from keras_flows.interfaces.teacher import check_needs
 from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.networks import serialize_network
 from keras_flows.ops import bcast_right
+from keras_flows.ops import by_step
 from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
@@ -243,10 +243,10 @@ class DMDInterface(Holder):
 
     # The generator's samples.
 
-    def start(self, noise):
+    def start(self, noise, t=None):
         """The state at the first step's time, sigma (n_mu + n_sigma noise)."""
         if self.start_level == 1.0:
-            return super().start(noise)
+            return super().start(noise, t)
         return self._start_sigma * (self.n_mu + self.n_sigma * noise)
 
     def draw(self, x):

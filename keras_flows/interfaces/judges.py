@@ -1,10 +1,7 @@
 """Fake networks and discriminators: what judges a generator's samples."""
 
-from keras import ops
-
 from keras_flows.networks import clone_network
 from keras_flows.networks import contract
-from keras_flows.ops import parts
 
 
 def check_discriminator(discriminator, teacher, student, regression_weight):
@@ -42,13 +39,3 @@ def for_steps(network, count):
         for step in range(1, count)
     ]
     return [network, *copies]
-
-
-def by_step(function, networks, batch):
-    """function(network, *rows), each step's network with its own rows."""
-    rows = zip(*(parts(each, len(networks)) for each in batch), strict=True)
-    found = [
-        function(network, *each)
-        for network, each in zip(networks, rows, strict=True)
-    ]
-    return found[0] if len(found) == 1 else ops.concatenate(found, axis=0)

@@ -12,6 +12,7 @@ from keras import ops
 from keras_flows.objectives.base import Objective
 from keras_flows.objectives.flow_matching import denoising_loss
 from keras_flows.ops import bcast_right
+from keras_flows.ops import by_step
 from keras_flows.ops import copies
 from keras_flows.ops import gather
 from keras_flows.ops import mean_flat
@@ -237,7 +238,7 @@ class DistributionMatching(Objective):
         real = model.teacher.denoise(x_t, t, condition)
         fake = model.fake_denoise(x_t, t, condition)
         # Of each step's own samples, as its fake network is.
-        weight = model.by_step(
+        weight = by_step(
             lambda network, *rows: unit(*rows),
             model.fake_networks,
             (made, real, model.interpolant.level(t)),
@@ -253,7 +254,7 @@ class DistributionMatching(Objective):
 
     def fake_loss(self, model, made, n, t, condition):
         """The fake networks' loss at the samples `made`, (B,)."""
-        return model.by_step(
+        return by_step(
             lambda network, *rows: denoising_loss(
                 model.teacher.model, network, *rows
             ),

@@ -200,3 +200,13 @@ def parts(x, count):
         tree.map_structure(lambda a: a[k * size : (k + 1) * size], x)  # noqa: B023
         for k in range(count)
     ]
+
+
+def by_step(function, networks, batch):
+    """function(network, *rows), each step's network with its own rows."""
+    rows = zip(*(parts(each, len(networks)) for each in batch), strict=True)
+    found = [
+        function(network, *each)
+        for network, each in zip(networks, rows, strict=True)
+    ]
+    return found[0] if len(found) == 1 else ops.concatenate(found, axis=0)

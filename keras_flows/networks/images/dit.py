@@ -145,7 +145,6 @@ class DiT(DescribedModel):
         num_classes=Optional(SIZE),
         learn_sigma=FLAG,
         remat=FLAG,
-        guidance=FLAG,
     )
     def __init__(
         self,

@@ -33,6 +33,11 @@ def size_arguments(size, sizes):
 
 def image_inputs(image_shape, two_times, num_classes, guidance=False):
     """The dict of inputs of a network for images."""
+    if guidance not in (True, False, "interval"):
+        raise ValueError(
+            "`guidance` must be True, False or 'interval'. "
+            f"Received: {guidance!r}."
+        )
     inputs = {
         "x": keras.Input(tuple(image_shape), dtype=float_dtype(), name="x"),
         "t": keras.Input((), dtype=float_dtype(), name="t"),
