@@ -51,11 +51,12 @@ class Batch:
         terms = objective(model, self)
         named = [name for name in objective.terms if name in terms]
         if self.mask_uses < max(len(named), 1):
+            where = "" if not self.mask_uses else f" in each of its {named}"
             raise ValueError(
-                f"Objective '{objective.name}' uses the batch's 'mask' in "
-                f"{self.mask_uses} of its terms {named} and would train on the "
-                "padding. Leave the mask out, or take `batch.norm` of the "
-                "residual, or `batch.mean`, in each of them."
+                f"Objective '{objective.name}' does not use the batch's 'mask'"
+                f"{where} and would train on the padding. Leave the mask out, "
+                "or take `batch.norm` of the residual, or `batch.mean`, in "
+                "each term."
             )
         return terms
 
