@@ -145,7 +145,11 @@ def checked(**ranges):
 
         @functools.wraps(target)
         def call(*args, **kwargs):
-            bound = signature.bind(*args, **kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                # Python's own error names the function as well.
+                return target(*args, **kwargs)
             for name, value in bound.arguments.items():
                 if name in ranges:
                     bound.arguments[name] = ranges[name](name, value)

@@ -247,7 +247,7 @@ def test_both_directions_are_one_path(name, rng):
             lambda: kf.interpolants.StochasticInterpolant(gamma="x"),
             "brownian",
         ),
-        (lambda: kf.interpolants.Beta(a=0.0), "positive"),
+        (lambda: kf.interpolants.Beta(a=0.0), "`a`.*above 0"),
     ],
 )
 def test_bad_arguments_are_named(build, match):

@@ -204,7 +204,7 @@ def test_bad_arguments_are_named():
         small(block_out_channels=(48, 64))
     with pytest.raises(ValueError, match="`block_out_channels`"):
         small(block_out_channels=())
-    with pytest.raises(ValueError, match="`scaling_factor`.*positive"):
+    with pytest.raises(ValueError, match="`scaling_factor`.*above 0"):
         small(scaling_factor=0.0)
 
 
