@@ -58,8 +58,9 @@ def start_of(student, level=None, from_noise=False):
             return 1.0
         path = student.interpolant
         with eager_float64() as number:
-            t = number(path.time_from_ratio, _START * student.x_sigma)
-        return float(path.level(path.nearest_step(t)))
+            # A row, as TensorFlow's `searchsorted` wants.
+            t = number(path.time_from_ratio, [_START * student.x_sigma])
+        return float(path.level(path.nearest_step(t))[0])
     if not 0.0 < level <= 1.0:
         raise ValueError(
             "`start_level` must be a level of noise, above 0 and at most "
