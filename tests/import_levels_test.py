@@ -36,9 +36,11 @@ MODULES = {"_version": 0, "parametrization": 2}
 # Private names of Keras and PyTorch for what has no public one.
 FOREIGN = {
     "_C",
+    "_ExcludeDispatchKeyGuard",
     "_current_level",
     "_flatten_layers",
     "_functorch",
+    "_init_fn",
     "_iterations",
     "_layout",
     "_non_trainable_variables",

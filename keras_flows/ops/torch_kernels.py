@@ -34,7 +34,10 @@ import re
 import threading
 
 import torch
+from keras import tree
 from torch._library.custom_ops import OPDEFS
+from torch.nn.attention import SDPBackend
+from torch.nn.attention import sdpa_kernel
 
 # The first dispatch key, set within functorch's transforms alone.
 KEY = "FuncTorchDynamicLayerFrontMode"
@@ -109,10 +112,11 @@ def instance_norm(
 
 
 def attention(q, k, v, mask=None, dropout=0.0, causal=False, **options):
-    """By PyTorch's own formula, whatever kernel was asked for."""
-    return aten._scaled_dot_product_attention_math(
-        q, k, v, mask, dropout, causal, None, **options
-    )[0]
+    """By the kernel that is made of other operations, whichever was asked."""
+    with sdpa_kernel([SDPBackend.MATH]):
+        return aten.scaled_dot_product_attention.default.decompose(
+            q, k, v, mask, dropout, causal, **options
+        )
 
 
 def weight_norm(v, g, dim=0):
@@ -197,7 +201,6 @@ def _error(name, instead):
 def _refused(operator, instead):
     """A kernel that raises where the operator's inputs have a tangent."""
     functorch = torch._C._functorch
-    tree = torch.utils._pytree
     keys = torch._C.DispatchKey
     functorch_keys = torch._C.DispatchKeySet(
         keys.FuncTorchDynamicLayerFrontMode
@@ -215,7 +218,7 @@ def _refused(operator, instead):
         return x
 
     def kernel(*args, **kwargs):
-        args, kwargs = tree.tree_map(unwrapped, (args, kwargs))
+        args, kwargs = tree.map_structure(unwrapped, (args, kwargs))
         with torch._C._ExcludeDispatchKeyGuard(functorch_keys):
             return operator(*args, **kwargs)
 
