@@ -58,7 +58,7 @@ def rms_norm(x, shape, weight=None, eps=None):
     y = _wide(x)
     eps = torch.finfo(y.dtype).eps if eps is None else eps
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    y = y * torch.rsqrt(torch.mean(y * y, axes, keepdim=True) + eps)
+    y = y * _inverse_root(torch.mean(y * y, axes, keepdim=True), eps)
     return _affine(y, weight, None).to(x.dtype)
 
 
@@ -142,8 +142,13 @@ def _normalized(x, axes, eps):
     x, axes = _wide(x), tuple(axes)
     mean = torch.mean(x, axes, keepdim=True)
     x = x - mean
-    scale = torch.rsqrt(torch.mean(x * x, axes, keepdim=True) + eps)
+    scale = _inverse_root(torch.mean(x * x, axes, keepdim=True), eps)
     return x * scale, mean, scale
+
+
+def _inverse_root(square, eps):
+    """1 / sqrt(square + eps), see `ops.normalize` on how eps is added."""
+    return torch.rsqrt(aten.add.Scalar(square, eps))
 
 
 def _affine(y, weight, bias):
