@@ -48,7 +48,16 @@ def _in_floats(kernel, x, weights, epsilon):
 
 
 def _scaled(y, epsilon, gamma, beta, dtype):
-    y = y * ops.rsqrt(ops.mean(y * y, axis=-1, keepdims=True) + epsilon)
+    square = ops.mean(y * y, axis=-1, keepdims=True)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        # A number added as a tensor has a tangent of zeros, whose shape
+        # PyTorch finds out in Python: forty times as long.
+        square = torch.ops.aten.add.Scalar(square, epsilon)
+    else:
+        square = square + epsilon
+    y = y * ops.rsqrt(square)
     if gamma is not None:
         y = y * ops.cast(gamma, y.dtype)
     if beta is not None:

@@ -34,7 +34,10 @@ import re
 import threading
 
 import torch
+from keras import tree
 from torch._library.custom_ops import OPDEFS
+from torch.nn.attention import SDPBackend
+from torch.nn.attention import sdpa_kernel
 
 # The first dispatch key, set within functorch's transforms alone.
 KEY = "FuncTorchDynamicLayerFrontMode"
@@ -55,7 +58,7 @@ def rms_norm(x, shape, weight=None, eps=None):
     y = _wide(x)
     eps = torch.finfo(y.dtype).eps if eps is None else eps
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    y = y * torch.rsqrt(torch.mean(y * y, axes, keepdim=True) + eps)
+    y = y * _inverse_root(torch.mean(y * y, axes, keepdim=True), eps)
     return _affine(y, weight, None).to(x.dtype)
 
 
@@ -109,10 +112,11 @@ def instance_norm(
 
 
 def attention(q, k, v, mask=None, dropout=0.0, causal=False, **options):
-    """By PyTorch's own formula, whatever kernel was asked for."""
-    return aten._scaled_dot_product_attention_math(
-        q, k, v, mask, dropout, causal, None, **options
-    )[0]
+    """By the kernel that is made of other operations, whichever was asked."""
+    with sdpa_kernel([SDPBackend.MATH]):
+        return aten.scaled_dot_product_attention.default.decompose(
+            q, k, v, mask, dropout, causal, **options
+        )
 
 
 def weight_norm(v, g, dim=0):
@@ -138,8 +142,13 @@ def _normalized(x, axes, eps):
     x, axes = _wide(x), tuple(axes)
     mean = torch.mean(x, axes, keepdim=True)
     x = x - mean
-    scale = torch.rsqrt(torch.mean(x * x, axes, keepdim=True) + eps)
+    scale = _inverse_root(torch.mean(x * x, axes, keepdim=True), eps)
     return x * scale, mean, scale
+
+
+def _inverse_root(square, eps):
+    """1 / sqrt(square + eps), see `ops.normalize` on how eps is added."""
+    return torch.rsqrt(aten.add.Scalar(square, eps))
 
 
 def _affine(y, weight, bias):
@@ -197,7 +206,6 @@ def _error(name, instead):
 def _refused(operator, instead):
     """A kernel that raises where the operator's inputs have a tangent."""
     functorch = torch._C._functorch
-    tree = torch.utils._pytree
     keys = torch._C.DispatchKey
     functorch_keys = torch._C.DispatchKeySet(
         keys.FuncTorchDynamicLayerFrontMode
@@ -215,7 +223,7 @@ def _refused(operator, instead):
         return x
 
     def kernel(*args, **kwargs):
-        args, kwargs = tree.tree_map(unwrapped, (args, kwargs))
+        args, kwargs = tree.map_structure(unwrapped, (args, kwargs))
         with torch._C._ExcludeDispatchKeyGuard(functorch_keys):
             return operator(*args, **kwargs)
 

@@ -81,7 +81,7 @@ if BACKEND == "torch":
         "instance": (
             lambda x, w: functional.instance_norm(x, weight=w), X, W,
         ),
-        "weight": (lambda v, g: torch._weight_norm(v, g, 1), X, (1, 4, 1)),
+        "weight": (lambda v, g: torch._weight_norm(v, g, 0), X, (3, 1, 1)),
         "glu": (lambda x: functional.glu(x, 1), X),
         "hardsigmoid": (functional.hardsigmoid, X),
         "flash": (flash, Q, Q, Q),

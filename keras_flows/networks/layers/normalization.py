@@ -18,10 +18,9 @@ class LayerNormalization(keras.layers.Layer):
     """Layer normalisation over the last axis, right under derivatives.
 
     y = gamma (x - mean) / sqrt(var + epsilon) + beta, in float32 at least.
-    Keras's own layer calls fused kernels whose gradient through a JVP is
-    wrong without a word, on PyTorch (pytorch#196700) and, less so, on
-    TensorFlow; MeanFlow stops that gradient, LSD and ESD need it. Here they
-    see the explicit formula.
+    PyTorch's fused kernel has a wrong gradient through a JVP, without a word
+    (pytorch#196700): here every JVP sees the formula, also one that
+    `kf.ops.jvp`, which replaces such kernels, did not take.
 
     Args:
         epsilon: added to the variance.
@@ -64,7 +63,7 @@ class GroupNormalization(keras.layers.Layer):
     """Group normalisation of channels-last data, by its explicit formula.
 
     Mean and variance over space and the channels of a group, in float32 at
-    least; see `LayerNormalization` for why not Keras's.
+    least.
 
     Args:
         groups: number of groups; must divide C.
