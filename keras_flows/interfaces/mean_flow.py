@@ -170,10 +170,12 @@ class MeanFlowInterface(Interface):
         """omega of density omega^(-guidance_power) on `guidance_range`."""
         return self.scales.scale(self.sample_uniform(shape))
 
-    def sample_interval(self, shape):
-        """Levels (low, high), (B, 2), of guidance; (0, 1) where r = t."""
-        uniform = self.sample_uniform((*shape, 2))
-        return self.scales.interval(uniform, self.rows(uniform))
+    def sample_interval(self, shape, rows):
+        """Levels (low, high), (B, 2), of guidance; (0, 1) where r = t.
+
+        `rows`: the `RowSplit` of the batch.
+        """
+        return self.scales.interval(self.sample_uniform((*shape, 2)), rows)
 
     def instant(self, condition, t):
         """The condition of the velocity at t under `condition`."""
@@ -296,13 +298,17 @@ class MeanFlowInterface(Interface):
             ops.where(drop, neg_y, y),
         )
 
-    def training_velocity(self, x, n, t, condition, training=True):
-        """(v, condition) after guidance and, in training, label dropping."""
+    def training_velocity(self, x, n, t, condition, training=True, rows=None):
+        """(v, condition) after guidance and, in training, label dropping.
+
+        `rows`: the `RowSplit` of the batch, by default `self.rows(x)`.
+        """
         if self.scales is not None:
             shape, interval = ops.shape(t), None
             guidance = self.sample_guidance(shape)
             if self.scales.intervals:
-                interval = self.sample_interval(shape)
+                rows = self.rows(x) if rows is None else rows
+                interval = self.sample_interval(shape, rows)
             condition = self.scales.condition(condition, guidance, interval)
         v, y, neg_y = self.insta_velocity(x, n, t, y=condition)
         return self.cond_drop(x, n, v, y, neg_y, t) if training else (v, y)

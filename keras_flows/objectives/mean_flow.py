@@ -59,14 +59,14 @@ class MeanFlow(Objective):
     def __call__(self, model, batch):
         x, condition = batch.x, batch.condition
         n = model.sample_n(ops.shape(x))
+        rows = model.rows(x)
         t, r = model.draw_t_r(x)
         x_t = model.sample_x_t(x, n, t)
         x, n = model.endpoints(x, n, t, condition)
         v, condition = model.training_velocity(
-            x, n, t, condition, batch.training
+            x, n, t, condition, batch.training, rows
         )
 
-        rows = model.rows(x)
         (x_o, x_d), (t_o, t_d), (v_o, v_d), (c_o, c_d) = (
             rows.split(part) for part in (x_t, t, v, condition)
         )

@@ -5,8 +5,6 @@ function of the example's whole Euclidean norm. Source: arXiv 2512.01809 (l2,
 l1, smooth l1), 2310.14189 (pseudo-Huber).
 """
 
-import math
-
 import keras
 from keras import ops
 
@@ -40,13 +38,13 @@ def pseudo_huber(residual, count=None):
 
     Args:
         residual: e, (B, ...).
-        count: d, the number of elements that count, a number or (B,); None
-            for all. What does not count is 0 in the residual.
+        count: d, the number of elements that count, (B,); None for all. What
+            does not count is 0 in the residual.
     """
     if count is None:
-        count = math.prod(residual.shape[1:])
+        count = sum_flat(ops.ones_like(residual))
     # With nothing left the root of 0 would have no derivative.
-    squared = 0.00054**2 * ops.maximum(ops.cast(count, residual.dtype), 1.0)
+    squared = 0.00054**2 * ops.maximum(count, 1.0)
     square = sum_flat(ops.square(residual))
     # The difference of the two roots, without its rounding.
     return square / (ops.sqrt(square + squared) + ops.sqrt(squared))
@@ -64,10 +62,10 @@ def masked(norm, residual, mask):
         mask: (B, T), 1 where the residual counts and 0 elsewhere.
     """
     ones = (1,) * (len(residual.shape) - len(mask.shape))
-    kept = ops.reshape(mask, (*ops.shape(mask), *ones)) * residual
+    mask = ops.reshape(mask, (*ops.shape(mask), *ones))
+    kept = mask * residual
     if norm is pseudo_huber:
-        each = math.prod(residual.shape[len(mask.shape) :])
-        count = each * sum_flat(mask)
+        count = sum_flat(mask * ops.ones_like(residual))
         share = ops.mean(ops.cast(count > 0, kept.dtype))
         found = pseudo_huber(kept, count)
     else:
