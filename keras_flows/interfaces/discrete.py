@@ -51,6 +51,7 @@ class DiscreteInterface(Interface):
             `DiscreteVariancePreserving`.
         num_timesteps: T, by default 1000 or the number of betas.
         prediction: "eps", "x0" or "v".
+        zero_terminal_snr: see `DiscreteVariancePreserving`; not for "eps".
         learn_sigma: whether the second half of the channels chooses the
             variances, from the posterior's (-1) to beta (1), trained by the
             variational bound (arXiv 2102.09672), as DiT is.
@@ -77,6 +78,7 @@ class DiscreteInterface(Interface):
         num_timesteps=None,
         prediction="eps",
         *,
+        zero_terminal_snr=False,
         learn_sigma=False,
         weighting="simple",
         min_snr_gamma=5.0,
@@ -88,6 +90,12 @@ class DiscreteInterface(Interface):
             raise ValueError(
                 "`prediction` must be 'eps', 'x0' or 'v'. "
                 f"Received: {prediction!r}."
+            )
+        if zero_terminal_snr and prediction == "eps":
+            raise ValueError(
+                "`zero_terminal_snr=True` needs `prediction='v'` or 'x0': at "
+                "the last timestep x_t is the noise, and predicting it says "
+                "nothing of the data. Received: prediction='eps'."
             )
         if weighting not in ("simple", "min_snr"):
             raise ValueError(
@@ -102,7 +110,9 @@ class DiscreteInterface(Interface):
         self.prediction, self.learn_sigma = prediction, learn_sigma
         super().__init__(
             network,
-            DiscreteVariancePreserving(schedule, num_timesteps),
+            DiscreteVariancePreserving(
+                schedule, num_timesteps, zero_terminal_snr
+            ),
             t_shift_base=None,
             objective=Hybrid(vlb_weight) if learn_sigma else "flow",
             **kwargs,
@@ -196,6 +206,7 @@ class DiscreteInterface(Interface):
             else list(schedule),
             "num_timesteps": self.interpolant.num_timesteps,
             "prediction": self.prediction,
+            "zero_terminal_snr": self.interpolant.zero_terminal_snr,
             "learn_sigma": self.learn_sigma,
             "weighting": self.weighting,
             "min_snr_gamma": self.min_snr_gamma,

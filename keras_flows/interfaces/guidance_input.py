@@ -83,10 +83,10 @@ class GuidanceInput:
                 "`guidance_scale` must lie in the trained `guidance_range`, "
                 f"{self.low} to {self.high} (1.0 is off). Received: {scale}."
             )
+        scale = ops.full((rows,), scale, dtype=float_dtype())
         if interval is not None:
             ends = ops.convert_to_tensor([interval], dtype=float_dtype())
-            interval = ops.repeat(ends, rows, axis=0)
-        scale = ops.full((rows,), scale, dtype=float_dtype())
+            interval = ops.ones_like(scale)[:, None] * ends
         return self.condition(label, scale, interval)
 
 

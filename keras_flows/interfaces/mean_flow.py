@@ -187,16 +187,12 @@ class MeanFlowInterface(Interface):
         """omega of density omega^(-guidance_power) on `guidance_range`."""
         return self.scales.scale(self.sample_uniform(shape))
 
-    def sample_interval(self, shape, rows=None):
+    def sample_interval(self, shape, rows):
         """Levels (low, high), (B, 2), of guidance; (0, 1) where r = t.
 
-        Args:
-            shape: (B,).
-            rows: the `RowSplit` of the batch; by default one is drawn.
+        `rows`: the `RowSplit` of the batch.
         """
-        uniform = self.sample_uniform((*shape, 2))
-        rows = self.rows(uniform) if rows is None else rows
-        return self.scales.interval(uniform, rows)
+        return self.scales.interval(self.sample_uniform((*shape, 2)), rows)
 
     def instant(self, condition, t):
         """The condition of the velocity at t under `condition`."""
@@ -342,6 +338,7 @@ class MeanFlowInterface(Interface):
             shape, interval = ops.shape(t), None
             guidance = self.sample_guidance(shape)
             if self.scales.intervals:
+                rows = self.rows(x) if rows is None else rows
                 interval = self.sample_interval(shape, rows)
             condition = self.scales.condition(condition, guidance, interval)
         v, y, neg_y = self.insta_velocity(x, n, t, y=condition)

@@ -29,7 +29,9 @@ class StochasticInterpolant(Interpolant):
     Args:
         base: "linear" or "trigonometric", the coefficients of the two ends.
         gamma: "brownian" for scale sqrt(t (1 - t)), "sine" for
-            scale sin^2(pi t), or "none".
+            scale sin^2(pi t), "constant" for scale (arXiv 2302.00482), or
+            "none". With "constant" x_t at either end is that data set with
+            noise of this scale, so let it be small.
         scale: factor of gamma.
         eps: the ends are approached to `eps`, where gamma' is finite.
     """
@@ -47,9 +49,9 @@ class StochasticInterpolant(Interpolant):
                 "`base` must be 'linear' or 'trigonometric'. "
                 f"Received: {self.base!r}."
             )
-        if self.gamma not in ("brownian", "sine", "none"):
+        if self.gamma not in ("brownian", "sine", "constant", "none"):
             raise ValueError(
-                "`gamma` must be 'brownian', 'sine' or 'none'. "
+                "`gamma` must be 'brownian', 'sine', 'constant' or 'none'. "
                 f"Received: {self.gamma!r}."
             )
 
@@ -83,11 +85,13 @@ class StochasticInterpolant(Interpolant):
             return ops.zeros_like(t)
         if self.gamma == "sine":
             return self.scale * ops.sin(math.pi * t) ** 2
+        if self.gamma == "constant":
+            return self.scale * ops.ones_like(t)
         return self.scale * ops.sqrt(t * (1.0 - t))
 
     def latent_dot(self, t):
         """gamma'(t)."""
-        if self.gamma == "none":
+        if self.gamma in ("none", "constant"):
             return ops.zeros_like(t)
         if self.gamma == "sine":
             return self.scale * math.pi * ops.sin(2.0 * math.pi * t)

@@ -39,8 +39,8 @@ def pseudo_huber(residual, count=None):
 
     Args:
         residual: e, (B, ...).
-        count: d, the number of elements that count, a number or (B,); None
-            for all. What does not count is 0 in the residual.
+        count: d, the number of elements that count, (B,); None for all. What
+            does not count is 0 in the residual.
     """
     if count is None:
         count = example_size(residual)

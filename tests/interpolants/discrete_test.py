@@ -100,3 +100,59 @@ def test_interpolant_is_the_chain():
         )
         ratio = tensor(sigma / alpha)
         np.testing.assert_allclose(array(p.time_from_ratio(ratio)), t, 1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "scaled_linear"])
+def test_nothing_of_the_data_is_left_at_the_last_timestep(schedule):
+    """As arXiv 2305.08891 moves sqrt(abar): the first stays, the last is 0."""
+    old, new = (path(schedule, None, zero) for zero in (False, True))
+    before, after = (np.sqrt(p.alphas_cumprod) for p in (old, new))
+    np.testing.assert_allclose(after[0], before[0], rtol=1e-12)
+    assert 0 < after[-1] <= 2.0**-12
+    assert (np.diff(after) < 0).all()
+    share = (before[:-1] - before[-1]) / (before[0] - before[-1])
+    np.testing.assert_allclose(after[:-1], before[0] * share, rtol=1e-9)
+    assert np.isfinite(new.posterior_log_variance).all()
+    t = tensor(np.arange(1, 1001) / 1000)
+    for f in (new.alpha, new.sigma, new.alpha_dot, new.sigma_dot):
+        assert np.isfinite(array(f(t))).all()
+    np.testing.assert_allclose(array(new.alpha(t)), after, rtol=1e-3)
+
+
+@pytest.mark.once
+def test_bright_images_come_out_bright():
+    """Of data N(2, 0.5^2), from N(0, 1): the mean is lost without it."""
+
+    class Gaussian:
+        n_mu, n_sigma = 0.0, 1.0
+
+        def __init__(self, path):
+            self.interpolant = path
+
+        def denoise(self, x, t):
+            p = self.interpolant
+            a, s = p.alpha(t)[:, None], p.sigma(t)[:, None]
+            return 2.0 + a * 0.25 / (a**2 * 0.25 + s**2) * (x - 2.0 * a)
+
+    z = tensor(np.random.default_rng(0).standard_normal((4000, 1)))
+    z = (z - array(z).mean()) / array(z).std()
+    off = []
+    for zero in (False, True):
+        p = path("scaled_linear", None, zero)
+        x = kf.samplers.DDIM().unrolled(Gaussian(p), p.initial(z), 50)
+        off.append(abs(array(x).mean() - 2.0))
+    assert off[0] > 0.05 and off[1] < 0.01, off
+
+
+def test_predicted_noise_needs_some_signal():
+    network = kf.networks.MLP(2, 4, 1)
+    with pytest.raises(ValueError, match="`zero_terminal_snr.*'v'.* or 'x0'"):
+        kf.DiscreteInterface(network, zero_terminal_snr=True)
+    model = kf.DiscreteInterface(
+        network, prediction="v", zero_terminal_snr=True, ema=None,
+        time_scale=1e-3,
+    )  # fmt: skip
+    copy = type(model).from_config(model.get_config())
+    assert copy.interpolant == model.interpolant != path()
+    x = array(model.generate(3, num_steps=4, seed=0))
+    assert np.isfinite(x).all()

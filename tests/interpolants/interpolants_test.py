@@ -268,7 +268,7 @@ ENDS = {"A": -0.5, "a": 0.6, "B": 0.9, "b": 1.3}
 BRIDGES = [
     (base, gamma)
     for base in ("linear", "trigonometric")
-    for gamma in ("brownian", "sine", "none")
+    for gamma in ("brownian", "sine", "constant", "none")
 ]
 
 
@@ -285,6 +285,7 @@ def bridge(base, gamma):
     latent = {
         "brownian": lambda t: 0.8 * np.sqrt(t * (1.0 - t)),
         "sine": lambda t: 0.8 * np.sin(np.pi * t) ** 2,
+        "constant": lambda t: 0.8 * np.ones_like(t),
         "none": np.zeros_like,
     }[gamma]
     return path, *ends, latent
@@ -308,6 +309,8 @@ def test_bridge_joins_its_ends(base, gamma, rng):
     for time, expected in ((0.0, x_0), (1.0, x_1)):
         t = tensor(np.full(5, time))
         found = path.bridge(tensor(x_1), tensor(x_0), tensor(z), t)
+        if gamma == "constant":
+            expected = expected + 0.8 * z
         # sin(pi) and cos(pi / 2) are 1e-7 in float32.
         close(found, expected, 1e-6)
     # Sampling starts from x_0 itself.

@@ -228,10 +228,10 @@ def with_interval(**kwargs):
 
 def test_an_interval_is_learned_off_the_diagonal():
     m = with_interval()
-    interval = m.sample_interval((4000,))
+    rows = m.rows(ops.zeros((4000, 1)))
     off, diagonal = (
         ops.convert_to_numpy(part)
-        for part in m.rows(ops.zeros((4000, 1))).split(interval)
+        for part in rows.split(m.sample_interval((4000,), rows))
     )
     np.testing.assert_array_equal(diagonal, np.tile([0.0, 1.0], (3000, 1)))
     low, high = off.T
