@@ -196,6 +196,7 @@ class DINOv2Features(FeatureExtractor):
         ImportError: if a preset is given and KerasHub is not installed.
     """
 
+    @checked(size=SIZE, grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
         preset="dinov2_large",
@@ -268,6 +269,7 @@ class ClassifierFeatures(FeatureExtractor):
         ValueError: if the model has no such layer or no fixed input shape.
     """
 
+    @checked(layer=given.of(given.text, none=True), from_logits=FLAG)
     def __init__(
         self, model, layer=None, name=None, from_logits=True, batch_size=64
     ):
