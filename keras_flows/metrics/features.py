@@ -155,6 +155,7 @@ class InceptionV3Features(FeatureExtractor):
         grey_to_rgb=False,
         batch_size=64,
     ):
+        given.path_of("weights", weights)
         if weights == FID_WEIGHTS and sha256 is None:
             sha256 = FID_SHA256
         path, digest = find_weights(weights, sha256)

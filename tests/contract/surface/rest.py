@@ -56,7 +56,7 @@ METRICS = [
     Target("kf.metrics.InceptionScore", {},
            {"splits": integer(1), "seed": SEED}, "made(points())"),
     Target("kf.metrics.InceptionScore(splits=2)",
-           {"logits": ("points()", FEATURES)}),
+           {"logits": ("points()", POINTS)}),
     Target(
         "kf.metrics.kernel_distance",
         {
@@ -357,7 +357,7 @@ CALLBACKS = [
     }, "made.set_model(labelled)", check=None, weight=2),
     Target("kf.callbacks.SampleMetric", {
         "metric": ("lambda x: float(x.sum())", instance(
-            "lambda x: 1.0", also=("keep",))),
+            "lambda x: 1.0")),
         "every": ("1", AT_LEAST_1),
         "num_samples": ("2", AT_LEAST_1),
         "num_steps": ("1", AT_LEAST_1)}, {
