@@ -104,7 +104,9 @@ class FeatureExtractor:
     @checked(images=given.plain_array)
     def __call__(self, images):
         if not images.ndim or not len(images):
-            raise ValueError("There are no `images` to take features of.")
+            raise ValueError(
+                "There are no images to take features of: `images` is empty."
+            )
         parts = []
         for start in range(0, len(images), self.batch_size):
             batch = check_images(
