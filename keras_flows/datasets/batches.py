@@ -185,6 +185,11 @@ class Batches(keras.utils.PyDataset):
         Raises:
             ValueError: if the batches are cut in another way than then.
         """
+        if not isinstance(state, dict):
+            raise ValueError(
+                "`state` must be what `state()` gave, a dict. Received: "
+                f"{type(state).__name__}."
+            )
         own = self.state()
         differ = sorted(
             key

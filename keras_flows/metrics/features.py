@@ -104,7 +104,9 @@ class FeatureExtractor:
     @checked(images=given.plain_array)
     def __call__(self, images):
         if not images.ndim or not len(images):
-            raise ValueError("There are no `images` to take features of.")
+            raise ValueError(
+                "There are no images to take features of: `images` is empty."
+            )
         parts = []
         for start in range(0, len(images), self.batch_size):
             batch = check_images(
@@ -156,6 +158,7 @@ class InceptionV3Features(FeatureExtractor):
         grey_to_rgb=False,
         batch_size=64,
     ):
+        given.path_of("weights", weights)
         if weights == FID_WEIGHTS and sha256 is None:
             sha256 = FID_SHA256
         path, digest = find_weights(weights, sha256)
@@ -270,7 +273,11 @@ class ClassifierFeatures(FeatureExtractor):
         ValueError: if the model has no such layer or no fixed input shape.
     """
 
-    @checked(from_logits=FLAG, batch_size=SIZE)
+    @checked(
+        layer=given.of(given.text, none=True),
+        from_logits=FLAG,
+        batch_size=SIZE,
+    )
     def __init__(
         self, model, layer=None, name=None, from_logits=True, batch_size=64
     ):

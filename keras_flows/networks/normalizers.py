@@ -207,10 +207,11 @@ _KNOWN = {
 }
 
 
-def get(identifier):
+def get(identifier, argument="normalizer"):
     """A normaliser by name, config, or as it is.
 
-    Names: "identity", "min_max", "mean_std", "quantile".
+    Names: "identity", "min_max", "mean_std", "quantile". Messages call it
+    `argument`.
     """
     if isinstance(identifier, Normalizer):
         return identifier
@@ -219,7 +220,7 @@ def get(identifier):
     if not isinstance(identifier, str) or identifier not in _KNOWN:
         near = difflib.get_close_matches(str(identifier), _KNOWN, 1)
         raise ValueError(
-            f"Unknown `normalizer`: {identifier!r}. Known: {', '.join(_KNOWN)}."
+            f"Unknown `{argument}`: {identifier!r}. Known: {', '.join(_KNOWN)}."
             + (f" Did you mean {near[0]!r}?" if near else "")
         )
     return _KNOWN[identifier]()

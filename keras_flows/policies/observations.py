@@ -90,7 +90,7 @@ def make_normalizers(identifier, spec):
             identifier = {"observation": identifier}
     if not is_table(identifier):
         # A copy for each, since their statistics differ.
-        first = normalizers.get(identifier)
+        first = normalizers.get(identifier, "observation_normalizer")
         identifier = {
             key: first
             if i == 0
@@ -106,7 +106,7 @@ def make_normalizers(identifier, spec):
         )
     made = {}
     for key, leaf in spec.items():
-        made[key] = normalizers.get(identifier[key])
+        made[key] = normalizers.get(identifier[key], "observation_normalizer")
         made[key].build((None, leaf.shape[-1]))
     return made
 

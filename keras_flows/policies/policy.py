@@ -104,7 +104,9 @@ class Policy(Holder):
         self.observation_normalizers = observations.make_normalizers(
             observation_normalizer, self.encoder.input
         )
-        self.action_normalizer = normalizers.get(action_normalizer)
+        self.action_normalizer = normalizers.get(
+            action_normalizer, "action_normalizer"
+        )
         self.action_normalizer.build((None, self.action_dim))
         if isinstance(representation, dict):
             representation = action_representation(**representation)

@@ -193,7 +193,7 @@ def _made(config, load_weights, cls, folder, preset):
     if not isinstance(model, cls):
         raise ValueError(
             f"Preset {str(preset)!r} holds a {type(model).__name__}, which is "
-            f"no {cls.__name__}. kf.from_preset loads any class."
+            f"no {cls.__name__}. kf.from_preset loads any class, without `cls`."
         )
     if load_weights:
         _load_weights(model, folder, preset)

@@ -8,6 +8,16 @@ from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 
 
+def _optimizer(name, identifier):
+    """An optimizer as Keras finds it, or an error that names the argument."""
+    try:
+        return keras.optimizers.get(identifier)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`{name}` must be a Keras optimizer. Received: {identifier!r}."
+        ) from error
+
+
 @register
 class AlternatingOptimizer(keras.optimizers.Optimizer):
     """`optimizer` moves one group of variables, then `second` the other.
@@ -26,10 +36,10 @@ class AlternatingOptimizer(keras.optimizers.Optimizer):
     @checked(second_steps=SIZE)
     def __init__(self, optimizer, second=None, second_steps=1, name=None):
         super().__init__(learning_rate=0.0, name=name)
-        optimizer = keras.optimizers.get(optimizer)
+        optimizer = _optimizer("optimizer", optimizer)
         if second is None:
             second = type(optimizer).from_config(optimizer.get_config())
-        second = keras.optimizers.get(second)
+        second = _optimizer("second", second)
         for one in (optimizer, second):
             if isinstance(one, keras.optimizers.LossScaleOptimizer):
                 raise ValueError(
@@ -44,7 +54,7 @@ class AlternatingOptimizer(keras.optimizers.Optimizer):
             )
         self.inner_optimizer = optimizer
         self.second = second
-        self.second_steps = second_steps
+        self.second_steps = SIZE("second_steps", second_steps)
         self._second_ids = frozenset()
 
     def second_group(self, variables):

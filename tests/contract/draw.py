@@ -5,11 +5,12 @@ import re
 import hypothesis
 from contract import calls
 from contract import world
+from contract.surface import methods
 from contract.surface import models
 from contract.surface import parts
 from contract.surface import rest
 
-TARGETS = models.TARGETS + parts.TARGETS + rest.TARGETS
+TARGETS = models.TARGETS + methods.TARGETS + parts.TARGETS + rest.TARGETS
 
 
 def outcomes(count, seed, only=""):

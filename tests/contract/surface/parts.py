@@ -386,10 +386,6 @@ NETWORKS = [
             ("LayerNormalization", (3, 8), {
                 "epsilon": real(0.0, most=1.0), "affine": FLAG}),
             ("RMSNormalization", (3, 8), {"epsilon": real(0.0, most=1.0)}),
-            ("GroupNormalization", (3, 4, 8), {
-                "groups": instance("1", "2", "4", "8", "32",
-                                   also=("3", "16")),
-                "epsilon": real(0.0, most=1.0)}),
             ("SelfAttention", (2, 4, 8), {
                 "num_heads": HEADS, "qk_norm": FLAG, "causal": FLAG,
                 "qkv_bias": FLAG}),
@@ -401,6 +397,9 @@ NETWORKS = [
                 "most": AT_LEAST_1}),
         )
     ),
+    Target("kf.networks.GroupNormalization", {"groups": ("4", instance(
+        "1", "2", "4", "8", also=("3", "16", "32", "2.0", "np.array(2)")))}, {
+        "epsilon": real(0.0, most=1.0)}, "made(filled((3, 4, 8)))"),
     Target("kf.networks.TimestepEmbedding", {"units": ("4", AT_LEAST_1)}, {
         "num": instance("2", "4", also=("1", "3", "7")),
         "max_period": positive()}, "made(filled((3,)))"),
