@@ -14,7 +14,7 @@ slice of several hosts, one process a host; see docs/distribution.md. PyTorch
 averages gradients under torch.distributed (torchrun).
 
 Writes to --out: config.json, log.csv, results.json (images per second,
-memory), backup/ for --resume, preset/ at the end.
+memory), checkpoints/ for --resume, preset/ at the end.
 """
 
 import csv
@@ -128,7 +128,7 @@ flags.DEFINE_bool("initialize", False, "keras.distribution.initialize().")
 flags.DEFINE_string("dtype", "float32", "Policy, such as mixed_bfloat16.")
 flags.DEFINE_bool("remat", False, "Recompute activations backwards.")
 flags.DEFINE_integer("save_every", 5_000, "Steps between backups.")
-flags.DEFINE_bool("resume", False, "Go on from the backup in --out.")
+flags.DEFINE_bool("resume", False, "Go on with the run in --out.")
 flags.DEFINE_float("peak_tflops", None, "Of all devices, to print the MFU.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, data and noise.")
 flags.DEFINE_string("out", "out/imagenet", "Folder for what it makes.")
@@ -275,14 +275,6 @@ def set_layout():
         keras.distribution.set_distribution(kf.training.FullySharded())
 
 
-def position(out):
-    """Steps that the backup in --out has behind it."""
-    path = out / "backup" / "training_metadata.json"
-    if not path.exists():
-        raise app.UsageError(f"--resume: there is no backup in {out}.")
-    return int(json.loads(path.read_text())["epoch"])
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
@@ -291,10 +283,13 @@ def main(argv):
     batch_size = FLAGS.batch_size or config.batch_size
     out = pathlib.Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
-    if not FLAGS.resume and (out / "backup").exists():
+    kept = out / "checkpoints"
+    if FLAGS.resume != kept.exists():
         raise app.UsageError(
-            f"{out} holds a backup: pass --resume to go on with it, or "
-            "another --out."
+            f"{out} holds a run: pass --resume to go on with it, or another "
+            "--out."
+            if kept.exists()
+            else f"--resume: there is no run in {out}."
         )
     set_layout()
     keras.utils.set_random_seed(FLAGS.seed)
@@ -333,11 +328,8 @@ def main(argv):
     if FLAGS.layout != "none":
         print(kf.training.coverage(model.variables)[0])
 
-    # An epoch of Keras is the steps between two backups.
+    # An epoch of Keras is the steps between two checkpoints.
     every = min(FLAGS.save_every, steps)
-    done = position(out) * every if FLAGS.resume else 0
-    if done and hasattr(data, "restore"):
-        data.restore({"position": done})
     throughput = Throughput()
     model.fit(
         data,
@@ -347,9 +339,7 @@ def main(argv):
         callbacks=[
             throughput,
             keras.callbacks.CSVLogger(out / "log.csv", append=FLAGS.resume),
-            keras.callbacks.BackupAndRestore(
-                str(out / "backup"), delete_checkpoint=False
-            ),
+            kf.callbacks.Checkpoint(kept, every_steps=every),
         ],
     )
     seconds = float(np.median(throughput.seconds or [math.nan]))

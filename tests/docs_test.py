@@ -29,6 +29,7 @@ ONCE = {
     "robots.md",
     "serving.md",
     "solvers.md",
+    "training.md",
 }
 # Pages that may have no block that runs, and why.
 WITHOUT_CODE = {"distribution.md": "a distribution is global"}

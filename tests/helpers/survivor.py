@@ -95,7 +95,8 @@ class Noise:
 def model():
     keras.utils.set_random_seed(0)
     network = kf.networks.MLP(2, 16, 1, two_times=True, num_classes=2)
-    made = kf.FlowMapInterface(network, "lsd", ema=[0.9, 0.99], seed=3)
+    seed = 3 + int(os.environ.get("SEED", 0))
+    made = kf.FlowMapInterface(network, "lsd", ema=[0.9, 0.99], seed=seed)
     rate = keras.optimizers.schedules.CosineDecay(1e-2, 30)
     made.compile(keras.optimizers.Adam(rate))
     return made
@@ -142,8 +143,22 @@ def digest(made, history):
     return found.hexdigest()
 
 
+def join():
+    """One of WORLD PyTorch processes, where the environment says so."""
+    if "WORLD" in os.environ:
+        from torch import distributed
+
+        distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{os.environ['STORE']}",
+            rank=int(os.environ["RANK_HERE"]),
+            world_size=int(os.environ["WORLD"]),
+        )
+
+
 if __name__ == "__main__":
     folder, data, after = sys.argv[1:]
+    join()
     print(
         digest(
             *run(

@@ -67,6 +67,42 @@ def test_killed_runs_go_on(tmp_path):
     assert done.stdout.split()[-1] == whole
 
 
+@pytest.mark.once
+@pytest.mark.slow
+def test_several_processes_go_on(tmp_path):
+    """Two of PyTorch, each with seeds of its own, from the same step."""
+    launches = iter(range(9))
+
+    def launch(folder, after):
+        store = tmp_path / f"store{next(launches)}"
+        running = [
+            subprocess.Popen(
+                [sys.executable, str(SCRIPT), folder, "arrays", str(after)],
+                env={**os.environ, "WORLD": "2", "RANK_HERE": str(rank),
+                     "STORE": str(store), "SEED": str(rank)},
+                stdout=subprocess.PIPE, text=True,
+            )
+            for rank in (0, 1)
+        ]  # fmt: skip
+        texts = [process.communicate()[0] for process in running]
+        return [process.returncode for process in running], texts
+
+    codes, whole = launch(tmp_path / "whole", 0)
+    assert codes == [0, 0]
+    codes, _ = launch(tmp_path / "broken", 5)
+    assert codes == [-signal.SIGKILL] * 2
+    # One process is a checkpoint behind the other.
+    first = files.saved(tmp_path / "broken" / "process_0")
+    files.remove(first[0])
+    codes, resumed = launch(tmp_path / "broken", 0)
+    assert codes == [0, 0]
+    assert [text.split()[-1] for text in resumed] == [
+        text.split()[-1] for text in whole
+    ]
+    # The weights are the same on both, the noise is not.
+    assert resumed[0].split()[-1] != resumed[1].split()[-1]
+
+
 # Where a writer may be killed: the n-th of these calls.
 WRITERS_DEATH = """
 import os, sys, numpy as np

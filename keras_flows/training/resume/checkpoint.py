@@ -10,6 +10,7 @@ import warnings
 import keras
 
 from keras_flows.training.resume import files
+from keras_flows.training.resume import processes
 from keras_flows.training.resume import state as states
 
 
@@ -38,6 +39,9 @@ class Checkpoint(keras.callbacks.Callback):
     the disk is full or the folder gone, training goes on with a warning, and
     what was written before stays. SIGTERM saves and ends the process with 143.
     A run that is complete trains no more: raise `epochs` to go on.
+
+    Of several processes (torch.distributed, hosts of JAX) each keeps its own,
+    in a folder in the folder: its seeds and its data are its own.
 
     Args:
         directory: folder of this run alone.
@@ -99,7 +103,11 @@ class Checkpoint(keras.callbacks.Callback):
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._restored, self._finished = None, False
         self.best_seen = None
-        path, meta = files.newest(self.directory)
+        rank, count = processes.place()
+        self.folder = self.directory
+        if count > 1:
+            self.folder = self.directory / f"process_{rank}"
+        path, meta = files.newest(self.folder, processes.common)
         self.position = 0
         if path is not None:
             self._restore(model, path, meta)
@@ -292,16 +300,16 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _write(self, step, values, meta, others):
         try:
-            files.write(self.directory, step, values, meta, others)
+            files.write(self.folder, step, values, meta, others)
             kept = []
             if meta["best"] is not None:
                 kept.append(files.name_of(meta["best"]["step"]))
-            files.tidy(self.directory, self.keep, kept)
+            files.tidy(self.folder, self.keep, kept)
         except OSError as error:
-            whole = [path.name for path in files.saved(self.directory)]
+            whole = [path.name for path in files.saved(self.folder)]
             last = whole[0] if whole else "none"
             return (
-                f"Step {step} was not kept in {self.directory}: {error}. "
+                f"Step {step} was not kept in {self.folder}: {error}. "
                 f"Training goes on; the last checkpoint is {last}."
             )
         return None

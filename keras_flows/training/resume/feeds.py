@@ -7,6 +7,7 @@ import math
 import keras
 import numpy as np
 
+from keras_flows.training.batches import Mapped
 from keras_flows.training.resume import iterated
 from keras_flows.training.resume.feed import Feed
 from keras_flows.training.resume.feed import as_tuple
@@ -110,12 +111,15 @@ class Sequence(Feed):
         else:
             self.batches = len(dataset)
         self.shuffle = bool(shuffle) and self.batches is not None
+        users = dataset
+        while isinstance(users, Mapped):
+            users = users.dataset
         self.facts = {
-            "kind": type(dataset).__name__, "batches": self.batches,
+            "kind": type(users).__name__, "batches": self.batches,
             "shuffle": self.shuffle, "seed": seed if self.shuffle else None,
         }  # fmt: skip
-        if hasattr(dataset, "state"):
-            own = {k: v for k, v in dataset.state().items() if k != "position"}
+        if hasattr(users, "state"):
+            own = {k: v for k, v in users.state().items() if k != "position"}
             self.facts["dataset"] = own
         self._begun = 0
 

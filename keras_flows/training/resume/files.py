@@ -134,35 +134,50 @@ def saved(folder):
     return sorted(folder.glob(f"{PREFIX}[0-9]*"), reverse=True)
 
 
-def newest(folder):
-    """(path, meta) of the newest whole checkpoint, or (None, None).
-
-    Each that is passed over is warned of.
-
-    Raises:
-        ValueError: if there are checkpoints, and none is whole.
-    """
-    faults = []
+def intact(folder):
+    """({step: meta} of the whole checkpoints, what is wrong with others)."""
+    found, faults = {}, []
     for path in saved(folder):
         try:
             meta = check(path)
         except ValueError as error:
             faults.append(f"{path.name}: {error}")
-            continue
-        for fault in faults:
-            warnings.warn(
-                f"A checkpoint in {folder} is not whole, {fault}. The run "
-                f"goes on from {path.name}.",
-                stacklevel=2,
+        else:
+            found[meta["step"]] = meta
+    return found, faults
+
+
+def newest(folder, agree=sorted):
+    """(path, meta) of the newest whole checkpoint, or (None, None).
+
+    Each that is damaged is warned of.
+
+    Args:
+        folder: of the checkpoints.
+        agree: function of the whole ones' steps to those that may be taken.
+
+    Raises:
+        ValueError: if there are checkpoints, and none can be taken.
+    """
+    found, faults = intact(folder)
+    steps = agree(found)
+    if not steps:
+        if found or faults:
+            raise ValueError(
+                f"None of the {len(found) + len(faults)} checkpoints in "
+                f"{folder} is whole, or common to all processes: "
+                f"{'; '.join(faults) or sorted(found)}. Remove the folder to "
+                "start anew, or name another."
             )
-        return path, meta
-    if faults:
-        raise ValueError(
-            f"None of the {len(faults)} checkpoints in {folder} is whole: "
-            + "; ".join(faults)
-            + ". Remove the folder to start anew, or name another."
+        return None, None
+    path = pathlib.Path(folder) / name_of(max(steps))
+    for fault in faults:
+        warnings.warn(
+            f"A checkpoint in {folder} is not whole, {fault}. {path.name} is "
+            "taken.",
+            stacklevel=2,
         )
-    return None, None
+    return path, found[max(steps)]
 
 
 def remove(path):

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_flows.training.resume.processes import whole
+
 # What Keras's callbacks know of the epochs before, by the class's name. Those
 # of others may have `get_state()`, of JSON values, and `set_state(state)`.
 _KNOWN = {
@@ -30,7 +32,7 @@ def arrays_of(model):
     """({key: array}, names): the values, and what each is."""
     values, names = {}, []
     for i, variable in enumerate(variables(model)):
-        value = np.array(keras.ops.convert_to_numpy(variable.value))
+        value = whole(variable.value)
         values[f"v{i}"] = value
         names.append([variable.path, list(value.shape), value.dtype.name])
     return values, names
