@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import keras_flows as kf
-from keras_flows.ops import flag
-from keras_flows.ops import integer
-from keras_flows.ops import number
+from keras_flows.ops.scalars import flag
+from keras_flows.ops.scalars import integer
+from keras_flows.ops.scalars import number
 
 pytestmark = pytest.mark.once
 
@@ -58,9 +58,11 @@ OPTIONAL = {
 
 def public():
     """name -> class or function with a number or a flag among its defaults."""
+    # Some are imported at their first use.
+    everything = [getattr(kf, name) for name in dir(kf)]
     modules = [kf] + [
         m
-        for m in vars(kf).values()
+        for m in everything
         if isinstance(m, types.ModuleType)
         and m.__name__.startswith("keras_flows")
     ]

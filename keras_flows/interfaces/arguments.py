@@ -35,10 +35,17 @@ checked_numbers = checked(
 
 
 def deserialized(config, custom_objects=None):
-    """A config whose serialised objects are objects again."""
-    return {
+    """A config whose serialised objects are objects again.
+
+    A network that has a null label of its own tells it, also where it was
+    changed to have other classes.
+    """
+    found = {
         key: deserialize_network(value, custom_objects)
         if isinstance(value, dict) and "class_name" in value
         else value
         for key, value in config.items()
     }
+    if getattr(found.get("network"), "null_label", None) is not None:
+        found.pop("null_label", None)
+    return found

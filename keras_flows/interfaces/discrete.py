@@ -66,6 +66,7 @@ class DiscreteInterface(Interface):
 
     @checked(
         num_timesteps=Optional(SIZE),
+        zero_terminal_snr=FLAG,
         learn_sigma=FLAG,
         min_snr_gamma=POSITIVE,
         vlb_weight=NOT_NEGATIVE,

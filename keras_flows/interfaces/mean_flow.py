@@ -89,8 +89,8 @@ class MeanFlowInterface(Interface):
     @checked(
         guidance_scale=GUIDANCE,
         guidance_mixture_ratio=Number(0, below=1),
-        guidance_t_min=SHARE,
-        guidance_t_max=SHARE,
+        guidance_t_min=NOT_NEGATIVE,
+        guidance_t_max=NOT_NEGATIVE,
         norm_eps=NOT_NEGATIVE,
         norm_power=NOT_NEGATIVE,
         fm_portion=SHARE,

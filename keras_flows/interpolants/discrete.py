@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_flows.interpolants.base import Interpolant
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
@@ -45,7 +46,7 @@ def _without_signal(betas):
 
 
 @register
-@checked(num_timesteps=Optional(SIZE))
+@checked(num_timesteps=Optional(SIZE), zero_terminal_snr=FLAG)
 @dataclasses.dataclass(frozen=True)
 class DiscreteVariancePreserving(Interpolant):
     """x_t = sqrt(abar_k) x + sqrt(1 - abar_k) n at the timesteps k < T.

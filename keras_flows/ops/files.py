@@ -85,6 +85,13 @@ def move(source, target):
     _flush(target.parent)
 
 
+def remove(folder):
+    """Remove a folder at one stroke: nobody sees a part of it."""
+    folder = pathlib.Path(folder)
+    with workspace(folder) as aside:
+        os.rename(folder, aside / folder.name)
+
+
 def _exchange(source, target):
     """A folder with content cannot be renamed over: it steps aside first."""
     aside = pathlib.Path(

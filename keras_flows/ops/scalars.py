@@ -124,6 +124,10 @@ LOCATION = Number(-1000, 1000)
 SCALE = Number(above=0, high=1000)
 
 
+def _plain_kind(kind):
+    return isinstance(kind, (Number, Flag, Optional))
+
+
 def checked(**ranges):
     """Decorator of a function, or of a class for its constructor.
 
@@ -143,6 +147,9 @@ def checked(**ranges):
         if unknown:
             raise TypeError(f"{target.__qualname__} has no {sorted(unknown)}.")
 
+        # Numbers first: to look at them costs nothing.
+        ordered = sorted(ranges, key=lambda name: not _plain_kind(ranges[name]))
+
         @functools.wraps(target)
         def call(*args, **kwargs):
             try:
@@ -150,8 +157,9 @@ def checked(**ranges):
             except TypeError:
                 # Python's own error names the function as well.
                 return target(*args, **kwargs)
-            for name, value in bound.arguments.items():
-                if name in ranges:
+            for name in ordered:
+                if name in bound.arguments:
+                    value = bound.arguments[name]
                     bound.arguments[name] = ranges[name](name, value)
             return target(*bound.args, **bound.kwargs)
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
+from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import NOT_NEGATIVE
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import REAL
@@ -31,6 +32,7 @@ from keras_flows.samplers.exponential import starts_without_signal
     curvature=REAL,
     shift=POSITIVE,
     clip=Optional(POSITIVE),
+    lower_order_final=Optional(FLAG),
 )
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP(Sampler):

@@ -38,11 +38,11 @@ class Pieces(keras.utils.PyDataset):
         self.epoch += 1
 
 
-def tf_data():
+def tf_data(shuffle=True):
     import tensorflow as tf
 
     data = tf.data.Dataset.from_tensor_slices((POINTS, LABELS))
-    return data.shuffle(20, seed=1).batch(BATCH)
+    return (data.shuffle(20, seed=1) if shuffle else data).batch(BATCH)
 
 
 def rows():
@@ -81,6 +81,9 @@ DATA = {
         "x": kf.datasets.Endless(Noise(), BATCH), "steps_per_epoch": 4
     },
     "tf.data": lambda: {"x": tf_data()},
+    "endless tf.data": lambda: {
+        "x": tf_data(shuffle=False).repeat(), "steps_per_epoch": 4
+    },
     "grain map": lambda: {"x": grain_map()},
     "grain iter": lambda: {"x": grain_iter(), "steps_per_epoch": 4},
     "torch": lambda: {"x": loader()},

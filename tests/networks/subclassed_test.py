@@ -268,7 +268,7 @@ WRONG = {
     ),
     "a teacher without weights": (
         lambda: kf.DMDInterface(kf.SiTInterface(Net(), ema=None)),
-        "`network`.*not built yet",
+        "`teacher`.*not built yet",
     ),
     "export before fit": (
         lambda: kf.SiTInterface(Net()).export("nowhere"),

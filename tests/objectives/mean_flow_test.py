@@ -1,10 +1,10 @@
 """MeanFlow's guidance in training and its dropped labels."""
 
+import exact
 import numpy as np
 import pytest
 from helpers.close import close
 from keras import ops
-from matrix import exact
 
 import keras_flows as kf
 

@@ -336,7 +336,8 @@ def test_num_steps_must_be_a_positive_int(num_steps, rng):
         (0.0, (0.0, 0.5, 0.5)),
         (0.0, (0.0, 0.7, 0.5)),
         (0.0, (0.0, 0.5, 0.9)),
-        (0.0, (0.1, 0.5, 1.0)),
+        # Later, and there is less noise than data.
+        (0.0, (0.6, 0.8, 1.0)),
         (0.0, (0.0, 0.5, 1.1)),
     ],
 )

@@ -304,12 +304,14 @@ def broken(path):
     """Name -> (times of two steps, what the error names)."""
     noise, data, last = path.t_noise, path.t_data, path.t_last
     middle = float(path.time_of_level(np.asarray(0.5)))
+    # There is less noise than data.
+    late = float(path.time_of_level(np.asarray(0.02)))
     away = 0.1 * (noise - data)
     return {
         "backwards": (last, middle, noise),
         "to and fro": (noise, last, middle),
         "still": (noise, middle, middle),
-        "late start": (middle, 0.5 * (middle + last), last),
+        "late start": (late, 0.5 * (late + last), last),
         "early end": (noise, 0.5 * (middle + noise), middle),
         "before noise": (noise + away, middle, data),
         "beyond data": (noise, middle, data - away),

@@ -225,7 +225,9 @@ def test_averages_are_float32_under_every_policy(policy, by):
 
 def test_averages_under_bfloat16_sample_as_the_network_does():
     model = kf.SiTInterface(network(dtype="bfloat16"), ema=0.9, seed=0)
-    a, b = (model.generate(4, seed=0, num_steps=2, use_ema=u) for u in (0, 1))
+    a, b = (
+        model.generate(4, seed=0, num_steps=2, use_ema=u) for u in (False, True)
+    )
     np.testing.assert_array_equal(
         *(ops.convert_to_numpy(ops.cast(x, "float32")) for x in (a, b))
     )

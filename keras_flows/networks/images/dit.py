@@ -10,6 +10,7 @@ import functools
 from keras import ops
 
 from keras_flows.networks.described import DescribedModel
+from keras_flows.networks.images.transformer import guidance_flag
 from keras_flows.networks.images.transformer import image_transformer
 from keras_flows.networks.images.transformer import size_arguments
 from keras_flows.networks.layers.attention import SelfAttention
@@ -145,6 +146,7 @@ class DiT(DescribedModel):
         num_classes=Optional(SIZE),
         learn_sigma=FLAG,
         remat=FLAG,
+        guidance=guidance_flag,
     )
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_flows.networks.layers.dense import Dense
@@ -31,13 +32,19 @@ def size_arguments(size, sizes):
     }
 
 
+def guidance_flag(name, value):
+    """True, False or "interval": see DiT's `guidance`."""
+    if isinstance(value, (bool, np.bool_)) or (
+        isinstance(value, str) and value == "interval"
+    ):
+        return value
+    raise ValueError(
+        f"`{name}` must be True, False or 'interval'. Received: {value!r}."
+    )
+
+
 def image_inputs(image_shape, two_times, num_classes, guidance=False):
     """The dict of inputs of a network for images."""
-    if guidance not in (True, False, "interval"):
-        raise ValueError(
-            "`guidance` must be True, False or 'interval'. "
-            f"Received: {guidance!r}."
-        )
     inputs = {
         "x": keras.Input(tuple(image_shape), dtype=float_dtype(), name="x"),
         "t": keras.Input((), dtype=float_dtype(), name="t"),
@@ -102,11 +109,6 @@ def image_transformer(
         raise ValueError(
             "`width` must be a multiple of `num_heads` and of 4. "
             f"Received: width={width}, num_heads={num_heads}."
-        )
-    if guidance not in (True, False, "interval"):
-        raise ValueError(
-            "`guidance` must be True, False or 'interval'. "
-            f"Received: {guidance!r}."
         )
     inputs = image_inputs(image_shape, two_times, num_classes, guidance)
     c = embedded_times(inputs, functools.partial(TimestepEmbedding, width))

@@ -30,7 +30,8 @@ def make_feed(parts, batch_size, shuffle, seed):
         return Sequence(x, shuffle and not getattr(x, "ordered", False), seed)
     module = type(x).__module__
     if module.startswith("tensorflow.python.data"):
-        return iterated.TfData(x)
+        endless = int(x.cardinality()) == -1
+        return (iterated.EndlessTfData if endless else iterated.TfData)(x)
     if module.startswith("torch.utils.data") and hasattr(x, "collate_fn"):
         return iterated.Loader(x)
     if module.startswith("grain"):
@@ -105,6 +106,7 @@ class Sequence(Feed):
     def __init__(self, dataset, shuffle, seed):
         super().__init__()
         self.dataset, self.shuffle, self.seed = dataset, shuffle, seed
+        self.workers = 1
         if isinstance(dataset, keras.utils.PyDataset):
             self.batches = dataset.num_batches
             self.workers = max(1, dataset.workers)

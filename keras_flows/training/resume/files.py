@@ -16,6 +16,7 @@ import warnings
 
 import numpy as np
 
+from keras_flows.ops.files import remove
 from keras_flows.ops.files import replacing
 
 FORMAT = 1
@@ -178,14 +179,6 @@ def newest(folder, agree=sorted):
             stacklevel=2,
         )
     return path, found[max(steps)]
-
-
-def remove(path):
-    """Remove a checkpoint; a reader never sees half of one."""
-    path = pathlib.Path(path)
-    aside = path.with_name(f".{path.name}-removed")
-    path.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def tidy(folder, keep, kept=()):

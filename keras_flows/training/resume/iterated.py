@@ -99,24 +99,75 @@ def _built(description, leaves):
     return None if description is None else next(leaves)
 
 
-class TfData(Iterated):
-    """A `tf.data.Dataset`; its iterator writes its own state, buffers too."""
+class Passes(Iterated):
+    """What is read pass by pass, a pass again up to where it was."""
+
+    def __init__(self):
+        super().__init__()
+        # The pass, and batches read of it.
+        self.number = self.index = 0
+
+    def begin(self):
+        """An iterator of the pass `self.number`."""
+        raise NotImplementedError
+
+    def open(self):
+        while True:
+            seen, self.index = self.index, 0
+            for batch in self.begin():
+                self.index += 1
+                if self.index > seen:
+                    yield batch
+            self.number, self.index = self.number + 1, 0
+
+    def where(self):
+        return {"pass": self.number, "index": self.index}, []
+
+    def restore(self, state, folder):
+        super().restore(state, folder)
+        self.number, self.index = state["pass"], state["index"]
+
+
+class TfData(Passes):
+    """A `tf.data.Dataset` with an end.
+
+    Each iterator draws an order of its own, as it is made; those of passes
+    that are done are made and left. TensorFlow can save an iterator, but where
+    the input of a shuffle's buffer has ended it goes on in another order.
+    """
 
     def __init__(self, dataset):
         super().__init__()
-        import tensorflow as tf
-
-        self.tf, self.dataset = tf, dataset
         count = int(dataset.cardinality())
+        self.dataset, self.made = dataset, 0
         self.batches = count if count >= 0 else None
         self.facts = {
             "kind": "tf.data", "batches": self.batches,
             "elements": repr(dataset.element_spec),
         }  # fmt: skip
 
+    def begin(self):
+        while self.made < self.number:
+            iter(self.dataset)
+            self.made += 1
+        self.made += 1
+        return iter(self.dataset)
+
+
+class EndlessTfData(Iterated):
+    """A `tf.data.Dataset` without an end, whose iterator TensorFlow saves."""
+
+    def __init__(self, dataset):
+        super().__init__()
+        import tensorflow as tf
+
+        self.tf, self.dataset = tf, dataset
+        self.facts = {
+            "kind": "endless tf.data", "elements": repr(dataset.element_spec)
+        }  # fmt: skip
+
     def open(self):
-        # `repeat` keeps the state of the orders across passes.
-        return iter(self.dataset.repeat())
+        return iter(self.dataset)
 
     def where(self):
         if self.iterator is None:
@@ -173,11 +224,13 @@ class Grain(Iterated):
         self.source.set_state(own)
 
 
-class Loader(Iterated):
+class Loader(Passes):
     """A torch `DataLoader`: the pass is read again up to where it was.
 
-    Its order follows from PyTorch's generator at the start of a pass, which is
-    saved; what it read before is read once more and left out.
+    Its order follows from PyTorch's generators at the start of a pass, which
+    are saved; what it read before is read once more and left out. It has
+    generators of its own here, PyTorch's as they were when it began: what
+    else draws from those does not change its order.
     """
 
     def __init__(self, loader):
@@ -185,7 +238,8 @@ class Loader(Iterated):
         self.loader = loader
         self.batches = len(loader) if hasattr(loader, "__len__") else None
         self.facts = {"kind": "DataLoader", "batches": self.batches}
-        self.start, self.index = None, 0
+        # States: now, at the start of the pass, and where a run goes on.
+        self.now = self.begun = self.start = None
 
     def _generators(self):
         import torch
@@ -193,32 +247,40 @@ class Loader(Iterated):
         own = self.loader.generator
         return [torch.default_generator] + ([] if own is None else [own])
 
-    def open(self):
-        while True:
-            if self.start is None:
-                self.start = [g.get_state() for g in self._generators()]
-            seen, self.index = self.index, 0
-            for batch in self.loader:
-                self.index += 1
-                if self.index > seen:
-                    yield batch
-            self.start = None
+    def _apart(self, function, *args):
+        """function(*args), drawing from the loader's own generators."""
+        generators = self._generators()
+        outside = [g.get_state() for g in generators]
+        for generator, state in zip(generators, self.now, strict=True):
+            generator.set_state(state)
+        try:
+            return function(*args)
+        finally:
+            self.now = [g.get_state() for g in generators]
+            for generator, state in zip(generators, outside, strict=True):
+                generator.set_state(state)
+
+    def begin(self):
+        if self.now is None:
+            self.now = [g.get_state() for g in self._generators()]
+        if self.start is not None:
+            self.now, self.start = self.start, None
+        self.begun = self.now
+        source = self._apart(iter, self.loader)
+        while (batch := self._apart(next, source, None)) is not None:
+            yield batch
 
     def where(self):
-        start = self.start and [s.numpy().tolist() for s in self.start]
-        return {"start": start, "index": self.index}, []
+        state, _ = super().where()
+        states = self.begun and [s.numpy().tolist() for s in self.begun]
+        return {**state, "generators": states}, []
 
     def restore(self, state, folder):
         super().restore(state, folder)
-        if state["start"] is None:
-            return
         import torch
 
-        self.start = [
-            torch.tensor(s, dtype=torch.uint8) for s in state["start"]
-        ]
-        for generator, value in zip(
-            self._generators(), self.start, strict=True
-        ):
-            generator.set_state(value)
-        self.index = state["index"]
+        if state["generators"] is not None:
+            self.start = [
+                torch.tensor(values, dtype=torch.uint8)
+                for values in state["generators"]
+            ]
