@@ -227,9 +227,12 @@ def dmd(method, teacher="sit"):
         student = around(
             teacher, network(path, "end", FORM[teacher], **law), path, noise
         )
+        # The exact student is a map of the path; from another level than
+        # pure noise a step starts at sigma n, which is no state of the path.
         return kf.DMDInterface(
-            frozen(taught), student, method=method, num_steps=num_steps
-        )
+            frozen(taught), student, method=method, num_steps=num_steps,
+            start_level=1.0,
+        )  # fmt: skip
 
     return build
 

@@ -109,6 +109,8 @@ def fit_kept(fit, model, checkpoint, parts, callbacks, options):
             steps_per_epoch=count,
             verbose=verbose,
             callbacks=callbacks,
+            # The feed has shuffled.
+            shuffle=False,
             **options,
         )
 
