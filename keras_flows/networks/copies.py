@@ -34,6 +34,11 @@ def clone_network(network, name, config=None):
         ValueError: if the network is not built, or its config makes none of
             the same variables.
     """
+    if not hasattr(network, "variables"):
+        raise ValueError(
+            "`network` must be a keras.Model. Received: "
+            f"{type(network).__name__}."
+        )
     model = network.network if isinstance(network, OtherValues) else network
     if not model.built:
         raise ValueError(

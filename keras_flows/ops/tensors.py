@@ -43,14 +43,27 @@ def on_state(x, t, r=None):
         r: times to go to, as t, or None.
 
     Raises:
-        ValueError: if a time is no number.
+        ValueError: if a time is no number, or x no batch of examples.
     """
+    # An array of words or objects has no dtype that a backend knows.
+    kind = getattr(getattr(x, "dtype", None), "kind", "f")
+    if isinstance(x, (str, bytes)) or kind in "USOV":
+        raise ValueError(
+            f"`x_t` must be numbers, (batch, ...). Received: {type(x)}"
+            f"{f' of dtype {x.dtype}' if hasattr(x, 'dtype') else ''}."
+        )
     x = ops.convert_to_tensor(x)
+    if not len(x.shape):
+        raise ValueError(
+            "`x_t` must be a batch of states, (batch, ...). Received one "
+            "number."
+        )
     return x, _times(t, x, "t"), None if r is None else _times(r, x, "r")
 
 
 def _times(t, x, argument):
-    if isinstance(t, (int, float, list, tuple, str, np.ndarray, np.generic)):
+    on_host = (int, float, list, tuple, str, type, np.ndarray, np.generic)
+    if isinstance(t, on_host):
         t = np.asarray(t)
         if t.dtype.kind not in "iuf" or not np.isfinite(t).all():
             raise ValueError(

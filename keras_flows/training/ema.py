@@ -125,6 +125,11 @@ class EMA(Fixed):
                 return keras.saving.deserialize_keras_object(identifier)
             return EMA(**identifier)
         if isinstance(identifier, (int, float)):
+            if not 0.0 <= identifier < 1.0:
+                raise ValueError(
+                    "`ema` must be a decay in [0, 1), an `EMA`, or a list of "
+                    f"these. Received: {identifier!r}."
+                )
             return EMA(decay=float(identifier))
         raise ValueError(
             "`ema` must be None, a decay such as 0.999, an `EMA`, or a list "

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_flows.ops.scalars import SIZE
 from keras_flows.training import batch_checks
 from keras_flows.training import batches
 from keras_flows.training import compiling
@@ -21,6 +22,9 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
         x, y, callbacks, kwargs: as in `fit`.
     """
     compiling.check_ready(model)
+    for name in ("epochs", "batch_size", "steps_per_epoch"):
+        if kwargs.get(name) is not None:
+            kwargs[name] = SIZE(name, kwargs[name])
     if "loss" in model.__dict__:
         raise ValueError(
             f"A {type(model).__name__} has its own loss: compile it with "
@@ -43,6 +47,11 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
             callbacks = []
         elif isinstance(callbacks, keras.callbacks.Callback):
             callbacks = [callbacks]
+        elif not isinstance(callbacks, (list, tuple)):
+            raise ValueError(
+                "`callbacks` must be a list of keras.callbacks.Callback. "
+                f"Received: {callbacks!r}."
+            )
         keep, callbacks = resume.separate([guard, count, *callbacks])
     else:
         callbacks.append(guard)

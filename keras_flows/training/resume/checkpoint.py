@@ -9,6 +9,11 @@ import warnings
 
 import keras
 
+from keras_flows.ops import given
+from keras_flows.ops.scalars import POSITIVE
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 from keras_flows.training.resume import files
 from keras_flows.training.resume import processes
 from keras_flows.training.resume import state as states
@@ -58,6 +63,13 @@ class Checkpoint(keras.callbacks.Callback):
             data, or none that is whole.
     """
 
+    @checked(
+        directory=given.path_of,
+        every_steps=Optional(SIZE),
+        every_minutes=Optional(POSITIVE),
+        keep=SIZE,
+        best=given.of(given.text, none=True),
+    )
     def __init__(
         self,
         directory,
@@ -68,25 +80,7 @@ class Checkpoint(keras.callbacks.Callback):
         best=None,
     ):
         super().__init__()
-        for name, value in (("every_steps", every_steps), ("keep", keep)):
-            if value is None and name == "every_steps":
-                continue
-            if type(value) is not int or value < 1:
-                raise ValueError(
-                    f"`{name}` must be an int of at least 1. "
-                    f"Received: {value!r}."
-                )
-        if every_minutes is not None and not every_minutes > 0:
-            raise ValueError(
-                f"`every_minutes` must be positive. Received: "
-                f"{every_minutes!r}."
-            )
-        if best is not None and not isinstance(best, str):
-            raise ValueError(
-                "`best` must be a name in the logs, such as 'val_loss'. "
-                f"Received: {best!r}."
-            )
-        self.directory = pathlib.Path(directory)
+        self.directory = directory
         self.every_steps, self.every_minutes = every_steps, every_minutes
         self.keep, self.best = keep, best
         self._writing = None

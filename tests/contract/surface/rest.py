@@ -364,6 +364,11 @@ CALLBACKS = [
         "name": NAME, "seed": SEED,
         "file": instance("None", also=("folder + '/a.jsonl'",)),
     }, FIT, check=None, weight=2),
+    Target("kf.callbacks.Checkpoint", {
+        "directory": ("folder", PATH_TO_WRITE)}, {
+        "every_steps": integer(1, none=True), "keep": AT_LEAST_1,
+        "every_minutes": positive(none=True),
+    }, check=None, weight=2),
     Target("kf.callbacks.image_grid", {
         "images": ("images()", array((3, 8, 8, 3)))}, {
         "columns": integer(1, none=True), "scale": AT_LEAST_1,
