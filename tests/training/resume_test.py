@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import keras
@@ -193,6 +194,9 @@ def test_training_goes_on_where_nothing_can_be_written(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def spoil():
+        # The thread that writes may be at the checkpoint of this step.
+        while not (folder / files.name_of(6)).exists():
+            time.sleep(0.01)
         if fault == "full":
             monkeypatch.setattr(np, "savez", full)
         else:

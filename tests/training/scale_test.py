@@ -8,6 +8,9 @@ import pytest
 
 import keras_flows as kf
 
+# What is read of the data is NumPy's.
+pytestmark = pytest.mark.once
+
 rng = np.random.default_rng(0)
 UNIT = rng.standard_normal((16, 4, 4, 3)).astype("float32")
 BYTES = rng.integers(0, 256, UNIT.shape).astype("float32")
