@@ -89,7 +89,7 @@ CONSTRUCTORS = {
         lambda: flow_map(diagonal_portion=1.5),
         "`diagonal_portion`.*1.5",
     ),
-    "ema": (lambda: kf.SiTInterface(mlp(), ema=1.0), "`decay`.*1.0"),
+    "ema": (lambda: kf.SiTInterface(mlp(), ema=1.0), "`ema`.*1.0"),
     "noise_at": (lambda: kf.interpolants.Linear(0.5), "`noise_at`.*0.5"),
     "guidance without null label": (
         lambda: kf.MeanFlowInterface(
