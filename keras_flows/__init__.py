@@ -8,6 +8,7 @@ import typing
 
 # First: it must speak before Keras does.
 from keras_flows._backend import BACKEND
+from keras_flows import converters
 from keras_flows import datasets
 from keras_flows import interpolants
 from keras_flows import networks
@@ -40,12 +41,11 @@ from keras_flows.training import NonFiniteError
 
 if typing.TYPE_CHECKING:
     from keras_flows import callbacks
-    from keras_flows import converters
     from keras_flows import metrics
     from keras_flows import serving
 
-# Imported at their first use: no saved model is of a class of theirs.
-LATER = ("callbacks", "converters", "metrics", "serving")
+# Imported at their first use: nothing is registered by them.
+LATER = ("callbacks", "metrics", "serving")
 
 # The names in the interfaces' document.
 Interfaces = Interface

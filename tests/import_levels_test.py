@@ -207,6 +207,8 @@ def test_what_is_imported_at_its_first_use():
     """Each is there by its name, listed, and not imported before."""
     code = (
         "import sys, keras_flows as kf\n"
+        # They register what `presets.convert` knows.
+        "assert 'keras_flows.converters' in sys.modules\n"
         "for name in kf.LATER:\n"
         "    assert 'keras_flows.' + name not in sys.modules, name\n"
         "    assert name in dir(kf)\n"
