@@ -105,7 +105,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.position = 0
         if path is not None:
             self._restore(model, path, meta)
-        self._resumed_at = self._saved_at = self.position
+        self._saved_at = self.position
         self._saved_time = time.monotonic()
         self._due = False
         return self.position
@@ -119,8 +119,9 @@ class Checkpoint(keras.callbacks.Callback):
             )
         states.check_names(model, meta["variables"], str(path))
         values = files.read(path, meta)
-        states.assign(enumerate(states.variables(model)), values)
+        # Before the model changes: other data are refused here.
         self._feed.restore(meta["data"], path)
+        states.assign(enumerate(states.variables(model)), values)
         self.position = meta["step"]
         self.best_seen = meta["best"]
         self._finished = meta["stopped"]
@@ -161,7 +162,7 @@ class Checkpoint(keras.callbacks.Callback):
             yield f"{kind} {seen[kind]}", callback
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._base = epoch, self.position
+        self._base = self.position
         if self._restored is not None and self.position % self._steps:
             # Keras has reset the metrics of the epoch that goes on.
             metrics = {id(v) for v in self.model.metrics_variables}

@@ -92,7 +92,7 @@ def set_state(callback, plain, arrays):
         callback.set_state(plain)
         return
     for name, value in plain.items():
-        whole = name not in ("best",) and value is not None
+        whole = name != "best" and value is not None
         setattr(callback, name, int(value) if whole else value)
     for name, parts in arrays.items():
         setattr(callback, name, parts)
