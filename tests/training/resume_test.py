@@ -49,22 +49,31 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_runs_go_on(tmp_path):
-    """By SIGKILL; KILLS of them, 1 in the gate."""
+@pytest.mark.parametrize(
+    "data", ["arrays", "pydataset", "tf.data", "grain map"]
+)
+def test_killed_runs_go_on(data, tmp_path):
+    """By SIGKILL: one of arrays in the gate, KILLS of each kind of data."""
+    kills = int(os.environ.get("KILLS", data == "arrays"))
+    if not kills:
+        pytest.skip("KILLS=5 kills five runs of each kind of data")
+    available(data)
     script = [sys.executable, str(SCRIPT)]
     rng = random.Random(int(os.environ.get("KILLS_SEED", 0)))
-    folder = tmp_path / "broken"
-    for _ in range(int(os.environ.get("KILLS", 1))):
+    whole = survivor.digest(*survivor.run(tmp_path / "whole", data))
+    folder, run = tmp_path / "broken", 0
+    for _ in range(kills):
         # A step or more beyond the last checkpoint, so that the run moves.
         after = str(rng.randint(3, 5))
-        done = subprocess.run([*script, folder, "arrays", after], text=True,
-                              capture_output=True)  # fmt: skip
+        done = subprocess.run([*script, folder / str(run), data, after],
+                              text=True, capture_output=True)  # fmt: skip
         if done.returncode == 0:
-            break
+            assert done.stdout.split()[-1] == whole
+            run += 1
+            continue
         assert done.returncode == -signal.SIGKILL, done.stderr
-    done = subprocess.run([*script, folder, "arrays", "0"], check=True,
+    done = subprocess.run([*script, folder / str(run), data, "0"], check=True,
                           text=True, capture_output=True)  # fmt: skip
-    whole = survivor.digest(*survivor.run(tmp_path / "whole", "arrays"))
     assert done.stdout.split()[-1] == whole
 
 
