@@ -42,10 +42,11 @@ from keras_flows.training import NonFiniteError
 if typing.TYPE_CHECKING:
     from keras_flows import callbacks
     from keras_flows import metrics
+    from keras_flows import plot
     from keras_flows import serving
 
 # Imported at their first use: nothing is registered by them.
-LATER = ("callbacks", "metrics", "serving")
+LATER = ("callbacks", "metrics", "plot", "serving")
 
 # The names in the interfaces' document.
 Interfaces = Interface
