@@ -15,6 +15,10 @@ each objective beside one of regression, and the milliseconds of one chunk for
 one robot, by `predict_chunk` and by the exported SavedModel in a process of
 TensorFlow alone.
 
+--suite=checkpoint: the model of recipes/checkerboard.py, batch 1,024: a step of
+a fit that saves every 100 steps by `kf.callbacks.Checkpoint`, beside one that
+saves nothing.
+
 --suite=images, for an accelerator: a DiT of --size on random latents of
 32 x 32 x 4 with labels, in --dtype: a step of flow matching, of MeanFlow
 (fm_portion 0.75) and of LSD (diagonal 0.75). With --peer, a folder that holds
@@ -44,7 +48,10 @@ import keras_flows as kf
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(
-    "suite", "mean_flow", ["mean_flow", "policies", "images"], "What."
+    "suite",
+    "mean_flow",
+    ["mean_flow", "policies", "checkpoint", "images"],
+    "What.",
 )
 flags.DEFINE_list(
     "objectives", None, "Of the policies or images; all by default."
@@ -88,6 +95,11 @@ def interleaved(models, data, base):
             times[name].append(
                 1e3 * (time.perf_counter() - start) / FLAGS.steps
             )
+    return ratios(times, base)
+
+
+def ratios(times, base):
+    """{name: {"milliseconds", "ratio"}}, medians over rounds."""
     return {
         name: {
             "milliseconds": float(np.median(values)),
@@ -110,6 +122,34 @@ def mean_flow():
         )
     data = kf.datasets.Endless(kf.datasets.Checkerboard(), FLAGS.batch_size)
     return interleaved(models, data, "flow_matching")
+
+
+def checkpoint():
+    """The suite of that name; a round takes 300 steps and three savings."""
+    steps, batch_size = 300, 1024
+    points = kf.datasets.Checkerboard().sample(steps * batch_size, FLAGS.seed)
+    model = kf.FlowMapInterface(
+        kf.networks.MLP(2, 256, 4, two_times=True),
+        "lsd",
+        ema=0.999,
+        seed=FLAGS.seed,
+    )
+    model.compile(keras.optimizers.Adam(1e-3))
+    model.fit(points[: 5 * batch_size], batch_size=batch_size, verbose=0)
+    times = {"no saving": [], "every 100 steps": []}
+    for _ in range(FLAGS.rounds):
+        for name, values in times.items():
+            with tempfile.TemporaryDirectory() as folder:
+                keep = kf.callbacks.Checkpoint(folder, every_steps=100)
+                start = time.perf_counter()
+                model.fit(
+                    points,
+                    batch_size=batch_size,
+                    callbacks=[keep] if name == "every 100 steps" else [],
+                    verbose=0,
+                )
+                values.append(1e3 * (time.perf_counter() - start) / steps)
+    return ratios(times, "no saving")
 
 
 OBJECTIVES = (
@@ -354,7 +394,12 @@ def device():
     return keras.distribution.list_devices()[0]
 
 
-SUITES = {"mean_flow": mean_flow, "policies": policies, "images": images}
+SUITES = {
+    "mean_flow": mean_flow,
+    "policies": policies,
+    "checkpoint": checkpoint,
+    "images": images,
+}
 
 
 def main(argv):
