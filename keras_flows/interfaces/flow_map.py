@@ -64,16 +64,9 @@ class FlowMapInterface(Interface):
         super().__init__(
             network,
             Linear(noise_at=0.0) if interpolant is None else interpolant,
-            train_time_dist_type,
-            t_mu,
-            t_sigma,
-            n_mu,
-            n_sigma,
-            x_sigma,
-            t_shift_base,
-            objective=objective,
-            **kwargs,
-        )
+            train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
+            t_shift_base, objective=objective, **kwargs,
+        )  # fmt: skip
         if weighting not in ("rows", "batch"):
             raise ValueError(
                 "`weighting` must be 'rows' or 'batch'. "

@@ -112,17 +112,10 @@ class MeanFlowInterface(Interface):
         super().__init__(
             network,
             Linear(noise_at=1.0) if interpolant is None else interpolant,
-            train_time_dist_type,
-            t_mu,
-            t_sigma,
-            n_mu,
-            n_sigma,
-            x_sigma,
-            t_shift_base,
-            objective=objective,
-            cond_drop_ratio=cond_drop_ratio,
+            train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
+            t_shift_base, objective=objective, cond_drop_ratio=cond_drop_ratio,
             **kwargs,
-        )
+        )  # fmt: skip
         if guidance_t_min > guidance_t_max:
             raise ValueError(
                 "`guidance_t_min` must not be above `guidance_t_max`. "

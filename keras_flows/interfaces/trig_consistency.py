@@ -57,16 +57,11 @@ class SCTInterface(Interface):
         super().__init__(
             network,
             TrigFlow(x_sigma),
-            train_time_dist_type,
-            t_mu,
-            t_sigma,
-            n_mu,
-            n_sigma,
-            x_sigma,
+            train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
             t_shift_base,
             objective=TrigConsistency() if objective is None else objective,
             **kwargs,
-        )
+        )  # fmt: skip
         self.warmup_steps = warmup_steps
         self.teacher = None
         self.training_progress = Progress(max(warmup_steps, 1))
