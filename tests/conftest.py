@@ -1,12 +1,18 @@
 """Shared set-up: one backend per process, seeds fixed."""
 
 import atexit
+import gc
 import importlib.util
 import mmap
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
+
+# Hundreds of thousands of objects of the frameworks stay: looking through them
+# again and again for garbage takes a tenth of the time, and frees nothing.
+gc.disable()
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -75,6 +81,76 @@ if keras.backend.backend() == "torch":
     torch.backends.cudnn.allow_tf32 = False
 
 
+class NumPyDraws:
+    """Keras's random numbers for initial weights, drawn by NumPy.
+
+    JAX compiles each of them for each shape, which is most of what it takes
+    to build a network. Laws are as Keras's; an int is a seed there too.
+    """
+
+    def __init__(self, random):
+        self.random = random
+
+    def __getattr__(self, name):
+        return getattr(self.random, name)
+
+    def normal(self, shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        if not isinstance(seed, int):
+            return self.random.normal(shape, mean, stddev, dtype, seed)
+        drawn = rng_of(seed, shape).standard_normal(shape)
+        return array(mean + stddev * drawn, dtype)
+
+    def truncated_normal(
+        self, shape, mean=0.0, stddev=1.0, dtype=None, seed=None
+    ):
+        if not isinstance(seed, int):
+            draw = self.random.truncated_normal
+            return draw(shape, mean, stddev, dtype, seed)
+        rng = rng_of(seed, shape)
+        drawn = rng.standard_normal(shape)
+        while np.any(far := np.abs(drawn) > 2.0):
+            drawn = np.where(far, rng.standard_normal(shape), drawn)
+        return array(mean + stddev * drawn, dtype)
+
+    def uniform(self, shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
+        if not isinstance(seed, int):
+            return self.random.uniform(shape, minval, maxval, dtype, seed)
+        return array(rng_of(seed, shape).uniform(minval, maxval, shape), dtype)
+
+
+def rng_of(seed, shape):
+    return np.random.default_rng([seed % 2**32, *shape])
+
+
+def array(drawn, dtype):
+    import jax.numpy as jnp
+
+    return jnp.asarray(
+        np.asarray(drawn).astype(jnp.dtype(dtype or keras.config.floatx()))
+    )
+
+
+if keras.backend.backend() == "jax":
+    from keras.src.initializers import random_initializers
+
+    random_initializers.random = NumPyDraws(random_initializers.random)
+
+
+def pytest_collection_finish():
+    freeze_what_was_imported()
+    gc.enable()
+
+
+_seen = {"modules": 0}
+
+
+def freeze_what_was_imported():
+    """Again where a test was the first to need a framework."""
+    if len(sys.modules) > _seen["modules"] + 200:
+        gc.freeze()
+        _seen["modules"] = len(sys.modules)
+
+
 def pytest_collection_modifyitems(items):
     """Slow tests first; `once` tests on PyTorch, which starts the fastest.
 
@@ -92,6 +168,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _fixed_seed():
+    freeze_what_was_imported()
     keras.utils.set_random_seed(0)
 
 

@@ -87,7 +87,7 @@ def interleaved(models, data, base):
     """{name: {"milliseconds", "ratio"}} of a training step."""
     times = {name: [] for name in models}
     for model in models.values():
-        model.fit(data, steps_per_epoch=5, verbose=0)
+        model.fit(data, steps_per_epoch=min(5, FLAGS.steps), verbose=0)
     for _ in range(FLAGS.rounds):
         for name, model in models.items():
             start = time.perf_counter()

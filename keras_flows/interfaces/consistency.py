@@ -1,22 +1,15 @@
 """Consistency models in discrete time: one call to the end of the flow."""
 
-import keras
-
+from keras_flows.interfaces.arguments import checked_arguments
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_guidance
 from keras_flows.interfaces.teacher import check_stable
-from keras_flows.interfaces.teacher import frozen
 from keras_flows.interfaces.teacher import one_step
-from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interpolants import VarianceExploding
 from keras_flows.objectives import Consistency
 from keras_flows.ops import register
-from keras_flows.ops.scalars import GUIDANCE
-from keras_flows.ops.scalars import SIZE
-from keras_flows.ops.scalars import Integer
-from keras_flows.ops.scalars import Number
-from keras_flows.ops.scalars import checked
 from keras_flows.parametrization import Boundary
 from keras_flows.training import EMA
 from keras_flows.training import Progress
@@ -71,16 +64,7 @@ class ConsistencyInterface(Interface):
             ema, max_skipped_steps, seed, name: see `Interface`.
     """
 
-    @checked(
-        total_steps=SIZE,
-        min_levels=Integer(2),
-        max_levels=Integer(2),
-        ect_stages=SIZE,
-        ect_factor=Number(above=1, high=1000),
-        target_decay=Number(0, below=1),
-        teacher_guidance_scale=GUIDANCE,
-        teacher_steps=SIZE,
-    )
+    @checked_arguments
     def __init__(
         self,
         network,
@@ -160,22 +144,6 @@ class ConsistencyInterface(Interface):
     def get_config(self):
         config = super().get_config()
         config.pop("objective")
-        options = self.objective.get_config()
-        return {
-            **config,
-            **options,
-            "total_steps": self.training_progress.total_steps,
-            "target_decay": self.target_decay,
-            "teacher": serialize_teacher(self.teacher),
-            "teacher_guidance_scale": self.teacher_guidance_scale,
-            "teacher_sampler": keras.saving.serialize_keras_object(
-                self.teacher_sampler
-            ),
-            "teacher_steps": self.teacher_steps,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return super().from_config(
-            frozen(config, custom_objects), custom_objects
-        )
+        config |= self.objective.get_config()
+        config["total_steps"] = self.training_progress.total_steps
+        return with_arguments(config, self, ConsistencyInterface)

@@ -3,18 +3,14 @@
 import keras
 from keras import ops
 
+from keras_flows.interfaces.arguments import checked_arguments
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import DiscreteVariancePreserving
 from keras_flows.objectives import Hybrid
 from keras_flows.ops import float_dtype
 from keras_flows.ops import on_state
 from keras_flows.ops import register
-from keras_flows.ops.scalars import FLAG
-from keras_flows.ops.scalars import NOT_NEGATIVE
-from keras_flows.ops.scalars import POSITIVE
-from keras_flows.ops.scalars import SIZE
-from keras_flows.ops.scalars import Optional
-from keras_flows.ops.scalars import checked
 from keras_flows.parametrization import Data
 from keras_flows.parametrization import Noise
 from keras_flows.parametrization import V
@@ -64,14 +60,7 @@ class DiscreteInterface(Interface):
             see `Interface`.
     """
 
-    @checked(
-        num_timesteps=Optional(SIZE),
-        zero_terminal_snr=FLAG,
-        learn_sigma=FLAG,
-        min_snr_gamma=POSITIVE,
-        vlb_weight=NOT_NEGATIVE,
-        time_scale=POSITIVE,
-    )
+    @checked_arguments
     def __init__(
         self,
         network,
@@ -102,10 +91,6 @@ class DiscreteInterface(Interface):
             raise ValueError(
                 "`weighting` must be 'simple' or 'min_snr'. "
                 f"Received: {weighting!r}."
-            )
-        if not min_snr_gamma > 0:
-            raise ValueError(
-                f"`min_snr_gamma` must be positive. Received: {min_snr_gamma}."
             )
         # Before the base's constructor, which asks for the parametrization.
         self.prediction, self.learn_sigma = prediction, learn_sigma
@@ -194,23 +179,10 @@ class DiscreteInterface(Interface):
         return DDPM()
 
     def get_config(self):
-        config = {
-            key: value
-            for key, value in super().get_config().items()
-            if key not in _SETTLED
-        }
-        schedule = self.interpolant.schedule
-        return {
-            **config,
-            "schedule": schedule
-            if isinstance(schedule, str)
-            else list(schedule),
-            "num_timesteps": self.interpolant.num_timesteps,
-            "prediction": self.prediction,
-            "zero_terminal_snr": self.interpolant.zero_terminal_snr,
-            "learn_sigma": self.learn_sigma,
-            "weighting": self.weighting,
-            "min_snr_gamma": self.min_snr_gamma,
-            "vlb_weight": self.vlb_weight,
-            "time_scale": self.time_scale,
-        }
+        config = super().get_config()
+        for settled in _SETTLED:
+            config.pop(settled)
+        config |= self.interpolant.get_config()
+        if not isinstance(config["schedule"], str):
+            config["schedule"] = list(config["schedule"])
+        return with_arguments(config, self, DiscreteInterface)

@@ -5,6 +5,8 @@ from keras import ops
 
 from keras_flows import objectives
 from keras_flows import samplers
+from keras_flows.interfaces.arguments import checked_arguments
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.holder import Holder
 from keras_flows.interfaces.judges import check_discriminator
 from keras_flows.interfaces.judges import for_steps
@@ -14,7 +16,6 @@ from keras_flows.interfaces.student import start_of
 from keras_flows.interfaces.student import student_of
 from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_needs
-from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.networks import serialize_network
 from keras_flows.ops import bcast_right
 from keras_flows.ops import by_step
@@ -23,10 +24,6 @@ from keras_flows.ops import float_dtype
 from keras_flows.ops import mean_flat
 from keras_flows.ops import note_losses
 from keras_flows.ops import register
-from keras_flows.ops.scalars import FLAG
-from keras_flows.ops.scalars import GUIDANCE
-from keras_flows.ops.scalars import NOT_NEGATIVE
-from keras_flows.ops.scalars import REAL
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 from keras_flows.samplers.grids import jump_grid
@@ -104,16 +101,8 @@ class DMDInterface(Holder):
     # Of a discriminator only the mean is taken, of any shape.
     output_parts = None
 
-    @checked(
-        num_steps=SIZE,
-        fake_updates=SIZE,
-        separate_fakes=FLAG,
-        alpha=REAL,
-        regression_weight=NOT_NEGATIVE,
-        adversarial_weight=NOT_NEGATIVE,
-        discriminator_weight=NOT_NEGATIVE,
-        teacher_guidance_scale=GUIDANCE,
-    )
+    @checked_arguments
+    @checked(num_steps=SIZE)
     def __init__(
         self,
         teacher,
@@ -370,16 +359,8 @@ class DMDInterface(Holder):
         return super().from_config(config, custom_objects)
 
     def get_config(self):
-        options = self.objective.get_config()
-        options["time_range"] = list(options.pop("level_range"))
-        return {
-            "teacher": serialize_teacher(self.teacher),
-            "student": keras.saving.serialize_keras_object(self.interface),
-            **options,
-            "num_steps": self.num_steps,
-            "start_level": self.start_level,
-            "separate_fakes": self.separate_fakes,
-            "discriminator": serialize_network(self.discriminator),
-            "teacher_guidance_scale": self.teacher_guidance_scale,
-            "name": self.name,
-        }
+        config = self.objective.get_config()
+        config["time_range"] = list(config.pop("level_range"))
+        config["student"] = keras.saving.serialize_keras_object(self.interface)
+        config["discriminator"] = serialize_network(self.discriminator)
+        return with_arguments(config, self, DMDInterface)

@@ -48,15 +48,9 @@ class EDMInterface(Interface):
         super().__init__(
             network,
             path,
-            train_time_dist_type,
-            t_mu,
-            t_sigma,
-            n_mu,
-            n_sigma,
-            x_sigma,
-            t_shift_base,
-            **kwargs,
-        )
+            train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
+            t_shift_base, **kwargs,
+        )  # fmt: skip
 
     def make_parametrization(self):
         return Karras(self.interpolant, self.x_sigma)

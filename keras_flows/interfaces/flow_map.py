@@ -2,18 +2,15 @@
 
 from keras import ops
 
+from keras_flows.interfaces.arguments import checked_arguments
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_guidance
-from keras_flows.interfaces.teacher import frozen
-from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interpolants import Linear
 from keras_flows.interpolants import time_pairs
 from keras_flows.ops import RowSplit
 from keras_flows.ops import register
-from keras_flows.ops.scalars import GUIDANCE
-from keras_flows.ops.scalars import SHARE
-from keras_flows.ops.scalars import checked
 
 
 @register
@@ -44,7 +41,7 @@ class FlowMapInterface(Interface):
 
     weighting = "rows"
 
-    @checked(teacher_guidance_scale=GUIDANCE, diagonal_portion=SHARE)
+    @checked_arguments
     def __init__(
         self,
         network,
@@ -67,21 +64,9 @@ class FlowMapInterface(Interface):
         super().__init__(
             network,
             Linear(noise_at=0.0) if interpolant is None else interpolant,
-            train_time_dist_type,
-            t_mu,
-            t_sigma,
-            n_mu,
-            n_sigma,
-            x_sigma,
-            t_shift_base,
-            objective=objective,
-            **kwargs,
-        )
-        if not 0.0 <= diagonal_portion <= 1.0:
-            raise ValueError(
-                "`diagonal_portion` must lie between 0 and 1. "
-                f"Received: {diagonal_portion!r}."
-            )
+            train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
+            t_shift_base, objective=objective, **kwargs,
+        )  # fmt: skip
         if weighting not in ("rows", "batch"):
             raise ValueError(
                 "`weighting` must be 'rows' or 'batch'. "
@@ -134,16 +119,4 @@ class FlowMapInterface(Interface):
         return tuple(self.shifted(t, x) for t in pairs)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "teacher": serialize_teacher(self.teacher),
-            "teacher_guidance_scale": self.teacher_guidance_scale,
-            "diagonal_portion": self.diagonal_portion,
-            "weighting": self.weighting,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return super().from_config(
-            frozen(config, custom_objects), custom_objects
-        )
+        return with_arguments(super().get_config(), self, FlowMapInterface)

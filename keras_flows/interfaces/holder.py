@@ -1,11 +1,17 @@
 """A model around a model: it holds, and does not inherit."""
 
+import operator
+
 from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interfaces.interface import Interface
-from keras_flows.interfaces.teacher import frozen
 from keras_flows.networks import contract
 from keras_flows.ops import on_state
+
+
+def _of_interface(name, text):
+    """A property: the held interface's attribute."""
+    return property(operator.attrgetter(f"interface.{name}"), doc=text)
 
 
 class Holder(Generator):
@@ -38,87 +44,46 @@ class Holder(Generator):
 
     # The state is the held interface's.
 
-    @property
-    def network(self):
-        """The network that trains."""
-        return self.interface.network
-
-    @property
-    def emas(self):
-        """The averages of the network."""
-        return self.interface.emas
-
-    @property
-    def skipped_steps(self):
-        """Counter of the steps that were skipped."""
-        return self.interface.skipped_steps
-
-    @property
-    def skipped_in_a_row(self):
-        """Counter of those in a row."""
-        return self.interface.skipped_in_a_row
-
-    @property
-    def max_skipped_steps(self):
-        """How many there may be in a row."""
-        return self.interface.max_skipped_steps
+    network = _of_interface("network", "The network that trains.")
+    emas = _of_interface("emas", "The averages of the network.")
+    skipped_steps = _of_interface(
+        "skipped_steps", "Counter of the steps that were skipped."
+    )
+    skipped_in_a_row = _of_interface(
+        "skipped_in_a_row", "Counter of those in a row."
+    )
+    max_skipped_steps = _of_interface(
+        "max_skipped_steps", "How many there may be in a row."
+    )
 
     # What samples.
 
-    @property
-    def objective(self):
-        """The held interface's objective."""
-        return self.interface.objective
-
-    @property
-    def interpolant(self):
-        """The path that is sampled on."""
-        return self.interface.interpolant
-
-    @property
-    def provides(self):
-        """What the predictions are, see `samplers.Sampler.needs`."""
-        return self.interface.provides
-
-    @property
-    def takes_r(self):
-        """Whether the network is called with a second time."""
-        return self.interface.takes_r
-
-    @property
-    def null_label(self):
-        """The label that stands for none."""
-        return self.interface.null_label
-
-    @property
-    def n_mu(self):
-        """Mean of the noise."""
-        return self.interface.n_mu
-
-    @property
-    def n_sigma(self):
-        """Standard deviation of the noise."""
-        return self.interface.n_sigma
-
-    @property
-    def latents_of(self):
-        """The autoencoder of the latents, see `Interface`."""
-        return self.interface.latents_of
+    objective = _of_interface("objective", "The held interface's objective.")
+    interpolant = _of_interface("interpolant", "The path that is sampled on.")
+    provides = _of_interface(
+        "provides", "What the predictions are, see `samplers.Sampler.needs`."
+    )
+    takes_r = _of_interface(
+        "takes_r", "Whether the network is called with a second time."
+    )
+    null_label = _of_interface("null_label", "The label that stands for none.")
+    n_mu = _of_interface("n_mu", "Mean of the noise.")
+    n_sigma = _of_interface("n_sigma", "Standard deviation of the noise.")
+    latents_of = _of_interface(
+        "latents_of", "The autoencoder of the latents, see `Interface`."
+    )
+    default_sampler = _of_interface(
+        "default_sampler", "The sampler where `generate` is given none."
+    )
+    default_num_steps = _of_interface(
+        "default_num_steps",
+        "Number of sampling steps where `generate` is given none.",
+    )
 
     @property
     def learn_sigma(self):
         """Whether a held `DiscreteInterface` predicts variances."""
         return getattr(self.interface, "learn_sigma", False)
-
-    @property
-    def default_sampler(self):
-        """The sampler where `generate` is given none."""
-        return self.interface.default_sampler
-
-    @property
-    def default_num_steps(self):
-        """Number of sampling steps where `generate` is given none."""
-        return self.interface.default_num_steps
 
     def sampling_times(self, sampler=None, num_steps=None, start=None):
         return self.interface.sampling_times(sampler, num_steps, start)
@@ -219,6 +184,4 @@ class Holder(Generator):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(
-            **deserialized(frozen(config, custom_objects), custom_objects)
-        )
+        return cls(**deserialized(config, custom_objects))

@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_flows import objectives
 from keras_flows import parametrization
-from keras_flows.interfaces.arguments import PLAIN
-from keras_flows.interfaces.arguments import checked_numbers
+from keras_flows.interfaces.arguments import checked_arguments
 from keras_flows.interfaces.arguments import deserialized
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interpolants import get as get_interpolant
 from keras_flows.interpolants import get_time_law
@@ -76,7 +76,7 @@ class Interface(Generator):
     # Whether the network may take the scale of guidance as an input.
     takes_guidance = False
 
-    @checked_numbers
+    @checked_arguments
     def __init__(
         self,
         network,
@@ -378,15 +378,15 @@ class Interface(Generator):
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
-        return {
+        config = {
             "network": serialize_network(self.network),
             "interpolant": serialize(self.interpolant),
             "train_time_dist_type": serialize(self.time_law),
             "objective": objectives.serialize(self.objective),
             "norm": self.norm_name,
             "ema": [serialize(e) for e in self.emas],
-            **{name: getattr(self, name) for name in PLAIN},
         }
+        return with_arguments(config, self, Interface)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, dtype=None, **arguments):

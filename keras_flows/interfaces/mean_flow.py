@@ -1,9 +1,10 @@
 """MeanFlow: one-step generation from the average velocity."""
 
-import keras
 from keras import ops
 from keras import tree
 
+from keras_flows.interfaces.arguments import checked_arguments
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.guidance_input import guidance_input
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import PAIRS
@@ -14,12 +15,6 @@ from keras_flows.networks import null_labels
 from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
 from keras_flows.ops import register
-from keras_flows.ops.scalars import GUIDANCE
-from keras_flows.ops.scalars import NOT_NEGATIVE
-from keras_flows.ops.scalars import REAL
-from keras_flows.ops.scalars import SHARE
-from keras_flows.ops.scalars import Number
-from keras_flows.ops.scalars import checked
 
 
 @register
@@ -86,16 +81,7 @@ class MeanFlowInterface(Interface):
 
     takes_guidance = True
 
-    @checked(
-        guidance_scale=GUIDANCE,
-        guidance_mixture_ratio=Number(0, below=1),
-        guidance_t_min=NOT_NEGATIVE,
-        guidance_t_max=NOT_NEGATIVE,
-        norm_eps=NOT_NEGATIVE,
-        norm_power=NOT_NEGATIVE,
-        fm_portion=SHARE,
-        guidance_power=REAL,
-    )
+    @checked_arguments
     def __init__(
         self,
         network,
@@ -126,17 +112,10 @@ class MeanFlowInterface(Interface):
         super().__init__(
             network,
             Linear(noise_at=1.0) if interpolant is None else interpolant,
-            train_time_dist_type,
-            t_mu,
-            t_sigma,
-            n_mu,
-            n_sigma,
-            x_sigma,
-            t_shift_base,
-            objective=objective,
-            cond_drop_ratio=cond_drop_ratio,
+            train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
+            t_shift_base, objective=objective, cond_drop_ratio=cond_drop_ratio,
             **kwargs,
-        )
+        )  # fmt: skip
         if guidance_t_min > guidance_t_max:
             raise ValueError(
                 "`guidance_t_min` must not be above `guidance_t_max`. "
@@ -149,11 +128,6 @@ class MeanFlowInterface(Interface):
             )
         if r_law is not None:
             r_law = get_time_law(r_law, argument="r_law")
-        if not 0.0 <= guidance_mixture_ratio < 1.0:
-            raise ValueError(
-                "`guidance_mixture_ratio` must lie in [0, 1). "
-                f"Received: {guidance_mixture_ratio!r}."
-            )
         self.scales = guidance_input(
             network, guidance_range, guidance_power, guidance_scale,
             guidance_mixture_ratio,
@@ -349,17 +323,4 @@ class MeanFlowInterface(Interface):
         return condition
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "guidance_scale": self.guidance_scale,
-            "guidance_mixture_ratio": self.guidance_mixture_ratio,
-            "guidance_t_min": self.guidance_t_min,
-            "guidance_t_max": self.guidance_t_max,
-            "guidance_range": self.guidance_range,
-            "guidance_power": self.guidance_power,
-            "norm_eps": self.norm_eps,
-            "norm_power": self.norm_power,
-            "fm_portion": self.fm_portion,
-            "time_pairs": self.time_pairs,
-            "r_law": keras.saving.serialize_keras_object(self.r_law),
-        }
+        return with_arguments(super().get_config(), self, MeanFlowInterface)

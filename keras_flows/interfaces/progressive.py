@@ -6,18 +6,16 @@ from keras import ops
 
 from keras_flows import objectives
 from keras_flows import samplers
+from keras_flows.interfaces.arguments import checked_arguments
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.holder import Holder
 from keras_flows.interfaces.student import check_student
 from keras_flows.interfaces.student import student_of
 from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_needs
-from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interfaces.teacher import walk
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
-from keras_flows.ops.scalars import GUIDANCE
-from keras_flows.ops.scalars import SIZE
-from keras_flows.ops.scalars import checked
 from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import Progress
 from keras_flows.training import Snapshot
@@ -44,7 +42,7 @@ class ProgressiveInterface(Holder):
         name: model name.
     """
 
-    @checked(steps_per_stage=SIZE, teacher_guidance_scale=GUIDANCE)
+    @checked_arguments
     def __init__(
         self,
         teacher,
@@ -129,11 +127,9 @@ class ProgressiveInterface(Holder):
         return self.objective.num_steps[-1]
 
     def get_config(self):
-        return {
-            "teacher": serialize_teacher(self.teacher),
+        config = {
             "student": keras.saving.serialize_keras_object(self.interface),
             "num_steps": list(self.objective.num_steps),
             "steps_per_stage": self.objective.steps_per_stage,
-            "teacher_guidance_scale": self.teacher_guidance_scale,
-            "name": self.name,
         }
+        return with_arguments(config, self, ProgressiveInterface)

@@ -9,6 +9,7 @@ import keras
 from keras import layers
 from keras import ops
 
+from keras_flows.interfaces.arguments import checked_arguments
 from keras_flows.interfaces.holder import Holder
 from keras_flows.networks import FeatureTap
 from keras_flows.networks import Frozen
@@ -16,9 +17,6 @@ from keras_flows.ops import ERROR
 from keras_flows.ops import float_dtype
 from keras_flows.ops import gather
 from keras_flows.ops import register
-from keras_flows.ops.scalars import NOT_NEGATIVE
-from keras_flows.ops.scalars import SIZE
-from keras_flows.ops.scalars import checked
 
 
 def projector(tokens, channels, proj_dim, feature_dim, dtype=None):
@@ -65,12 +63,7 @@ class REPAInterface(Holder):
         name: model name.
     """
 
-    @checked(
-        feature_dim=SIZE,
-        repa_loss_weight=NOT_NEGATIVE,
-        repa_depth=SIZE,
-        proj_dim=SIZE,
-    )
+    @checked_arguments
     def __init__(
         self,
         interface,
@@ -84,11 +77,6 @@ class REPAInterface(Holder):
         name=None,
     ):
         super().__init__(interface, ("diffusion_loss", "repa_loss"), name=name)
-        if repa_depth < 1 or feature_dim < 1 or proj_dim < 1:
-            raise ValueError(
-                "`repa_depth`, `feature_dim` and `proj_dim` must be at least "
-                f"1. Received: {repa_depth}, {feature_dim}, {proj_dim}."
-            )
         self.feature_dim = feature_dim
         self.repa_loss_weight = repa_loss_weight
         self.repa_depth = repa_depth

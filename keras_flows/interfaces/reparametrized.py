@@ -1,10 +1,10 @@
 """A trained model carried over to another path."""
 
-import keras
 from keras import ops
 
 from keras_flows import objectives
 from keras_flows import samplers
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interfaces.holder import Holder
 from keras_flows.interpolants import get as get_interpolant
@@ -98,9 +98,4 @@ class ReparametrizedInterface(Holder):
         return t if known else self._path.shift(t, k)
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "interface": serialize(self.interface),
-            "interpolant": serialize(self._path),
-            "name": self.name,
-        }
+        return with_arguments({}, self, ReparametrizedInterface)

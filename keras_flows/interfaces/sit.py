@@ -38,15 +38,9 @@ class SiTInterface(Interface):
         super().__init__(
             network,
             Linear(noise_at=1.0) if interpolant is None else interpolant,
-            train_time_dist_type,
-            t_mu,
-            t_sigma,
-            n_mu,
-            n_sigma,
-            x_sigma,
-            t_shift_base,
-            **kwargs,
-        )
+            train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
+            t_shift_base, **kwargs,
+        )  # fmt: skip
 
     @property
     def default_num_steps(self):

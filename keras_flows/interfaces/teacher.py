@@ -3,7 +3,6 @@
 import itertools
 import operator
 
-import keras
 from keras import ops
 from keras import tree
 
@@ -144,25 +143,6 @@ def check_stable(stable_target):
             "noise, and a `teacher` leaves nothing of that. Give one of "
             "them; the teacher may be trained with it."
         )
-
-
-def serialize_teacher(teacher):
-    """The config of a `Teacher`'s model, or None."""
-    if teacher is None:
-        return None
-    return keras.saving.serialize_keras_object(teacher.model)
-
-
-def frozen(config, custom_objects=None):
-    """A config whose "teacher" is a frozen model again."""
-    teacher = config.get("teacher")
-    if not isinstance(teacher, dict):
-        return config
-    teacher = keras.saving.deserialize_keras_object(
-        teacher, custom_objects=custom_objects
-    )
-    teacher.trainable = False
-    return {**config, "teacher": teacher}
 
 
 def check_teacher(teacher, student, needs=()):

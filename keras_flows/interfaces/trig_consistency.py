@@ -3,20 +3,16 @@
 import keras
 from keras import layers
 
+from keras_flows.interfaces.arguments import checked_arguments
+from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.teacher import check_stable
-from keras_flows.interfaces.teacher import frozen
-from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interpolants import TrigFlow
 from keras_flows.networks import TimeFeatures
 from keras_flows.objectives import TrigConsistency
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
-from keras_flows.ops.scalars import COUNT
-from keras_flows.ops.scalars import GUIDANCE
-from keras_flows.ops.scalars import SCALE
-from keras_flows.ops.scalars import checked
 from keras_flows.parametrization import Trig
 from keras_flows.training import Progress
 
@@ -42,7 +38,7 @@ class SCTInterface(Interface):
             seed, name: see `Interface`.
     """
 
-    @checked(x_sigma=SCALE, warmup_steps=COUNT)
+    @checked_arguments
     def __init__(
         self,
         network,
@@ -61,16 +57,11 @@ class SCTInterface(Interface):
         super().__init__(
             network,
             TrigFlow(x_sigma),
-            train_time_dist_type,
-            t_mu,
-            t_sigma,
-            n_mu,
-            n_sigma,
-            x_sigma,
+            train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
             t_shift_base,
             objective=TrigConsistency() if objective is None else objective,
             **kwargs,
-        )
+        )  # fmt: skip
         self.warmup_steps = warmup_steps
         self.teacher = None
         self.training_progress = Progress(max(warmup_steps, 1))
@@ -99,13 +90,9 @@ class SCTInterface(Interface):
 
     def get_config(self):
         config = super().get_config()
-        for settled in ("interpolant", "norm"):
+        for settled in ("interpolant", "norm", "objective"):
             config.pop(settled)
-        return {
-            **config,
-            "objective": keras.saving.serialize_keras_object(self.objective),
-            "warmup_steps": self.warmup_steps,
-        }
+        return with_arguments(config, self, SCTInterface)
 
 
 @register
@@ -124,7 +111,7 @@ class SCDInterface(SCTInterface):
         warmup_steps, objective: see `SCTInterface`, and so all others.
     """
 
-    @checked(teacher_guidance_scale=GUIDANCE, x_sigma=SCALE, warmup_steps=COUNT)
+    @checked_arguments
     def __init__(
         self,
         network,
@@ -143,14 +130,4 @@ class SCDInterface(SCTInterface):
         self.teacher_guidance_scale = teacher_guidance_scale
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "teacher": serialize_teacher(self.teacher),
-            "teacher_guidance_scale": self.teacher_guidance_scale,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return super().from_config(
-            frozen(config, custom_objects), custom_objects
-        )
+        return with_arguments(super().get_config(), self, SCDInterface)

@@ -60,8 +60,11 @@ def _adapt(model, adapted):
     """Do to the layers of a new model what `_adapted` tells."""
     layers = list(model._flatten_layers(include_self=False))
     # Keras collects garbage for each layer that it quantises, a second's work
-    # in a large process: all that is there now is not looked at.
-    gc.freeze()
+    # in a large process: all that is there now is not looked at, unless the
+    # caller has seen to that.
+    freeze = not gc.get_freeze_count()
+    if freeze:
+        gc.freeze()
     try:
         for place, changes in adapted.items():
             layer = layers[int(place)]
@@ -70,7 +73,8 @@ def _adapt(model, adapted):
             if "lora" in changes:
                 layer.enable_lora(*changes["lora"])
     finally:
-        gc.unfreeze()
+        if freeze:
+            gc.unfreeze()
 
 
 def _arguments(cls, args, kwargs):

@@ -8,6 +8,8 @@ import pytest
 import keras_flows as kf
 from keras_flows.networks.described import DescribedModel
 
+pytestmark = pytest.mark.once
+
 N = kf.networks
 VECTORS = {"b": [2, 5], "a": [2, 3]}
 # The arguments without a default, with lists where shapes are meant.

@@ -53,11 +53,13 @@ print("ERRORS" + json.dumps(errors))
 def run_lines(recipe, *lines):
     """The error, or None, of each command line, all in one process.
 
-    A process takes longer to start than these runs take.
+    A process takes longer to start than these runs take. What was printed
+    comes last.
     """
     path = str(ROOT / "recipes" / recipe)
     result = python("-c", ONE_PROCESS, path, json.dumps(lines))
-    return json.loads(check(result).split("ERRORS")[1])
+    printed, errors = check(result).split("ERRORS")
+    return *json.loads(errors), printed
 
 
 def check(result):
@@ -88,22 +90,24 @@ def test_digits_recipe_measures_what_it_trained(tmp_path):
 def test_imagenet_recipe_names_what_is_missing_and_resumes(tmp_path):
     arguments = ("--config=tiny", "--synthetic", "--batch_size=2",
                  "--save_every=1", f"--out={tmp_path}")  # fmt: skip
-    no_data, unknown, trained, again = run_lines(
+    no_data, unknown, trained, again, resumed, _ = run_lines(
         "imagenet.py",
         ("--config=tiny", f"--out={tmp_path}"),
         ("--config=dit", f"--out={tmp_path}"),
         ("--steps=2", *arguments),
         ("--steps=3", *arguments),
+        ("--steps=3", "--resume", *arguments),
     )
     assert "--synthetic" in no_data and "sit_xl_2" in unknown
-    assert trained is None
+    assert trained is None and resumed is None
     assert "UsageError" in again and "--resume" in again
-    first = json.loads((tmp_path / "results.json").read_text())
-    assert first["parameters"] == 33_043_456
-    assert np.isfinite(first["loss"])
-    check(run("imagenet.py", "--steps=3", "--resume", *arguments))
-    lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["parameters"] == 33_043_456
+    assert np.isfinite(results["loss"])
+    header, *lines = (tmp_path / "log.csv").read_text().splitlines()
+    rows = [dict(zip(header.split(","), line.split(","))) for line in lines]
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert all(np.isfinite(float(row["loss"])) for row in rows)
 
 
 @pytest.mark.once
@@ -120,7 +124,7 @@ def test_few_steps_recipe_resumes(tmp_path):
     # Untrained models are far off, and one that was trained stays as it was.
     assert results["lsd"]["kl"]["1"] > 1.0
     assert (tmp_path / "few_steps.png").stat().st_size > 1000
-    resumed, other = run_lines(
+    resumed, other, _ = run_lines(
         "few_steps.py",
         ("--methods=lsd,dmd2", *arguments),
         ("--seed=1", "--methods=lsd", *arguments),
@@ -150,7 +154,7 @@ def test_bridge_recipe_measures_from_board_to_rings(tmp_path):
 def test_checkerboard_recipe_draws_its_data_once(tmp_path):
     line = ("--steps=20", "--batch_size=64", "--width=8", "--depth=1",
             "--num_samples=500", "--noexport", f"--out={tmp_path}")  # fmt: skip
-    enough, few = run_lines(
+    enough, few, _ = run_lines(
         "checkerboard.py", (*line, "--data_size=64"), (*line, "--data_size=63")
     )
     assert enough is None and "must be at least --batch_size" in few

@@ -1,6 +1,5 @@
 """Networks whose layers were given LoRA or int8 weights after their making."""
 
-import gc
 import warnings
 
 import keras
@@ -10,14 +9,6 @@ from helpers.close import close
 from keras import ops
 
 import keras_flows as kf
-
-
-@pytest.fixture(autouse=True)
-def _quick_garbage():
-    """Keras collects garbage for each layer that it quantises."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def numpy(x):
