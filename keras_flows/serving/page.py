@@ -11,9 +11,19 @@ import hashlib
 import json
 import pathlib
 import re
+import shutil
+
+from keras_flows.networks import input_specs
+from keras_flows.ops import given
+from keras_flows.ops.scalars import checked
+from keras_flows.policies import Policy
 
 HERE = pathlib.Path(__file__).parent
 PLACE = "/* source */"
+# ONNX Runtime for browsers: its module, and what that loads.
+RUNTIME = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
+VERSION = "1.30.0"
+CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{VERSION}/dist/"
 
 
 def page_of(script):
@@ -39,14 +49,53 @@ def served():
     return html, policy
 
 
-def of_files(runtime):
-    """The page that runs model.onnx beside it.
+@checked(folder=given.path_of, runtime=given.of(given.path_of, none=True))
+def write_page(model, folder, runtime=None, **settings):
+    """A folder that any file server makes a page of: it needs no other.
+
+    index.html runs model.onnx in the browser, by what signature.json tells of
+    it. The same seed gives the same samples on every machine, but not those of
+    `generate(seed=...)`.
 
     Args:
-        runtime: address of ONNX Runtime's module, absolute or beside the page.
+        model: a `Generator` whose network takes no condition, or one label.
+        folder: what is written, see `Generator.export`.
+        runtime: folder with the files of the npm package onnxruntime-web, its
+            `dist`, which are copied; by default the page loads them from
+            cdn.jsdelivr.net.
+        **settings: of `Generator.export`.
+
+    Raises:
+        ValueError: if the page could not give the model what it takes.
     """
-    script = _script("page_files.js")
-    return page_of(script.replace('"RUNTIME"', json.dumps(runtime)))
+    condition = input_specs(model.network).get("condition")
+    labels = (
+        condition is None
+        or getattr(condition, "shape", None) == ()
+        and "int" in (condition.dtype or "")
+    )
+    if isinstance(model, Policy) or not labels:
+        raise ValueError(
+            "A page draws noise and chooses a class: `model` must take no "
+            f"condition, or one label. {type(model).__name__} takes "
+            f"{'an observation' if isinstance(model, Policy) else condition}."
+        )
+    files = []
+    if runtime is not None:
+        files = [runtime / name for name in RUNTIME]
+        for file in files:
+            if not file.is_file():
+                raise ValueError(
+                    f"`runtime` has no {file.name}: it must be the folder "
+                    "`dist` of npm install onnxruntime-web. Received: "
+                    f"{str(runtime)!r}."
+                )
+    model.export(folder, "onnx", **settings)
+    for file in files:
+        shutil.copy(file, folder / file.name)
+    source = RUNTIME[0] if files else CDN + RUNTIME[0]
+    script = _script("page_files.js").replace('"RUNTIME"', json.dumps(source))
+    (folder / "index.html").write_text(page_of(script), encoding="utf-8")
 
 
 def _script(name):

@@ -40,6 +40,9 @@ class Browser:
         assert status == 200, answer
         return answer["value"]
 
+    def get(self, what):
+        return call(f"{self.url}/{what}")[1]["value"]
+
     def run(self, script):
         return self.post("execute/sync", script=script, args=[])
 
