@@ -6,9 +6,15 @@
     KERAS_BACKEND=jax python tools/export.py --preset=lsd_checkerboard \\
         --num_steps=4 --measure=docs/results/export.json
 
+    python tools/export.py --preset=sit_digits --web=digits_page
+
 --preset is a built-in name, a folder or a handle, of a model or of a policy.
 What a sample is decoded by (--decoder) is a preset or a Keras file of an
 autoencoder with an attribute `decoder`.
+
+--web=FOLDER writes a page that samples in the browser, by ONNX Runtime and
+without a server of ours: index.html, model.onnx and signature.json. The page
+loads ONNX Runtime from a CDN, or from beside it what --web_runtime copies.
 
 --measure=FILE writes both formats to a temporary folder and adds to FILE, under
 the preset's name, their size, and the milliseconds of a batch beside those of
@@ -33,10 +39,13 @@ from absl import flags
 
 import keras_flows as kf
 from keras_flows.export import tensorflow_process
+from keras_flows.serving import page
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("preset", None, "What to export.", required=True)
 flags.DEFINE_string("out", None, "Folder to write.")
+flags.DEFINE_string("web", None, "Folder of a page to write.")
+flags.DEFINE_string("web_runtime", None, "node_modules/onnxruntime-web/dist")
 flags.DEFINE_enum("format", "tf_saved_model", ["tf_saved_model", "onnx"], "")
 flags.DEFINE_integer("version", None, "Write out/<version>.")
 flags.DEFINE_integer("num_steps", None, "Steps; by default the objective's.")
@@ -177,12 +186,14 @@ def own_answer(plan, inputs):
 
 
 def main(_):
-    if FLAGS.out is None and FLAGS.measure is None:
-        raise app.UsageError("Name a folder to write, --out.")
+    if FLAGS.out is None and FLAGS.measure is None and FLAGS.web is None:
+        raise app.UsageError("Name a folder to write, --out or --web.")
     model = kf.Interface.from_preset(FLAGS.preset)
     settings = settings_of(model)
     if FLAGS.out is not None:
         model.export(FLAGS.out, FLAGS.format, version=FLAGS.version, **settings)
+    if FLAGS.web is not None:
+        page.write_page(model, FLAGS.web, FLAGS.web_runtime, **settings)
     if FLAGS.measure is not None:
         if settings.get("decoder") or settings.get("output_range"):
             raise app.UsageError("--measure is of samples, without a decoder.")

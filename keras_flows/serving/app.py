@@ -1,82 +1,50 @@
 """The HTTP service: POST /sample, a page, and what it tells of itself."""
 
 import asyncio
-import base64
 import contextlib
-import io
-import pathlib
+import functools
+import math
 import secrets
 import time
-import typing
 
 import fastapi
 import numpy as np
-import pydantic
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.responses import JSONResponse
+from fastapi.responses import PlainTextResponse
+from fastapi.responses import Response
 
-from keras_flows.networks import Labels
+from keras_flows.ops import given
 from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+from keras_flows.serving import page
+from keras_flows.serving.answers import NotFinite
+from keras_flows.serving.answers import check_encoding
+from keras_flows.serving.answers import encoded
 from keras_flows.serving.batching import Batcher
 from keras_flows.serving.batching import Overloaded
+from keras_flows.serving.checks import MAX_STEPS
+from keras_flows.serving.checks import Request
+from keras_flows.serving.checks import checked_rows
+from keras_flows.serving.checks import checked_settings
+from keras_flows.serving.checks import wrong
+from keras_flows.serving.gate import Gate
+from keras_flows.serving.gate import Refused
+from keras_flows.serving.metrics import Metrics
 from keras_flows.serving.sources import Source
 from keras_flows.serving.sources import rows_for_warming
 
-PAGE = pathlib.Path(__file__).parent / "page.html"
-# Requests of a preset may choose their steps; each choice is a graph of its
-# own on the device.
-MAX_STEPS = 64
-
-
-class Request(pydantic.BaseModel):
-    """The body of POST /sample."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-    num_samples: int | None = pydantic.Field(None, ge=1)
-    seed: int | None = pydantic.Field(None, ge=0, lt=2**63)
-    condition: typing.Any = None
-    num_steps: int | None = pydantic.Field(None, ge=1, le=MAX_STEPS)
-    guidance_scale: pydantic.FiniteFloat | None = None
-    encoding: typing.Literal["json", "png"] = "json"
-
-
-class BodyLimit:
-    """Answers 413 to bodies above a number of bytes, without reading on."""
-
-    def __init__(self, app, max_bytes):
-        self.app, self.max_bytes = app, max_bytes
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
-        body, more = b"", True
-        too_long = length.isdigit() and int(length) > self.max_bytes
-        # A chunked body does not tell its length.
-        while more and not too_long:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            too_long = len(body) > self.max_bytes
-        if too_long:
-            answer = JSONResponse(
-                {"detail": f"The body is above {self.max_bytes} bytes."}, 413
-            )
-            await answer(scope, receive, send)
-            return
-        sent = iter([{"type": "http.request", "body": body}])
-
-        async def replay():
-            # After the body: until the client goes.
-            return next(sent, None) or await receive()
-
-        await self.app(scope, replay, send)
+PATHS = "/", "/model", "/stats", "/sample", "/metrics", "/healthz", "/readyz"
+# Requests that may be in work, as multiples of the largest one's values.
+LARGEST_AT_ONCE = 4
+# Bodies that are not complete may hold so many bytes together.
+MAX_HELD = 1 << 24
+# Numbers that are JSON sooner than a thread starts.
+FEW = 1 << 12
+RETRY = {"retry-after": "1"}
 
 
 @checked(
@@ -84,6 +52,9 @@ class BodyLimit:
     max_samples=SIZE,
     max_bytes=SIZE,
     max_waiting=SIZE,
+    max_requests=SIZE,
+    max_values=SIZE,
+    body_seconds=POSITIVE,
 )
 def create_app(
     source,
@@ -93,6 +64,10 @@ def create_app(
     max_samples=256,
     max_bytes=1 << 20,
     max_waiting=4096,
+    max_requests=512,
+    max_values=1 << 22,
+    body_seconds=10.0,
+    allowed_hosts=(),
 ):
     """The application that serves a `sources.Source`.
 
@@ -103,6 +78,15 @@ def create_app(
         max_samples: most samples of one request; more are answered by 413.
         max_bytes: most bytes of a request's body; more are answered by 413.
         max_waiting: most samples that wait; more are answered by 503.
+        max_requests: most requests for samples in work; 503 above.
+        max_values: most numbers in the samples of one request (4 bytes each;
+            some 20 as JSON); more are answered by 413, and by 503 what would
+            make four times as many in all requests in work.
+        body_seconds: how long a body may take until it is answered by 408.
+        allowed_hosts: names that the service is reached by, "*.example.com"
+            for all below one, "*" for any. localhost and the address that a
+            request came to always are. Others are answered by 400: a page
+            whose name leads to this machine would reach the service.
     """
     if not isinstance(source, Source):
         raise ValueError(
@@ -114,32 +98,66 @@ def create_app(
             f"`sizes` must be a tuple of batch sizes. Received: {sizes!r}."
         )
     sizes = [SIZE("sizes", size) for size in sizes]
-    batcher = Batcher(source.run, sizes, wait_ms, max_waiting)
-    answered = {"requests": 0}
+    if not isinstance(allowed_hosts, (list, tuple)):
+        raise ValueError(
+            "`allowed_hosts` must be a tuple of names. "
+            f"Received: {allowed_hosts!r}."
+        )
+    for host in allowed_hosts:
+        given.text("allowed_hosts", host)
+    metrics = Metrics(sizes)
+    batcher = Batcher(source.run, sizes, wait_ms, max_waiting, metrics.batch)
+    house = House(max_requests, LARGEST_AT_ONCE * max_values)
+    encoding = asyncio.Semaphore(1)
+    default = source.num_steps, source.guidance_scale
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
-        key = source.num_steps, source.guidance_scale
+        # A model that draws in its steps has a batch for each seed.
+        seed = (0,) if source.draws(source.num_steps) else ()
+        loop = asyncio.get_running_loop()
         for size in batcher.sizes:
-            await asyncio.to_thread(
-                source.run, rows_for_warming(source, size), *key
-            )
-        worker = asyncio.create_task(batcher.work())
+            rows = rows_for_warming(source, size)
+            warm = functools.partial(source.run, rows, *default, *seed)
+            samples = await loop.run_in_executor(batcher.thread, warm)
+        house.sample_shape = np.shape(samples)[1:]
+        house.worker = asyncio.create_task(batcher.work())
         yield
-        worker.cancel()
+        house.worker.cancel()
+        batcher.close()
 
-    app = fastapi.FastAPI(title="keras_flows", lifespan=lifespan)
-    app.add_middleware(BodyLimit, max_bytes=max_bytes)
+    app = fastapi.FastAPI(
+        title="keras_flows", lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.house = house
+    app.add_middleware(
+        Gate,
+        metrics=metrics,
+        paths=PATHS,
+        hosts=allowed_hosts,
+        max_bytes=max_bytes,
+        max_held=max(MAX_HELD, max_bytes),
+        body_seconds=body_seconds,
+    )
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request, error):
+        # Without what came: it may be long, or NaN.
+        kept = "loc", "msg", "type"
+        told = [{name: e[name] for name in kept} for e in error.errors()]
+        return JSONResponse({"detail": told}, 422)
 
     @app.get("/", response_class=HTMLResponse)
-    def page():
-        return PAGE.read_text()
+    async def show():
+        text, policy = page.served()
+        return HTMLResponse(text, headers={"content-security-policy": policy})
 
     @app.get("/model")
-    def model():
+    async def model():
         return {
             "name": source.name,
             "sample_shape": source.noise,
+            "output_shape": house.sample_shape,
             "inputs": source.inputs,
             "num_steps": source.num_steps,
             "guidance_scale": source.guidance_scale,
@@ -151,160 +169,134 @@ def create_app(
         }
 
     @app.get("/stats")
-    def stats():
+    async def stats():
         return {
-            "requests": answered["requests"],
-            "batches": batcher.batches,
-            "rows": batcher.rows,
-            "padded_rows": batcher.padded,
-            "waiting_rows": sum(job.rows for job in batcher.waiting),
+            "requests": metrics.requests["/sample", 200],
+            "batches": sum(metrics.batch_rows.counts),
+            "rows": int(metrics.batch_rows.sum),
+            "padded_rows": metrics.padded_rows,
+            "waiting_rows": batcher.waiting_rows,
         }
 
+    @app.get("/metrics")
+    async def numbers():
+        gauges = {
+            "waiting_rows": ("Samples that wait.", batcher.waiting_rows),
+            "requests_in_work": ("Requests for samples.", house.requests),
+        }
+        return PlainTextResponse(
+            metrics.text(gauges), media_type="text/plain; version=0.0.4"
+        )
+
+    @app.get("/healthz")
+    async def healthy():
+        if house.worker is None or house.worker.done():
+            raise fastapi.HTTPException(500, "No batch is answered any more.")
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def ready():
+        await healthy()
+        if house.stopping or house.requests >= house.max_requests:
+            raise fastapi.HTTPException(503, "It takes no requests now.", RETRY)
+        return {"status": "ready"}
+
     @app.post("/sample")
-    async def sample(request: Request):
+    async def sample(request: Request, http: fastapi.Request):
         start = time.perf_counter()
         rows, inputs = checked_rows(source, request, max_samples)
-        settings = checked_settings(source, request)
+        settings, draws = checked_settings(source, request)
+        check_encoding(request.encoding, house.sample_shape)
+        values = rows * max(map(math.prod, (source.noise, house.sample_shape)))
+        if values > max_values:
+            raise fastapi.HTTPException(
+                413,
+                f"{rows} samples are {values} numbers; at most {max_values} "
+                "are sampled at once.",
+            )
+        house.admit(values, http.scope["keras_flows.after"])
         seed = secrets.randbits(53) if request.seed is None else request.seed
         # The noise of `generate(seed=...)`.
         rng = np.random.Generator(np.random.Philox(seed))
         shape = (rows, *source.noise)
         inputs["noise"] = rng.standard_normal(shape, dtype="float32")
+        key = (*settings, seed) if draws else settings
         try:
-            samples = await batcher.submit(settings, inputs)
+            samples = await batcher.submit(key, inputs, whole=draws)
         except Overloaded:
             raise fastapi.HTTPException(
-                503,
-                "Too many samples wait; try again.",
-                headers={"Retry-After": "1"},
+                503, "Too many samples wait; try again.", RETRY
             ) from None
-        answer = {
-            "samples": as_png(samples, source.value_range)
-            if request.encoding == "png"
-            else samples.tolist(),
-            "shape": samples.shape,
+        except ValueError as error:
+            if settings == default:
+                raise
+            field = "num_steps"
+            if settings[0] == default[0]:
+                field = "guidance_scale"
+            raise wrong(field, str(error)) from None
+        del inputs
+        told = {
             "seed": seed,
             "num_steps": settings[0],
             "guidance_scale": settings[1],
             "milliseconds": 1e3 * (time.perf_counter() - start),
         }
-        answered["requests"] += 1
-        return JSONResponse(answer)
+        encode = functools.partial(
+            encoded, samples, request.encoding, source.value_range, told
+        )
+        try:
+            if values <= FEW:
+                body = encode()
+            else:
+                # One at a time: JSON takes several times their memory.
+                async with encoding:
+                    body = await asyncio.to_thread(encode)
+        except NotFinite as error:
+            content = {"detail": str(error), "not_finite": error.rows}
+            return JSONResponse(content | told, 500)
+        return Response(body, media_type="application/json")
 
     return app
 
 
-def wrong(field, message):
-    """The 422 that names a field."""
-    return RequestValidationError(
-        [{"loc": ("body", *field.split(".")), "msg": message, "type": "value"}]
-    )
+class House:
+    """How much is in work, and whether more may come.
 
+    Attributes:
+        requests: how many requests for samples are in work.
+        values: how many numbers their samples hold.
+        stopping: whether the server ends.
+        worker: the task that answers batches.
+        sample_shape: of one sample that is served.
+    """
 
-def checked_settings(source, request):
-    """(num_steps, guidance_scale) of a request."""
-    settings = []
-    for field in ("num_steps", "guidance_scale"):
-        own, asked = getattr(source, field), getattr(request, field)
-        if asked is not None and asked != own and source.fixed:
-            raise wrong(field, f"It is {own} in the exported file.")
-        settings.append(own if asked is None else asked)
-    if settings[1] != 1.0 and source.null_label is None:
-        raise wrong("guidance_scale", "The model has no null label; use 1.0.")
-    return tuple(settings)
+    def __init__(self, max_requests, max_values):
+        self.max_requests, self.max_values = max_requests, max_values
+        self.requests = self.values = 0
+        self.stopping = False
+        self.worker = self.sample_shape = None
 
+    def admit(self, values, after):
+        """Count a request until its answer is read.
 
-def checked_rows(source, request, max_samples):
-    """(number of samples, {name: array with as many rows})."""
-    given = request.condition
-    if not source.inputs and given is not None:
-        raise wrong("condition", "The model takes none.")
-    if source.inputs and given is None:
-        raise wrong("condition", f"The model needs {describe(source.inputs)}.")
-    fields = dict.fromkeys(source.inputs, ("condition", given))
-    if len(fields) > 1:
-        if not isinstance(given, dict) or set(given) != set(fields):
-            raise wrong("condition", f"Must be {describe(source.inputs)}.")
-        fields = {name: (f"condition.{name}", given[name]) for name in fields}
-    inputs = {
-        name: checked_array(*field, *source.inputs[name], source)
-        for name, field in fields.items()
-    }
-    # One row without the batch axis is for all samples.
-    counts = {
-        len(array)
-        for name, array in inputs.items()
-        if array.ndim > len(source.inputs[name][0])
-    }
-    rows = request.num_samples or max(counts, default=1)
-    if rows > max_samples:
-        raise fastapi.HTTPException(
-            413, f"num_samples is {rows}; at most {max_samples} are sampled."
-        )
-    if counts - {rows}:
-        raise wrong(
-            "condition" if request.num_samples is None else "num_samples",
-            f"{rows} samples, but the condition has {sorted(counts)} rows.",
-        )
-    return rows, {
-        name: np.broadcast_to(array, (rows, *source.inputs[name][0]))
-        for name, array in inputs.items()
-    }
+        Args:
+            values: how many numbers its samples hold.
+            after: `contextlib.ExitStack` that ends then.
 
+        Raises:
+            Refused: with 503, if there are too many.
+        """
+        if (
+            self.requests >= self.max_requests
+            or self.values + values > self.max_values
+        ):
+            raise Refused(
+                503, "Too many requests are in work; try again.", RETRY
+            )
+        self.requests += 1
+        self.values += values
+        after.callback(self._leave, values)
 
-def describe(inputs):
-    """What a condition is, in words."""
-    parts = [
-        f"{name!r}: {dtype} of shape ({', '.join(map(str, ('rows', *shape)))})"
-        for name, (shape, dtype) in inputs.items()
-    ]
-    if len(parts) > 1:
-        return "an object of " + "; ".join(parts)
-    return parts[0].split(": ", 1)[1]
-
-
-def checked_array(field, value, shape, dtype, source):
-    """A value of JSON as an array, of one row or of many."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise wrong(field, "Its rows have different lengths.") from None
-    whole = "int" in dtype
-    if array.dtype.kind not in ("iu" if whole else "iuf"):
-        raise wrong(field, f"Must hold numbers of type {dtype}.")
-    if array.shape != shape and array.shape[1:] != shape or array.size == 0:
-        raise wrong(
-            field,
-            f"Must have shape {('rows', *shape)}, or {shape} for all samples. "
-            f"Received: {array.shape}.",
-        )
-    if whole:
-        highest, null = source.highest_label, source.null_label
-        null = null if isinstance(null, int) else None
-        highest = null if highest is None else highest
-        labels = Labels(source.name, highest, null, None)
-        try:
-            labels.check(array)
-        except ValueError:
-            raise wrong(field, f"Labels go from {labels.span()}.") from None
-    array = array.astype(dtype)
-    if not np.isfinite(array).all():
-        raise wrong(field, "Must be finite.")
-    return array
-
-
-def as_png(samples, value_range):
-    """Images (B, H, W, 1 or 3) as base64 PNG files."""
-    from PIL import Image
-
-    if samples.ndim != 4 or samples.shape[-1] not in (1, 3):
-        raise wrong("encoding", "Only images of 1 or 3 channels have PNG.")
-    low, high = value_range
-    pixels = np.clip((samples - low) / (high - low), 0.0, 1.0) * 255.0
-    files = []
-    for image in np.rint(pixels).astype("uint8"):
-        file = io.BytesIO()
-        image = image[..., 0] if image.shape[-1] == 1 else image
-        Image.fromarray(image).save(file, "PNG")
-        files.append(base64.b64encode(file.getvalue()).decode())
-    return files
+    def _leave(self, values):
+        self.requests -= 1
+        self.values -= values

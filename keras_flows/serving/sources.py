@@ -4,6 +4,7 @@ An exported folder runs in TensorFlow or ONNX Runtime, a preset in Keras.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import typing
@@ -21,6 +22,11 @@ from keras_flows.ops.scalars import checked
 from keras_flows.policies import Policy
 
 
+def never(num_steps):
+    """No noise is drawn in the steps, in how many ever."""
+    return False
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A sampler with all that a request is checked against.
@@ -31,7 +37,8 @@ class Source:
         inputs: {name: (shape of one row, dtype)} of what else goes in.
         run: function of ({"noise", ...}, num_steps, guidance_scale) to an
             array; a request may choose the last two where the source is not
-            `fixed`.
+            `fixed`. Where it draws in its steps it takes a seed after them,
+            and all rows of a request in one call.
         num_steps: the default.
         guidance_scale: the default.
         fixed: whether steps and guidance are part of the file.
@@ -39,6 +46,9 @@ class Source:
         highest_label: the highest label, the null label counted, or None
             where it is not known.
         value_range: what black and white are, of images.
+        draws: function of num_steps to whether the sampler draws noise in so
+            many steps; a ValueError where the model has no so many. `export`
+            refuses such samplers, so that files never do.
     """
 
     name: str
@@ -51,6 +61,7 @@ class Source:
     null_label: int | None = None
     highest_label: int | None = None
     value_range: tuple = (-1.0, 1.0)
+    draws: typing.Callable = never
 
     def __post_init__(self):
         if any(
@@ -151,7 +162,11 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
         if condition is not None:
             inputs["condition"] = condition.shape, condition.dtype or "float32"
 
-    def run(given, num_steps, guidance_scale):
+    @functools.lru_cache(256)
+    def draws(num_steps):
+        return model.sampling_times(None, num_steps)[0].draws(num_steps)
+
+    def run(given, num_steps, guidance_scale, seed=None):
         given = dict(given)
         noise = given.pop("noise")
         if policy:
@@ -165,6 +180,7 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
                 condition=given.get("condition"),
                 num_steps=num_steps,
                 guidance_scale=guidance_scale,
+                seed=seed,
             )
         )
 
@@ -178,6 +194,7 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
         fixed=False,
         null_label=model.null_label,
         highest_label=getattr(model.labels(), "highest", None),
+        draws=never if policy else draws,
     )
 
 

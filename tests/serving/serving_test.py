@@ -1,14 +1,7 @@
-"""The HTTP service of tools/serve.py: answers, limits, batches, the page."""
+"""The HTTP service of `keras_flows.serving`: answers, limits, batches."""
 
-import contextlib
 import json
-import pathlib
-import shutil
-import subprocess
 import threading
-import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -16,78 +9,19 @@ from keras import ops
 
 import keras_flows as kf
 
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
-ROOT = pathlib.Path(__file__).parents[2]
+from helpers.services import SIZES
+from helpers.services import call
+from helpers.services import fake
+from helpers.services import noise_of
+from helpers.services import serving
 
 from keras_flows.serving import sources
-from keras_flows.serving.app import create_app
 from keras_flows.serving.load import load
 
 pytestmark = pytest.mark.once
-
-SIZES = (1, 4, 16)
-
-
-def fake(noise=(2,), delay=0.0, **options):
-    """A source that gives noise + 10 label + steps, and its batch sizes."""
-    seen = []
-
-    def run(inputs, num_steps, guidance_scale):
-        seen.append(len(inputs["noise"]))
-        time.sleep(delay)
-        label = inputs.get("condition", np.zeros(len(inputs["noise"])))
-        if (label == 3).any():
-            raise RuntimeError("a sampler that fails")
-        label = label.reshape(-1, *[1] * len(noise))
-        return inputs["noise"] + 10.0 * label + num_steps
-
-    options = {"num_steps": 1, "fixed": False, "null_label": 4} | options
-    inputs = {"condition": ((), "int32")}
-    return sources.Source("fake", noise, inputs, run, **options), seen
-
-
-@contextlib.contextmanager
-def serving(source, **options):
-    """The address of a running service."""
-    options = {"sizes": SIZES, "max_samples": 100} | options
-    config = uvicorn.Config(
-        create_app(source, **options), port=0, log_level="critical"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def call(url, body=None):
-    """(status, JSON) of a GET, or of a POST with a body."""
-    data = body
-    if body is not None and not isinstance(body, bytes):
-        data = json.dumps(body).encode()
-    request = urllib.request.Request(
-        url, data, {"content-type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def noise_of(seed, rows, shape=(2,)):
-    rng = np.random.Generator(np.random.Philox(seed))
-    return rng.standard_normal((rows, *shape), dtype="float32")
 
 
 def test_answers():
@@ -285,128 +219,3 @@ def test_a_preset_gives_what_generate_gives():
 def test_an_export_that_is_none(tmp_path):
     with pytest.raises(ValueError, match="no signature.json"):
         sources.from_export(tmp_path)
-
-
-# The page, in a real browser.
-
-
-class Browser:
-    """Headless Chromium by the WebDriver protocol."""
-
-    FLAGS = (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-        "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync",
-        "--window-size=600,860",
-    )  # fmt: skip
-
-    def __init__(self, folder):
-        self.driver = subprocess.Popen(
-            ["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True
-        )
-        for line in self.driver.stdout:
-            if "started successfully on port" in line:
-                port = int(line.split("port")[-1].strip(" .\n"))
-                break
-        self.url = f"http://127.0.0.1:{port}"
-        options = {"args": [*self.FLAGS, f"--user-data-dir={folder}"]}
-        self.url += (
-            "/session/"
-            + self.post(
-                "session",
-                capabilities={"alwaysMatch": {"goog:chromeOptions": options}},
-            )["sessionId"]
-        )
-
-    def post(self, what, **body):
-        status, answer = call(f"{self.url}/{what}", body)
-        assert status == 200, answer
-        return answer["value"]
-
-    def run(self, script):
-        return self.post("execute/sync", script=script, args=[])
-
-    def wait_for(self, script):
-        end = time.time() + 20
-        while not (value := self.run(f"return {script}")):
-            assert time.time() < end, script
-            time.sleep(0.05)
-        return value
-
-    def click(self, selector):
-        (element,) = self.post(
-            "element", using="css selector", value=selector
-        ).values()
-        self.post(f"element/{element}/click")
-
-    def slide(self, name, value):
-        self.run(
-            f"const e = document.getElementById('{name}'); e.value = {value};"
-            "e.dispatchEvent(new Event('input'));"
-        )
-
-    def close(self):
-        request = urllib.request.Request(self.url, method="DELETE")
-        urllib.request.urlopen(request, timeout=20).close()
-        self.driver.terminate()
-        self.driver.wait()
-        self.driver.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("needs chromium and chromedriver")
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-DONE = "/ samples in /.test(document.getElementById('status').textContent)"
-
-
-def test_page_of_images(browser):
-    """A click shows 16 images; the label's slider changes them."""
-    pytest.importorskip("PIL")
-    source, _ = fake((8, 8, 1), num_steps=0, value_range=(-2.0, 30.0))
-    with serving(source) as url:
-        browser.post("url", url=url)
-        browser.wait_for("model && document.getElementById('label').max == 3")
-        shown = []
-        for label in (0, 2):
-            browser.run("document.getElementById('images').replaceChildren()")
-            browser.slide("label", label)
-            browser.click("#draw")
-            browser.wait_for("document.images.length == 16")
-            browser.wait_for("[...document.images].every(i => i.naturalWidth)")
-            shown.append(
-                browser.run("return [...document.images].map(i => i.src)")
-            )
-        assert browser.run("return document.images[0].naturalWidth") == 8
-    assert len(set(shown[0])) == 16
-    assert not set(shown[0]) & set(shown[1])
-
-
-def test_page_of_points(browser):
-    """A click draws the points; a refusal is shown."""
-    source, _ = fake(num_steps=0)
-    pixels = (
-        "(() => { const c = document.getElementById('plot'); return "
-        "c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
-        ".filter((v, i) => i % 4 == 2 && v == 180).length })()"
-    )
-    with serving(source) as url:
-        browser.post("url", url=url)
-        browser.wait_for("model && document.getElementById('label').max == 3")
-        assert browser.run(f"return {pixels}") == 0
-        browser.click("#draw")
-        browser.wait_for(DONE)
-        # 16 discs of radius 6, of which some overlap.
-        assert 400 < browser.run(f"return {pixels}") < 16 * 3.2 * 36
-        browser.run("model.fixed = false; get('steps').max = 99")
-        browser.slide("steps", 90)
-        browser.click("#draw")
-        assert "num_steps" in browser.wait_for(
-            "/num_steps/.test(get('status').textContent)"
-            " && get('status').textContent"
-        )

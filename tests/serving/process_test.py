@@ -1,0 +1,173 @@
+"""The service as a process: under load, at its end, from the installed files.
+
+KERAS_FLOWS_FULL_LOAD=1 visits it by 300 slow bodies, 2,000 requests, 200 at
+once, and 40 clients that leave, and prints the figures.
+"""
+
+import asyncio
+import configparser
+import fnmatch
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import keras_flows as kf
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("fastapi")
+
+from helpers.clients import visit
+from helpers.services import call
+from helpers.services import post_head
+from helpers.services import spoken
+
+from keras_flows.serving.__main__ import main
+
+pytestmark = pytest.mark.once
+
+ROOT = pathlib.Path(kf.__file__).parent
+FULL = "KERAS_FLOWS_FULL_LOAD" in os.environ
+LOAD = {
+    "slow": 300 if FULL else 30,
+    "requests": 2000 if FULL else 200,
+    "at_once": 200 if FULL else 40,
+    "leaving": 40 if FULL else 8,
+    "size": 1_000_000 if FULL else 200_000,
+}
+BODY_SECONDS = 10.0 if FULL else 1.5
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """(process, port, its log's file)."""
+    log = tmp_path_factory.mktemp("service") / "log"
+    flags = {
+        "preset": "lsd_checkerboard",
+        "num_steps": 1,
+        "port": 0,
+        "body_seconds": BODY_SECONDS,
+    }
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "keras_flows.serving",
+                *(f"--{name}={value}" for name, value in flags.items()),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            cwd=ROOT.parent,
+        )
+    line = process.stdout.readline()
+    found = re.fullmatch(r"Ready: http://127\.0\.0\.1:(\d+)\n", line)
+    assert found, (line, log.read_text())
+    yield process, int(found[1]), log
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_clients_of_all_kinds(service):
+    """All are answered or refused in time; nothing of them stays."""
+    process, port, _ = service
+    url = f"http://127.0.0.1:{port}"
+    # The first requests make what stays: threads, buffers.
+    asyncio.run(visit(port, pid=process.pid, seconds=30, **LOAD | {"slow": 1}))
+    figures = asyncio.run(
+        visit(port, pid=process.pid, seconds=BODY_SECONDS + 30, **LOAD)
+    )
+    print(json.dumps(figures))
+    # Within the limits every request is answered.
+    assert figures["answers"] == {200: LOAD["requests"]}
+    assert set(figures["slow_bodies"]) <= {408, 503}
+    assert sum(figures["slow_bodies"].values()) == LOAD["slow"]
+    assert figures["slowest_body_s"] < BODY_SECONDS + 10
+    rss = figures["rss_mb"]
+    assert rss["peak"] <= 1.1 * rss["start"], rss
+    stats = call(f"{url}/stats")[1]
+    assert stats["waiting_rows"] == 0
+    head = (
+        "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    )
+    text = spoken(url, head)[2].decode()
+    assert "keras_flows_requests_in_work 0" in text
+
+
+def test_a_port_in_use_is_one_sentence(service):
+    """Before the model is looked for."""
+    _, port, _ = service
+    with pytest.raises(SystemExit) as ended:
+        main(["--preset=none_of_this_name", f"--port={port}"])
+    assert str(ended.value) == (
+        f"keras_flows.serving: Port {port} of 127.0.0.1 is in use: choose "
+        "another by --port, or 0 for any that is free."
+    )
+    with pytest.raises(SystemExit, match="no.such.host.invalid.*--host"):
+        main(["--preset=x", "--host=no.such.host.invalid", "--port=0"])
+
+
+def test_a_signal_ends_it_when_all_are_answered(service):
+    """Exit status 0 in bounded time; half a body does not keep it."""
+    process, port, log = service
+    url = f"http://127.0.0.1:{port}"
+    answers = []
+
+    def ask():
+        # Other steps than before: on some backends it compiles first.
+        body = {"num_samples": 64, "num_steps": 12}
+        answers.append(call(f"{url}/sample", body)[0])
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(post_head(1000).encode() + b"[")
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+        start = time.time()
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert process.wait(timeout=25) == 0
+    assert answers == [200] * 3
+    assert time.time() - start < 25
+    assert spoken_is_refused(port)
+    text = log.read_text()
+    assert "Traceback" not in text
+    assert len(re.findall(r"INFO \w+ POST /sample 200", text)) >= 3
+
+
+def spoken_is_refused(port):
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+    return True
+
+
+def test_package_data():
+    """Every file beside Python's goes into a wheel."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT.parent / "setup.cfg")
+    patterns = [
+        (ROOT.parent / package.replace(".", "/") / pattern.strip()).as_posix()
+        for package, given in setup["options.package_data"].items()
+        for pattern in given.split(",")
+    ]
+    files = [
+        path.as_posix()
+        for path in ROOT.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    assert any(file.endswith("page.html") for file in files)
+    for file in files:
+        assert any(fnmatch.fnmatch(file, p) for p in patterns), file
