@@ -1,8 +1,12 @@
 """What is in a preset's folder, and whether all of it is there."""
 
+import errno
 import hashlib
 import json
+import os
 import re
+import shutil
+import tempfile
 
 import h5py
 import numpy as np
@@ -120,6 +124,21 @@ def read_metadata(folder):
             f"{path}: 'parameter_count' must be at least 0. Found: {count}."
         )
     return metadata
+
+
+def reserve(folder, size):
+    """Make sure that a folder's disk has room for so many bytes.
+
+    HDF5 finds out as it closes its file, and takes the process with it.
+
+    Raises:
+        OSError: if it has not.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def digest(path):

@@ -41,6 +41,7 @@ from keras_flows.presets.files import checksums
 from keras_flows.presets.files import halve
 from keras_flows.presets.files import read_config
 from keras_flows.presets.files import read_metadata
+from keras_flows.presets.files import reserve
 from keras_flows.presets.files import weights_files
 from keras_flows.presets.files import write_json
 from keras_flows.presets.handles import preset_folder
@@ -112,34 +113,55 @@ def save_to_preset(
                 f"`preset_dir` {str(target)!r} exists and is not a "
                 "preset; it is left alone. Name a new folder."
             )
-    card = Card() if card is None else card
-    with replacing(target) as temporary:
-        temporary.mkdir()
-        config = registered_config(model)
-        for key in ("compile_config", "build_config"):
-            config.pop(key, None)
-        about = {
-            "keras_version": keras.__version__,
-            "keras_flows_version": __version__,
-            "parameter_count": model.count_params(),
-            "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
-        }
-        text = card_text(target.name, config, about, card)
-        (temporary / CARD).write_text(text, encoding="utf-8")
-        if card != Card():
-            about["card"] = dataclasses.asdict(card)
-        write_json(temporary, CONFIG, config)
-        if max_shard_size is None:
-            model.save_weights(str(temporary / WEIGHTS))
-        else:
-            model.save_weights(
-                str(temporary / INDEX), max_shard_size=max_shard_size
+    if not model.built:
+        raise ValueError(
+            "`model` is not built and has no weights yet: call it on a batch."
+        )
+    try:
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            _write(
+                model,
+                temporary,
+                metadata or {},
+                Card() if card is None else card,
+                max_shard_size,
+                weights_dtype,
             )
-        if weights_dtype is not None:
-            for path in sorted(temporary.glob("*.h5")):
-                halve(path)
-        about[CHECKSUMS] = checksums(temporary)
-        write_json(temporary, METADATA, {**about, **(metadata or {})})
+    except OSError as error:
+        raise OSError(
+            f"Preset {str(target)!r} cannot be saved "
+            f"({error.strerror or error}); what was there is as it was."
+        ) from error
+
+
+def _write(model, folder, metadata, card, max_shard_size, weights_dtype):
+    size = weights.needed(model)
+    # The file of half the size is written beside.
+    reserve(folder, size if weights_dtype is None else 2 * size)
+    config = registered_config(model)
+    for key in ("compile_config", "build_config"):
+        config.pop(key, None)
+    about = {
+        "keras_version": keras.__version__,
+        "keras_flows_version": __version__,
+        "parameter_count": model.count_params(),
+        "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
+    }
+    text = card_text(folder.name, config, about, card)
+    (folder / CARD).write_text(text, encoding="utf-8")
+    if card != Card():
+        about["card"] = dataclasses.asdict(card)
+    write_json(folder, CONFIG, config)
+    if max_shard_size is None:
+        model.save_weights(str(folder / WEIGHTS))
+    else:
+        model.save_weights(str(folder / INDEX), max_shard_size=max_shard_size)
+    if weights_dtype is not None:
+        for path in sorted(folder.glob("*.h5")):
+            halve(path)
+    about[CHECKSUMS] = checksums(folder)
+    write_json(folder, METADATA, {**about, **metadata})
 
 
 @checked(load_weights=FLAG)

@@ -8,6 +8,7 @@ the model would save.
 
 import collections
 import math
+import warnings
 
 import h5py
 import numpy as np
@@ -18,6 +19,8 @@ from keras_flows.presets.limits import limits
 
 _KINDS = {"f": "f", "i": "i", "u": "i", "b": "b"}
 _NAMES = {"f": "float", "i": "int", "b": "bool"}
+# Bytes of HDF5's records of one group or array, and more.
+_HEADER = 1024
 # Most places that an error names.
 _NAMED = 3
 
@@ -124,17 +127,19 @@ class _Layout(saving_lib.H5IOStore):
     Attributes:
         found: {path: Array}.
         names: {path: the variable's own path}, of those that have one.
+        places: layers and other holders, those without arrays included.
     """
 
     def __init__(self):
         self.found, self.names = {}, {}
-        self.place = ""
+        self.place, self.places = "", 0
 
     def __bool__(self):
         return True
 
     def make(self, path, metadata=None):
         self.place = f"{path}/vars".lstrip("/")
+        self.places += 1
         return self
 
     def __setitem__(self, key, value):
@@ -153,6 +158,22 @@ class _Layout(saving_lib.H5IOStore):
         self.names[place] = getattr(value, "path", place)
 
 
+def _laid_out(model):
+    layout = _Layout()
+    with warnings.catch_warnings():
+        # PyTorch's way to NumPy, of which nothing is used here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        saving_lib._save_state(model, layout, None, "", set())
+    return layout
+
+
+def needed(model):
+    """Bytes of a model's weights on the disk, at most."""
+    layout = _laid_out(model)
+    size = sum(math.prod(a.shape) * a.itemsize for a in layout.found.values())
+    return size + _HEADER * (2 * layout.places + len(layout.found) + 8)
+
+
 def fit(model, saved, narrower):
     """Raise a ValueError unless arrays are those that a model saves.
 
@@ -168,8 +189,7 @@ def fit(model, saved, narrower):
             "it is not built, and has no weights yet: build it where it is "
             "made."
         )
-    layout = _Layout()
-    saving_lib._save_state(model, layout, None, "", set())
+    layout = _laid_out(model)
     wrong, absent = [], []
     for place, array in layout.found.items():
         name, found = layout.names[place], saved.get(place)
