@@ -2,14 +2,17 @@
 
 Only plain files and folders below the target are unpacked. A path that leads
 outside, a link or a device refuses the whole archive, where
-`keras.utils.get_file` skips the member with a warning and keeps some links.
+`keras.utils.get_file` skips the member with a warning and keeps some links;
+so does an archive that unpacks to more than `limits()` allow.
 """
 
+import bz2
 import contextlib
+import gzip
 import lzma
+import os
 import pathlib
 import re
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -18,9 +21,23 @@ import zlib
 from keras_flows.ops.files import move
 from keras_flows.ops.files import workspace
 from keras_flows.presets.files import CONFIG
-from keras_flows.presets.files import check_preset
+from keras_flows.presets.files import check_files
+from keras_flows.presets.limits import beyond
+from keras_flows.presets.limits import limits
 
 _CHUNK = 1 << 20
+# What is read at once: headers and lists of names come in one piece.
+_PIECE = 4 << 20
+# Unpacked whatever the archive's size: small files may be all zeros.
+_SMALL = 64 << 20
+# Folders within folders, and bytes of one name.
+_DEPTH = 8
+_NAME = 255
+_COMPRESSED = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -30,7 +47,42 @@ _BROKEN = (
     # Encryption, and compression that Python cannot undo.
     RuntimeError,
     NotImplementedError,
+    # Of gzip and bz2, where the content is neither.
+    gzip.BadGzipFile,
 )
+
+
+class _Bounded:
+    """A file that is read up to a place, and in small pieces.
+
+    tarfile and zipfile read headers of any size that an archive claims.
+    """
+
+    def __init__(self, file, most):
+        self._file, self._most = file, most
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def read(self, size=-1):
+        if size is None or size < 0:
+            size = _PIECE
+        if size > _PIECE or self._file.tell() > self._most:
+            raise _too_large(self._most)
+        return self._file.read(size)
+
+    def seek(self, place, whence=os.SEEK_SET):
+        if whence == os.SEEK_SET and place > self._most:
+            raise _too_large(self._most)
+        return self._file.seek(place, whence)
+
+
+def _too_large(most):
+    name = "expansion" if most < limits().unpacked_bytes else "unpacked_bytes"
+    return ValueError(
+        f"The archive is refused: it unpacks to more than {most:,} bytes, or "
+        f"claims headers of more than {_PIECE:,}. {beyond(name)}"
+    )
 
 
 def unpack(archive, folder):
@@ -57,13 +109,21 @@ def unpack(archive, folder):
         inside = list(root.iterdir())
         if not (root / CONFIG).is_file() and len(inside) == 1:
             root = inside[0]
-        check_preset(root)
+        check_files(root)
         move(root, folder)
 
 
 def _extract(archive, folder):
     folder.mkdir()
-    for name, is_folder, opened in _members(archive):
+    size = os.path.getsize(archive)
+    most = int(max(_SMALL, limits().expansion * size))
+    left = most = min(most, limits().unpacked_bytes)
+    for count, (name, is_folder, opened) in enumerate(_members(archive, most)):
+        if count >= limits().archive_files:
+            raise ValueError(
+                "The archive is refused: it has more members. "
+                f"{beyond('archive_files')}"
+            )
         target = folder.joinpath(*_parts(name))
         try:
             if is_folder:
@@ -72,34 +132,66 @@ def _extract(archive, folder):
             target.parent.mkdir(parents=True, exist_ok=True)
             # "x": the second of two members of one name is no update.
             with opened() as source, open(target, "xb") as file:
-                shutil.copyfileobj(source, file)
+                while piece := source.read(_CHUNK):
+                    left -= len(piece)
+                    if left < 0:
+                        raise _too_large(most)
+                    file.write(piece)
         except (FileExistsError, NotADirectoryError):
             raise ValueError(f"The archive holds {name!r} twice.") from None
 
 
-def _members(archive):
+def _members(archive, most):
     """(name, is a folder, function that opens it) of each member."""
-    # A tar may end in a zip, and would pass for one.
-    if not tarfile.is_tarfile(archive) and zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            for info in file.infolist():
-                mode = stat.S_IFMT(info.external_attr >> 16)
-                if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise _refused(info.filename, "a link or a device")
-                yield info.filename, info.is_dir(), _opener(file.open, info)
-        return
-    with tarfile.open(archive) as file:
-        for info in file:
-            if not (info.isreg() or info.isdir()):
-                raise _refused(info.name, "a link or a device")
-            yield info.name, info.isdir(), _opener(file.extractfile, info)
-        # tarfile takes a missing end, or half a header, for the end.
-        file.fileobj.seek(file.offset)
-        if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("its end is missing")
-        while file.fileobj.read(_CHUNK):
-            # To the end of a compressed stream, where its checksum is.
-            pass
+    with open(archive, "rb") as raw:
+        start = raw.read(6)
+        raw.seek(0)
+        unpacked = raw
+        for magic, opened in _COMPRESSED.items():
+            if start.startswith(magic):
+                unpacked = opened(raw)
+        bounded = _Bounded(unpacked, most)
+        try:
+            tar = tarfile.open(fileobj=bounded, mode="r:")
+        except (tarfile.TarError, EOFError) as error:
+            # A tar may end in a zip, and would pass for one: it comes first.
+            raw.seek(0)
+            if unpacked is not raw or not zipfile.is_zipfile(raw):
+                raise error
+        else:
+            with tar:
+                yield from _tar_members(tar)
+            return
+        raw.seek(0)
+        size = os.path.getsize(archive) + _PIECE
+        with zipfile.ZipFile(_Bounded(raw, size)) as file:
+            yield from _zip_members(file)
+
+
+def _tar_members(file):
+    for info in file:
+        # Sparse files, too, are isreg().
+        if not (info.isreg() or info.isdir()) or info.issparse():
+            raise _refused(info.name, "a link, a device or a sparse file")
+        yield info.name, info.isdir(), _opener(file.extractfile, info)
+    # tarfile takes a missing end, or half a header, for the end.
+    file.fileobj.seek(file.offset)
+    if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("its end is missing")
+    while file.fileobj.read(_CHUNK):
+        # To the end of a compressed stream, where its checksum is.
+        pass
+
+
+def _zip_members(file):
+    for info in file.infolist():
+        mode = stat.S_IFMT(info.external_attr >> 16)
+        if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise _refused(info.filename, "a link or a device")
+        # Others are unpacked by zipfile as a whole, however large.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _refused(info.filename, "neither stored nor deflated")
+        yield info.filename, info.is_dir(), _opener(file.open, info)
 
 
 def _opener(open_member, info):
@@ -113,6 +205,9 @@ def _parts(name):
     parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
     if ".." in parts:
         raise _refused(name, "a path that leads upwards")
+    longest = max((len(part.encode()) for part in parts), default=0)
+    if len(parts) > _DEPTH or longest > _NAME:
+        raise _refused(f"{name[:60]}...", "a path of too many or long parts")
     return parts
 
 

@@ -11,6 +11,7 @@ import http.client
 import os
 import pathlib
 import re
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +19,8 @@ import urllib.request
 import keras
 
 from keras_flows.presets.archives import unpack
+from keras_flows.presets.limits import beyond
+from keras_flows.presets.limits import limits
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0
@@ -110,8 +113,15 @@ def locked(file):
 
 
 def resume(url, part):
-    """Download to `part`, from where an earlier call was interrupted."""
+    """Download to `part`, from where an earlier call was interrupted.
+
+    Raises:
+        ConnectionError: if it fails, or takes longer than `limits()` allow.
+        ValueError: if there is more than those allow; nothing is kept.
+    """
     done = part.stat().st_size if part.exists() else 0
+    most, until = limits().download_bytes, limits().download_seconds
+    until += time.monotonic()
     headers = {"Accept-Encoding": "identity"}
     if done:
         headers["Range"] = f"bytes={done}-"
@@ -125,9 +135,16 @@ def resume(url, part):
             total = None if length is None else done + int(length)
             bar = keras.utils.Progbar(total, unit_name="byte")
             with open(part, "ab" if resumed else "wb") as file:
-                while chunk := response.read(_CHUNK):
-                    file.write(chunk)
+                # What there is, be it one byte: a whole chunk may take hours.
+                while chunk := response.read1(_CHUNK):
                     done += len(chunk)
+                    if max(done, total or 0) > most:
+                        break
+                    if time.monotonic() > until:
+                        raise TimeoutError(
+                            f"too slow. {beyond('download_seconds')}"
+                        )
+                    file.write(chunk)
                     bar.update(done)
     except urllib.error.HTTPError as error:
         if error.code == 416:
@@ -142,6 +159,12 @@ def resume(url, part):
             f"Downloading {url} failed after {done} bytes ({reason}); call "
             "again to resume. Without a network only cached presets load."
         ) from error
+    if max(done, total or 0) > most:
+        part.unlink(missing_ok=True)
+        raise ValueError(
+            f"{url} sends {max(done, total or 0):,} bytes or more. "
+            f"{beyond('download_bytes')}"
+        )
     if total is not None and done < total:
         raise ConnectionError(
             f"{url} was cut off after {done} of {total} bytes; call again to "

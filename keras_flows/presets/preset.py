@@ -5,12 +5,10 @@ model.weights.json and its shards) and metadata.json, as KerasHub writes them,
 and README.md, the model card.
 """
 
-import collections
 import contextlib
 import dataclasses
 import pathlib
 import time
-import warnings
 
 import keras
 
@@ -21,25 +19,33 @@ from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+from keras_flows.presets import weights
+from keras_flows.presets.budget import check_shapes
+from keras_flows.presets.budget import within
 from keras_flows.presets.card import Card
 from keras_flows.presets.card import card_text
 from keras_flows.presets.changes import carry_over
 from keras_flows.presets.changes import with_arguments
+from keras_flows.presets.configs import check_registered
+from keras_flows.presets.configs import registered_config
+from keras_flows.presets.configs import with_dtype
 from keras_flows.presets.files import CARD
+from keras_flows.presets.files import CHECKSUMS
 from keras_flows.presets.files import CONFIG
 from keras_flows.presets.files import INDEX
 from keras_flows.presets.files import METADATA
+from keras_flows.presets.files import RESERVED
 from keras_flows.presets.files import WEIGHTS
+from keras_flows.presets.files import check_files
+from keras_flows.presets.files import checksums
 from keras_flows.presets.files import halve
 from keras_flows.presets.files import read_config
-from keras_flows.presets.files import saved_shapes
+from keras_flows.presets.files import read_metadata
+from keras_flows.presets.files import reserve
 from keras_flows.presets.files import weights_files
 from keras_flows.presets.files import write_json
 from keras_flows.presets.handles import preset_folder
 from keras_flows.presets.initializers import skipped
-
-# Packages whose classes Keras finds without a registration.
-_KERAS = ("keras", "keras_hub", "keras_cv", "keras_nlp", "builtins")
 
 
 @checked(
@@ -85,6 +91,12 @@ def save_to_preset(
         raise ValueError(
             f"`metadata` must be a dict or None. Received: {metadata!r}."
         )
+    own = sorted(set(metadata or ()) & set(RESERVED))
+    if own:
+        raise ValueError(
+            f"`metadata` must not have the keys {', '.join(own)}, which are "
+            "written anyway: name yours otherwise."
+        )
     if not isinstance(card, (Card, type(None))):
         raise ValueError(
             f"`card` must be a presets.Card or None. Received: {card!r}."
@@ -101,33 +113,55 @@ def save_to_preset(
                 f"`preset_dir` {str(target)!r} exists and is not a "
                 "preset; it is left alone. Name a new folder."
             )
-    card = Card() if card is None else card
-    with replacing(target) as temporary:
-        temporary.mkdir()
-        config = registered_config(model)
-        for key in ("compile_config", "build_config"):
-            config.pop(key, None)
-        about = {
-            "keras_version": keras.__version__,
-            "keras_flows_version": __version__,
-            "parameter_count": model.count_params(),
-            "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
-        }
-        text = card_text(target.name, config, about, card)
-        (temporary / CARD).write_text(text, encoding="utf-8")
-        if card != Card():
-            about["card"] = dataclasses.asdict(card)
-        write_json(temporary, CONFIG, config)
-        write_json(temporary, METADATA, {**about, **(metadata or {})})
-        if max_shard_size is None:
-            model.save_weights(str(temporary / WEIGHTS))
-        else:
-            model.save_weights(
-                str(temporary / INDEX), max_shard_size=max_shard_size
+    if not model.built:
+        raise ValueError(
+            "`model` is not built and has no weights yet: call it on a batch."
+        )
+    try:
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            _write(
+                model,
+                temporary,
+                metadata or {},
+                Card() if card is None else card,
+                max_shard_size,
+                weights_dtype,
             )
-        if weights_dtype is not None:
-            for path in sorted(temporary.glob("*.h5")):
-                halve(path)
+    except OSError as error:
+        raise OSError(
+            f"Preset {str(target)!r} cannot be saved "
+            f"({error.strerror or error}); what was there is as it was."
+        ) from error
+
+
+def _write(model, folder, metadata, card, max_shard_size, weights_dtype):
+    size = weights.needed(model)
+    # The file of half the size is written beside.
+    reserve(folder, size if weights_dtype is None else 2 * size)
+    config = registered_config(model)
+    for key in ("compile_config", "build_config"):
+        config.pop(key, None)
+    about = {
+        "keras_version": keras.__version__,
+        "keras_flows_version": __version__,
+        "parameter_count": model.count_params(),
+        "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
+    }
+    text = card_text(folder.name, config, about, card)
+    (folder / CARD).write_text(text, encoding="utf-8")
+    if card != Card():
+        about["card"] = dataclasses.asdict(card)
+    write_json(folder, CONFIG, config)
+    if max_shard_size is None:
+        model.save_weights(str(folder / WEIGHTS))
+    else:
+        model.save_weights(str(folder / INDEX), max_shard_size=max_shard_size)
+    if weights_dtype is not None:
+        for path in sorted(folder.glob("*.h5")):
+            halve(path)
+    about[CHECKSUMS] = checksums(folder)
+    write_json(folder, METADATA, {**about, **metadata})
 
 
 @checked(load_weights=FLAG)
@@ -169,14 +203,21 @@ def from_preset(
     if not isinstance(cls, type):
         raise ValueError(f"`cls` must be a class. Received: {cls!r}.")
     folder = preset_folder(preset)
+    check_files(folder, load_weights)
     config = read_config(folder)
-    _check_registered(config, preset)
-    if load_weights:
-        # Before anything is built: missing weights are told at once.
-        weights_files(folder)
+    check_registered(config, preset)
+    # Before anything is built: what is no weights is told at once.
+    saved = weights.arrays(weights_files(folder)[1]) if load_weights else None
     if dtype is not None:
-        config = _with_dtype(config, dtype)
-    made = _made(config, load_weights, cls, folder, preset)
+        config = with_dtype(config, dtype)
+    made = _built(config, saved, folder, preset)
+    if not isinstance(made, cls):
+        raise ValueError(
+            f"Preset {str(preset)!r} holds a {type(made).__name__}, which is "
+            f"no {cls.__name__}. kf.from_preset loads any class, without `cls`."
+        )
+    if load_weights:
+        _load_weights(made, folder, saved, dtype, preset)
     if not arguments:
         return made
     config = with_arguments(config, arguments, preset)
@@ -186,18 +227,29 @@ def from_preset(
     return new
 
 
-def _made(config, load_weights, cls, folder, preset):
-    """The model of a config, with the preset's weights where asked for."""
-    with skipped() if load_weights else contextlib.nullcontext():
-        model = keras.saving.deserialize_keras_object(config)
-    if not isinstance(model, cls):
-        raise ValueError(
-            f"Preset {str(preset)!r} holds a {type(model).__name__}, which is "
-            f"no {cls.__name__}. kf.from_preset loads any class, without `cls`."
-        )
-    if load_weights:
-        _load_weights(model, folder, preset)
-    return model
+def _built(config, saved, folder, preset):
+    """The model of a config, no larger than what was saved of it."""
+    with contextlib.ExitStack() as stack:
+        if saved is not None:
+            check_shapes(config, saved, folder / CONFIG)
+            stack.enter_context(within(saved))
+            stack.enter_context(skipped())
+        try:
+            return keras.saving.deserialize_keras_object(config)
+        except ImportError:
+            raise
+        except Exception as error:
+            # Whatever a constructor raises where its arguments are none.
+            raise ValueError(
+                f"Preset {str(preset)!r} cannot be built from its {CONFIG}: "
+                f"{_reason(error)}"
+            ) from error
+
+
+def _reason(error):
+    """What went wrong, without the whole config that Keras prints."""
+    text = str(error).rpartition("Exception encountered: ")[2]
+    return text.partition("\n")[0] or type(error).__name__
 
 
 class Preset:
@@ -217,131 +269,22 @@ class Preset:
         return from_preset(preset, load_weights, dtype, cls, **arguments)
 
 
-def _load_weights(model, folder, preset):
-    path, files = weights_files(folder)
+def _load_weights(model, folder, saved, dtype, preset):
+    path, _ = weights_files(folder)
+    kind = type(model).__name__
     try:
-        with warnings.catch_warnings():
-            # Keras would go on, and leave a part of the model as it was.
-            warnings.filterwarnings("error", "Skipping nested container")
-            model.load_weights(str(path))
+        weights.fit(model, saved, narrower=dtype is not None)
+        weights.load(model, path)
     except OSError as error:
-        raise OSError(
-            f"{path} cannot be read: truncated, or not HDF5 ({error})."
+        raise OSError(f"{path} cannot be read: {error}") from error
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"The weights of preset {str(preset)!r} do not fit its {kind}: "
+            f"{error}"
         ) from error
-    except (ValueError, UserWarning) as error:
+    count = read_metadata(folder).get("parameter_count")
+    if count is not None and count != model.count_params():
         raise ValueError(
-            f"The weights of preset {str(preset)!r} do not fit its "
-            f"{type(model).__name__}: {_first_misfit(model, files) or error}"
-        ) from error
-
-
-def _first_misfit(model, files):
-    """The first variable of another shape than in the file, or None.
-
-    Keras tells the layer, and of a layer that it reaches in two ways only
-    that the second led nowhere.
-    """
-    saved = saved_shapes(files)
-    seen = collections.Counter()
-    for variable in model.variables:
-        layer = variable.path.rpartition("/")[0]
-        index, seen[layer] = seen[layer], seen[layer] + 1
-        # Layers of one name in two networks: any of them may be meant.
-        shapes = [
-            each[index]
-            for each in saved.get(layer.rpartition("/")[2], ())
-            if index < len(each)
-        ]
-        if shapes and tuple(variable.shape) not in shapes:
-            return (
-                f"{variable.path} has the shape {tuple(variable.shape)}, and "
-                f"the file holds {shapes[0]}."
-            )
-    return None
-
-
-def serialized(config):
-    """Every serialised object in a config, outer ones first."""
-    if isinstance(config, dict):
-        if "class_name" in config and "config" in config:
-            yield config
-        for value in config.values():
-            yield from serialized(value)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            yield from serialized(value)
-
-
-def registered_config(model):
-    """The config of a model, all of whose classes Keras finds again.
-
-    Raises:
-        ValueError: naming a class or function that is not registered.
-    """
-    config = keras.saving.serialize_keras_object(model)
-    for each in serialized(config):
-        module, name = each.get("module"), each.get("registered_name")
-        if each["class_name"] == "function":
-            name = each["config"]
-        if (
-            not module
-            or module.split(".")[0] in _KERAS
-            or not isinstance(name, str)
-            or keras.saving.get_registered_object(name) is not None
-        ):
-            continue
-        raise ValueError(
-            f"`{each['class_name']}` of {module} is not registered, and what "
-            "is saved with it could not be loaded: put "
-            "@keras.saving.register_keras_serializable('my_package') above "
-            "it, before the model is made."
+            f"{folder / METADATA} has a 'parameter_count' of {count:,}, and "
+            f"the {kind} has {model.count_params():,}."
         )
-    return config
-
-
-def _check_registered(config, preset):
-    """Raise where Keras would not find a class or function."""
-    for each in serialized(config):
-        module, name = each.get("module"), each.get("registered_name")
-        if each["class_name"] == "function":
-            name = each["config"]
-        if not isinstance(name, str) or ">" not in name:
-            continue
-        if keras.saving.get_registered_object(name) is not None:
-            continue
-        if module and module.split(".")[0] in _KERAS and module != "builtins":
-            continue
-        origin = "the module that registers it"
-        if module and module not in ("__main__", "builtins"):
-            origin = f"`import {module}`"
-        raise ValueError(
-            f"Preset {str(preset)!r} holds {name!r}, which is not registered "
-            f"here. First run {origin}."
-        )
-
-
-def _with_dtype(config, dtype):
-    """The config with every model in it at another dtype."""
-    try:
-        dtype = keras.dtype_policies.get(dtype).name
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            "`dtype` must be a dtype or dtype policy, such as 'bfloat16'. "
-            f"Received: {dtype!r}."
-        ) from error
-    for each in serialized(config):
-        arguments = each["config"]
-        if not isinstance(arguments, dict):
-            continue
-        if each["class_name"] in ("Functional", "Sequential"):
-            # These have no dtype of their own.
-            for layer in arguments.get("layers", ()):
-                if layer["class_name"] != "InputLayer":
-                    layer["config"]["dtype"] = dtype
-        cls = keras.saving.get_registered_object(
-            each.get("registered_name") or ""
-        )
-        is_model = isinstance(cls, type) and issubclass(cls, keras.Model)
-        if is_model and "dtype" in arguments:
-            arguments["dtype"] = dtype
-    return config

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_flows.presets.changes import interfaces
-from keras_flows.presets.preset import serialized
+from keras_flows.presets.configs import serialized
 
 
 def slim(model):

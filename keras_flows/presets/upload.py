@@ -6,7 +6,7 @@ import tempfile
 import keras
 
 from keras_flows.ops import given
-from keras_flows.presets.files import check_preset
+from keras_flows.presets.files import check_files
 from keras_flows.presets.files import read_metadata
 from keras_flows.presets.handles import optional
 from keras_flows.presets.handles import parse_hf
@@ -55,7 +55,7 @@ def upload_preset(
             "`save_to_preset` wrote."
         )
     folder = given.path_of("preset", preset)
-    check_preset(folder)
+    check_files(folder)
     _UPLOAD[scheme](folder, handle, private, message)
 
 

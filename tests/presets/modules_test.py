@@ -6,8 +6,8 @@ import keras
 import pytest
 
 import keras_flows as kf
+from keras_flows.presets.configs import serialized
 from keras_flows.presets.files import read_config
-from keras_flows.presets.preset import serialized
 
 BUILTIN = pathlib.Path(kf.presets.__file__).parent / "builtin"
 

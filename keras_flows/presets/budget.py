@@ -1,0 +1,100 @@
+"""A config builds no more than the weights beside it can fill.
+
+A few bytes of config.json may ask for terabytes. What the weights hold is
+known before anything is built, and bounds it, whatever the class is.
+"""
+
+import contextlib
+import math
+import threading
+
+import keras
+
+from keras_flows.presets.limits import beyond
+from keras_flows.presets.limits import limits
+
+# Live weights and averages of several kinds are saved each; a class may build
+# what it clones or replaces.
+_TIMES = 4
+_lock = threading.RLock()
+
+
+def check_shapes(config, saved, path):
+    """Refuse shapes in a config of more elements than there are weights.
+
+    Tables and images of such a shape are made before any variable is.
+
+    Args:
+        config: what config.json holds.
+        saved: {place: Array} of the weights.
+        path: of config.json, for the message.
+    """
+    elements = sum(math.prod(array.shape) for array in saved.values())
+    most = max(elements, limits().shape_elements)
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+            sizes = [v for v in value if type(v) is int and v != 0]
+            if len(sizes) == len(value) and math.prod(map(abs, sizes)) > most:
+                shown = f"{value}" if len(value) < 10 else f"{value[:9]}..."
+                raise ValueError(
+                    f"{path} holds the shape {shown}, of more elements than "
+                    f"its weights have. {beyond('shape_elements')}"
+                )
+
+
+@contextlib.contextmanager
+def within(saved):
+    """Variables that are made meanwhile, in this thread, fit the weights.
+
+    Args:
+        saved: {place: Array} of the weights.
+
+    Raises:
+        ValueError: before the first variable beyond that is allocated.
+    """
+    thread = threading.get_ident()
+    left = {
+        "unsaved_variables": _TIMES * len(saved) + limits().unsaved_variables,
+        "unsaved_elements": limits().unsaved_elements
+        + _TIMES * sum(math.prod(array.shape) for array in saved.values()),
+    }
+    cls = keras.Variable
+    refused = []
+
+    def counted(self, initializer, shape=None, *args, **kwargs):
+        if threading.get_ident() == thread:
+            sizes = shape
+            if sizes is None:
+                sizes = getattr(initializer, "shape", ())
+            left["unsaved_variables"] -= 1
+            left["unsaved_elements"] -= math.prod(
+                size for size in sizes if isinstance(size, int)
+            )
+            for name, rest in left.items():
+                if rest < 0:
+                    refused.append(
+                        f"it asks for more {name.removeprefix('unsaved_')} "
+                        "than the weights beside it can fill. "
+                        f"{beyond(name)}"
+                    )
+                    raise ValueError(refused[0])
+        original(self, initializer, shape, *args, **kwargs)
+
+    with _lock:
+        own, original = "__init__" in vars(cls), cls.__init__
+        cls.__init__ = counted
+        try:
+            yield
+        finally:
+            if own:
+                cls.__init__ = original
+            else:
+                del cls.__init__
+    if refused:
+        # Where Keras, or the class, went on after it.
+        raise ValueError(refused[0])
