@@ -16,7 +16,10 @@ from helpers.checkpoints import save_torch
 
 from keras_flows.presets.convert_files import read_checkpoint
 
-pytestmark = pytest.mark.once
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(sys.platform != "linux", reason="memory by /proc"),
+]
 
 TESTS = pathlib.Path(__file__).parents[1]
 

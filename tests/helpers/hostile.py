@@ -8,7 +8,6 @@ import io
 import json
 import pathlib
 import pickle
-import resource
 import struct
 import sys
 import time
@@ -457,6 +456,12 @@ def refused(path, kind):
     return "converted"
 
 
+def memory(field):
+    """Megabytes of this process; the peak is of the program, not its parent."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split(field)[1].split()[0]) / 1024
+
+
 def main(listed):
     """Convert all of a list; print errors, seconds and the peak of memory.
 
@@ -466,14 +471,13 @@ def main(listed):
     import torch  # the backend: its own memory is no part of the peak
 
     torch.ones(1)
-    used = pathlib.Path("/proc/self/status").read_text
-    before = int(used().split("VmRSS:")[1].split()[0])
+    before = memory("VmRSS:")
     found = {}
     for name, (path, kind) in json.loads(open(listed).read()).items():
         start = time.perf_counter()
         found[name] = (refused(path, kind), time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"cases": found, "megabytes": (peak - before) / 1024}))
+    megabytes = memory("VmHWM:") - before
+    print(json.dumps({"cases": found, "megabytes": megabytes}))
 
 
 if __name__ == "__main__":
