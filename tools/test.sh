@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All tests: lint, then the same test files under jax, tensorflow and torch.
 # Works alone on a machine with Python 3.11 or later. Arguments go to pytest:
-# tools/test.sh -k samplers. TEST_WORKERS=1 runs them one after another.
+# tools/test.sh -k samplers. TEST_WORKERS=1 runs them one after another, and
+# BACKENDS=torch on one backend.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${TEST_VENV:-.venv-test}
@@ -31,7 +32,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 options=(-n "$workers" --dist worksteal --durations=10)
 
 failed=0
-for backend in jax tensorflow torch; do
+for backend in ${BACKENDS:-jax tensorflow torch}; do
   echo "== $backend"
   KERAS_BACKEND=$backend "$venv/bin/python" -m pytest "${options[@]}" "$@" ||
     { [ $? -eq 5 ] || failed=1; }
