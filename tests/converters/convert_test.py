@@ -417,7 +417,7 @@ def test_the_command(tmp_path, tool, capsys):
         f"--golden={tmp_path / 'golden.npz'}",
     )
     text = capsys.readouterr().out
-    with pytest.raises(SystemExit, match="Not converted.*`max_bytes`"):
+    with pytest.raises(SystemExit, match="Not converted.*max_bytes="):
         tool(
             "--kind=sit",
             f"--source={path}",
