@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from keras_flows.ops.private import NAMES
+
 pytestmark = pytest.mark.once
 
 ROOT = pathlib.Path(__file__).parent.parent / "keras_flows"
@@ -35,24 +37,9 @@ FRAMEWORKS = {"jax", "tensorflow", "torch"}
 
 # Modules beside the folders, and their levels.
 MODULES = {"_version": 0, "parametrization": 2}
-# Private names of Keras and PyTorch for what has no public one.
+# Private names of others for what has no public one.
 FOREIGN = {
-    "_C",
-    "_ExcludeDispatchKeyGuard",
-    "_current_level",
-    "_flatten_layers",
-    "_get_own_losses",
-    "_functorch",
-    "_init_fn",
-    "_iterations",
-    "_layout",
-    "_load_state",
-    "_non_trainable_variables",
-    "_pytree",
-    "_save_state",
-    "_scaled_dot_product_attention_math",
-    "_trainable_variables",
-    "_value",
+    name.rpartition(".")[2] for names in NAMES.values() for name in names
 }
 
 

@@ -36,6 +36,9 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_string("options", "{}", "JSON of what shapes do not tell.")
 flags.DEFINE_string("golden", None, ".npz of inputs and output to compare.")
+flags.DEFINE_integer(
+    "max_bytes", None, "Most bytes of weights; by default 16 GiB, 20 x file."
+)
 flags.DEFINE_bool("to_torch", False, "From a preset to PyTorch's names.")
 flags.mark_flags_as_required(["kind", "source", "out"])
 
@@ -53,14 +56,18 @@ def main(argv):
         options = json.loads(FLAGS.options)
     except json.JSONDecodeError as error:
         raise app.UsageError(f"--options must be JSON: {error}.") from error
-    converted = kf.presets.convert(
-        FLAGS.source,
-        FLAGS.kind,
-        FLAGS.out,
-        ema=FLAGS.ema,
-        options=options,
-        golden=FLAGS.golden,
-    )
+    try:
+        converted = kf.presets.convert(
+            FLAGS.source,
+            FLAGS.kind,
+            FLAGS.out,
+            ema=FLAGS.ema,
+            options=options,
+            golden=FLAGS.golden,
+            max_bytes=FLAGS.max_bytes,
+        )
+    except ValueError as error:
+        raise SystemExit(f"Not converted. {error}") from error
     model = converted.model
     network = getattr(model, "network", model)
     print(f"{FLAGS.out}: {type(model).__name__} of {type(network).__name__}")

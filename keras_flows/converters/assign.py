@@ -1,6 +1,7 @@
 """What every converter ends with: all weights match, then all are assigned."""
 
 import keras
+import numpy as np
 
 
 def variables_of(network):
@@ -29,8 +30,8 @@ def assign(values, network):
         network: a network with exactly these weights.
 
     Raises:
-        ValueError: if a weight of either has no counterpart of its shape;
-            nothing is assigned then.
+        ValueError: if a weight of either has no counterpart of its shape, or
+            is not finite; nothing is assigned then.
     """
     variables = variables_of(network)
     wrong = sorted(set(values) ^ set(variables)) or sorted(
@@ -43,5 +44,9 @@ def assign(values, network):
             "`state` and `network` are of different architectures: "
             f"{len(wrong)} weights differ, such as {wrong[:3]}."
         )
+    for path, value in values.items():
+        # bfloat16 is no dtype of NumPy's own.
+        if not np.isfinite(np.asarray(value, "float32")).all():
+            raise ValueError(f"the weight {path!r} has NaN or infinity in it.")
     for path, variable in variables.items():
         variable.assign(values[path])

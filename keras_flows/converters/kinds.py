@@ -21,6 +21,7 @@ from keras_flows.converters.sizes import heads_of
 from keras_flows.converters.sizes import image_shape_of
 from keras_flows.converters.sizes import policy_sizes
 from keras_flows.converters.sizes import resolved
+from keras_flows.converters.sizes import size_in
 from keras_flows.converters.sizes import unknown
 from keras_flows.interfaces import DiscreteInterface
 from keras_flows.interfaces import EDMInterface
@@ -32,13 +33,14 @@ from keras_flows.networks import DhariwalUNet
 from keras_flows.networks import DiT
 from keras_flows.networks import LightningDiT
 from keras_flows.networks import SongUNet
+from keras_flows.ops.scalars import number
 from keras_flows.presets import Converter
 from keras_flows.presets import register_converter
 
 
 def _transformer(cls, state, config, options):
     """A `DiT` or `LightningDiT` of the sizes of a state, with its weights."""
-    width, channels, patch, _ = dims(state, "x_embedder.proj.weight")
+    width, channels, patch, _ = dims(state, "x_embedder.proj.weight", 4)
     outputs = dims(state, "final_layer.linear.weight")[0]
     labels = dims(state, "y_embedder.embedding_table.weight")[0]
     norm = "blocks.0.attn.q_norm.weight"
@@ -47,7 +49,7 @@ def _transformer(cls, state, config, options):
         "patch_size": patch,
         "width": width,
         "depth": count(state, r"blocks\.(\d+)\."),
-        "num_heads": config.get("num_attention_heads")
+        "num_heads": size_in(config, "num_attention_heads")
         or heads_of(width, state, norm),
         "two_times": "h_embedder.mlp.0.weight" in state,
         # The last is the null label.
@@ -116,8 +118,9 @@ def _mean_flow(state, config, options):
 def _ddt(architecture, state, config, options):
     rae = architecture == "rae"
     # RAE embeds patches by a convolution.
-    shape = dims(state, "x_embedder.proj.weight")
-    encoder_shape = dims(state, "s_embedder.proj.weight")
+    ndim = 4 if rae else 2
+    shape = dims(state, "x_embedder.proj.weight", ndim)
+    encoder_shape = dims(state, "s_embedder.proj.weight", ndim)
     width, out_width = encoder_shape[0], shape[0]
     labels = dims(state, "y_embedder.embedding_table.weight")[0]
     norm = "blocks.0.attn.q_norm.weight"
@@ -170,12 +173,13 @@ def _edm(state, config, options):
         dims(state, "enc.<side>x<side>_conv.weight")
     sides = sorted(sides, reverse=True)
     side = sides[0]
-    channels, colours = dims(state, f"enc.{side}x{side}_conv.weight")[:2]
+    size_in({"side": side}, "side")
+    channels, colours = dims(state, f"enc.{side}x{side}_conv.weight", 4)[:2]
     inferred = {
         "image_shape": (side, side, colours),
         "channels": channels,
         "channel_mult": tuple(
-            dims(state, f"enc.{s}x{s}_block0.conv0.weight")[0] // channels
+            dims(state, f"enc.{s}x{s}_block0.conv0.weight", 4)[0] // channels
             for s in sides
         ),
         "num_blocks": count(state, rf"enc\.{side}x{side}_block(\d+)\."),
@@ -184,7 +188,7 @@ def _edm(state, config, options):
         ),
     }
     if "map_label.weight" in state:
-        inferred["num_classes"] = state["map_label.weight"].shape[1]
+        inferred["num_classes"] = dims(state, "map_label.weight", 2)[1]
     cls = DhariwalUNet
     if f"dec.{side}x{side}_aux_conv.weight" in state:
         cls = SongUNet
@@ -197,22 +201,23 @@ def _edm(state, config, options):
 
 def _vae(state, config, options):
     levels = count(state, r"encoder\.down_blocks\.(\d+)\.")
-    side = config.get("sample_size", 256)
+    side = size_in(config, "sample_size", 256)
+    colours = dims(state, "encoder.conv_in.weight", 4)[1]
     inferred = {
-        "image_shape": (side, side, dims(state, "encoder.conv_in.weight")[1]),
-        "latent_channels": dims(state, "decoder.conv_in.weight")[1],
+        "image_shape": (side, side, colours),
+        "latent_channels": dims(state, "decoder.conv_in.weight", 4)[1],
         "block_out_channels": tuple(
-            dims(state, f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0]
+            dims(state, f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4)[0]
             for i in range(levels)
         ),
         "layers_per_block": count(
             state, r"encoder\.down_blocks\.0\.resnets\.(\d+)\."
         ),
-        "norm_groups": config.get("norm_num_groups", 32),
+        "norm_groups": size_in(config, "norm_num_groups", 32),
     }
     for key in ("scaling_factor", "shift_factor"):
         if config.get(key) is not None:
-            inferred[key] = config[key]
+            inferred[key] = number(f"config.json: {key}", config[key])
     network = AutoencoderKL(**resolved(inferred, options))
     vae.convert(state, network)
     return network

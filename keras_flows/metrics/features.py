@@ -216,7 +216,7 @@ class DINOv2Features(FeatureExtractor):
             except ImportError as error:
                 raise ImportError(
                     "DINOv2's weights come with KerasHub: "
-                    "pip install keras_flows[hub]"
+                    "pip install keras_flows[encoders]"
                 ) from error
             network = DINOV2Backbone.from_preset(
                 preset, image_shape=(size, size, 3)

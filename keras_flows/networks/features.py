@@ -125,7 +125,8 @@ def _load_backbone(preset, rows, columns):
         import keras_hub
     except ImportError as error:
         raise ImportError(
-            "DINO encoders come from KerasHub: pip install keras_flows[hub]"
+            "DINO encoders come from KerasHub: pip install "
+            "keras_flows[encoders]"
         ) from error
     kind = (
         keras_hub.models.DINOV3Backbone

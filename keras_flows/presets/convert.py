@@ -6,15 +6,19 @@ Yours can, too.
 """
 
 import collections.abc
+import contextlib
 import dataclasses
 
 import numpy as np
 
+from keras_flows.presets.building import at_most
 from keras_flows.presets.card import Card
 from keras_flows.presets.convert_files import read_checkpoint
 from keras_flows.presets.preset import save_to_preset
 
 CONVERTERS = {}
+# Numbers of tables that files leave out, such as positions: 64 MiB.
+_SMALL = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +66,16 @@ def register_converter(kind, converter):
     CONVERTERS[kind] = converter
 
 
-def convert(source, kind, out=None, *, ema=None, options=None, golden=None):
+def convert(
+    source,
+    kind,
+    out=None,
+    *,
+    ema=None,
+    options=None,
+    golden=None,
+    max_bytes=None,
+):
     """Convert a published checkpoint, and save it as a preset.
 
     Sizes come from the shapes of the weights. Time and sign become those of
@@ -82,37 +95,40 @@ def convert(source, kind, out=None, *, ema=None, options=None, golden=None):
         golden: dict or .npz of the published network's inputs "x", "t"[, "r",
             "condition"] and its "output", images channels-last, times and
             sign as published; the difference is measured.
+        max_bytes: most bytes that the weights may take: see
+            `read_checkpoint`.
 
     Returns:
         A `Conversion`.
 
     Raises:
         ValueError: if the kind is unknown, the file cannot be read without
-            running code, or its weights are of another architecture.
+            running code, or is damaged, or its weights are of another
+            architecture, or would make a larger network than the file.
     """
-    if kind not in CONVERTERS:
+    if not isinstance(kind, str) or kind not in CONVERTERS:
         raise ValueError(
             f"`kind` must be one of {', '.join(CONVERTERS)}. Received: "
             f"{kind!r}."
         )
+    if not isinstance(options, (dict, type(None))):
+        raise ValueError(
+            f"`options` must be a dict or None. Received: {options!r}."
+        )
     converter = CONVERTERS[kind]
-    checkpoint = read_checkpoint(source, ema)
+    checkpoint = read_checkpoint(source, ema, max_bytes)
+    expected = None if golden is None else _golden(golden)
     state = {
         name: value
         for name, value in checkpoint.state.items()
         if not name.startswith(converter.unused)
     }
-    model = converter.build(state, checkpoint.config, dict(options or {}))
+    numbers = sum(value.size for value in state.values())
+    with _told(source, kind), at_most(2 * numbers + _SMALL):
+        model = converter.build(state, checkpoint.config, dict(options or {}))
     difference = None
-    if golden is not None:
-        if not isinstance(golden, dict):
-            with np.load(golden, allow_pickle=False) as file:
-                golden = dict(file)
-        inputs = dict(golden)
-        expected = inputs.pop("output")
-        difference = float(
-            np.abs(converter.output(model, inputs) - expected).max()
-        )
+    if expected is not None:
+        difference = _difference(converter, model, expected)
     if out is not None:
         save_to_preset(
             model,
@@ -127,6 +143,57 @@ def convert(source, kind, out=None, *, ema=None, options=None, golden=None):
         )
     dropped = tuple(sorted(set(checkpoint.state) - set(state)))
     return Conversion(model, checkpoint.weights, dropped, difference)
+
+
+@contextlib.contextmanager
+def _told(source, kind):
+    """Whatever goes wrong is a ValueError that names file and kind.
+
+    Names, shapes and a config that are no such model's lead a converter
+    anywhere; what it does not expect itself ends here.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = str(error)
+        if not isinstance(error, ValueError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise ValueError(
+            f"`source`: {str(source)!r} does not convert as `kind`={kind!r}: "
+            f"{reason}"
+        ) from error
+
+
+def _golden(golden):
+    """The dict of a published network's inputs and output."""
+    if not isinstance(golden, dict):
+        golden = read_checkpoint(golden).state
+    if not {"x", "output"} <= set(golden):
+        raise ValueError(
+            "`golden` must have 'x' and 'output', beside other inputs. It has "
+            f"{', '.join(map(repr, golden))}."
+        )
+    return golden
+
+
+def _difference(converter, model, golden):
+    inputs = dict(golden)
+    expected = np.asarray(inputs.pop("output"))
+    output = np.asarray(converter.output(model, inputs))
+    if output.shape != expected.shape:
+        raise ValueError(
+            f"`golden` has an output of the shape {expected.shape}; the "
+            f"network's is {output.shape}."
+        )
+    return float(np.abs(output - expected).max())
 
 
 def torch_state(model, kind):
@@ -149,7 +216,7 @@ def torch_state(model, kind):
             "`model` must be an interface or network. Received: "
             f"{type(model).__name__}."
         )
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(
             f"`kind` must be one of {', '.join(kinds)}. Received: {kind!r}."
         )

@@ -1,20 +1,29 @@
 """Weights of other people's checkpoints: where they lie, which of them."""
 
 import dataclasses
-import json
 import pathlib
+import re
 import urllib.parse
 
-import numpy as np
-
 from keras_flows.ops.files import move
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Optional
+from keras_flows.ops.scalars import checked
 from keras_flows.presets import download
 from keras_flows.presets.handles import optional
 from keras_flows.presets.handles import parse_hf
+from keras_flows.presets.stored import add
+from keras_flows.presets.stored import flat
+from keras_flows.presets.stored import limit_of
+from keras_flows.presets.stored import plain_json
+from keras_flows.presets.stored import quoted
+from keras_flows.presets.stored import read_all
 from keras_flows.presets.weight_files import EXPORT_FLAX
 from keras_flows.presets.weight_files import READABLE
 from keras_flows.presets.weight_files import check_pickle
 from keras_flows.presets.weight_files import read_weights
+from keras_flows.presets.weight_files import told
 
 # What training scripts call the averaged weights, and the others.
 PAIRS = (
@@ -24,6 +33,7 @@ PAIRS = (
 )
 # Wrappers: PyTorch's, MeanFlow's and the policies', EDM's preconditioning.
 WRAPPERS = ("module.", "_orig_mod.", "net.", "model.")
+_LARGEST_CONFIG = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Checkpoint:
     weights: str
 
 
-def read_checkpoint(source, ema=None):
+@checked(ema=Optional(FLAG), max_bytes=Optional(SIZE))
+def read_checkpoint(source, ema=None, max_bytes=None):
     """Read the weights of a published checkpoint.
 
     Args:
@@ -53,26 +64,46 @@ def read_checkpoint(source, ema=None):
             "https://host/file.pt#sha256=<64 hex digits>".
         ema: whether to read the averaged weights; None for those where the
             file has them.
+        max_bytes: most bytes that the weights may take. None for 16 GiB, and
+            at most 20 times the file (it may be compressed) or 64 MiB.
 
     Returns:
         A `Checkpoint`.
 
     Raises:
         ValueError: if there is no such file, it cannot be read without
-            running code, or it lacks the weights asked for.
-        ImportError: if torch or huggingface_hub is needed and missing.
+            running code, is damaged, declares more bytes than `max_bytes`
+            (before they are read), or lacks the weights asked for.
+        ImportError: if huggingface_hub is needed and missing.
         OSError: if it cannot be downloaded.
     """
     path = _local(source)
     config = {}
     if (path / "config.json").is_file():
-        config = json.loads((path / "config.json").read_text())
+        config = _read_config(path / "config.json")
     files = [path] if path.is_file() else _weights_files(path)
     tree = {}
     for file in files:
-        tree |= read_weights(file)
-    state, weights = _chosen(tree, ema, source)
-    return Checkpoint(state, config, weights)
+        for name, value in read_weights(file).items():
+            with told(file):
+                add(tree, name, value)
+    with told(path):
+        declared, weights = _chosen(tree, ema)
+        if not declared:
+            raise ValueError("it holds no weights.")
+        limit = limit_of(max_bytes, sum(f.stat().st_size for f in files))
+        return Checkpoint(read_all(declared, limit), config, weights)
+
+
+def _read_config(path):
+    """The dict of a config.json, whose sizes are whole numbers."""
+    with told(path):
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"it has more than {_LARGEST_CONFIG:,} bytes.")
+        config = plain_json(path.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError("it is no JSON object.")
+        return config
 
 
 def _local(source):
@@ -131,12 +162,18 @@ def _downloaded(handle):
 def _weights_files(folder):
     """The files of a folder's weights: one, or all shards of one."""
     files = sorted(folder.glob("*.safetensors"))
-    shards = [f for f in files if "-of-" in f.name]
+    shards = [f for f in files if re.search(r"-of-\d", f.name)]
     # Beside the weights there may be copies in half precision (.fp16).
     files = shards or [f for f in files if len(f.suffixes) == 1]
     files = files or sorted(
         f for f in folder.glob("*") if f.name.endswith(READABLE)
     )
+    counts = {re.search(r"-of-(\d+)", f.name)[1] for f in shards}
+    if shards and counts != {f"{len(shards):0{len(min(counts))}d}"}:
+        raise ValueError(
+            f"`source`: {str(folder)!r} has {len(shards)} shards of weights, "
+            f"and by their names there are {' and '.join(sorted(counts))}."
+        )
     if len(files) == 1 or shards:
         return files
     if (folder / "_METADATA").exists() or any(folder.glob("*ocdbt*")):
@@ -150,21 +187,11 @@ def _weights_files(folder):
     )
 
 
-def _flat(tree, prefix=()):
-    """{path: array} of a nested dict."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, (*prefix, str(key)))
-        elif isinstance(value, np.ndarray):
-            yield ".".join((*prefix, str(key))), value
-
-
-def _chosen(tree, ema, source):
+def _chosen(tree, ema):
     """(state, which weights) of what a training script saved."""
-    if not isinstance(tree, dict):
-        raise ValueError(f"`source`: {str(source)!r} holds no dict of weights.")
     # PyTorch Lightning: all networks in one dict, by prefixes.
-    tree = tree.get("state_dict") or tree
+    if isinstance(tree.get("state_dict"), dict):
+        tree = tree["state_dict"] or tree
     for averaged, last in (*PAIRS, ("ema_denoiser", "denoiser")):
         sets = {
             name: _under(tree, key)
@@ -178,31 +205,37 @@ def _chosen(tree, ema, source):
         return sets[weights], weights
     else:
         if ema is not True:
-            return _unwrapped(dict(_flat(tree))), "only"
+            return _unwrapped(flat(tree)), "only"
+    names = ", ".join(quoted(name) for name in list(tree)[:6])
     raise ValueError(
-        f"`ema`={ema}: {str(source)!r} has no such weights, but "
-        f"{', '.join(map(repr, list(tree)[:6]))}. Leave `ema` out."
+        f"`ema`={ema}, and it has no such weights, but {names}. Leave `ema` "
+        "out."
     )
 
 
 def _under(tree, key):
     """What a dict has under a key, or under names that begin with it."""
     if isinstance(tree.get(key), dict):
-        return _unwrapped(dict(_flat(tree[key])))
+        return _unwrapped(flat(tree[key]))
     if not key.endswith("denoiser"):
         return {}
     return _unwrapped(
-        {
-            name.removeprefix(f"{key}."): value
-            for name, value in tree.items()
-            if name.startswith(f"{key}.") and isinstance(value, np.ndarray)
-        }
+        flat(
+            {
+                name.removeprefix(f"{key}."): value
+                for name, value in tree.items()
+                if isinstance(name, str) and name.startswith(f"{key}.")
+            }
+        )
     )
 
 
 def _unwrapped(state):
     """Names without the prefixes that wrappers of a network add."""
-    state = {name.replace("/", "."): value for name, value in state.items()}
+    plain = {}
+    for name, value in state.items():
+        add(plain, name.replace("/", "."), value)
+    state = plain
     for prefix in WRAPPERS:
         if state and all(name.startswith(prefix) for name in state):
             state = {k.removeprefix(prefix): v for k, v in state.items()}

@@ -394,7 +394,8 @@ def tool(monkeypatch):
     flags = pytest.importorskip("absl.flags")
     own = flags.FlagValues()
     for name in (
-        "DEFINE_bool", "DEFINE_enum", "DEFINE_string", "mark_flags_as_required",
+        "DEFINE_bool", "DEFINE_enum", "DEFINE_integer", "DEFINE_string",
+        "mark_flags_as_required",
     ):  # fmt: skip
         function = functools.partial(getattr(flags, name), flag_values=own)
         monkeypatch.setattr(flags, name, function)
@@ -416,6 +417,13 @@ def test_the_command(tmp_path, tool, capsys):
         f"--golden={tmp_path / 'golden.npz'}",
     )
     text = capsys.readouterr().out
+    with pytest.raises(SystemExit, match="Not converted.*max_bytes="):
+        tool(
+            "--kind=sit",
+            f"--source={path}",
+            f"--out={tmp_path / 'none'}",
+            "--max_bytes=10",
+        )
     assert "SiTInterface of DiT" in text and "weights: only" in text
     assert float(text.rpartition("difference: ")[2]) < limit(output)
     tool(

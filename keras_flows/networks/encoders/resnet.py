@@ -52,7 +52,7 @@ def resnet(backbone, image_shape, dtype):
         import keras_hub
     except ImportError as error:
         raise ImportError(
-            "The ResNets come from KerasHub: pip install keras_flows[hub]"
+            "The ResNets come from KerasHub: pip install keras_flows[encoders]"
         ) from error
     batch_norm = keras_hub.models.ResNetBackbone(
         **_resnet_config(backbone), image_shape=image_shape, dtype=dtype
