@@ -12,6 +12,7 @@ import datetime
 import keras
 import torch
 from torch import distributed
+from torch.distributed import tensor
 
 from keras_flows.training.processes import folded
 from keras_flows.training.processes import place
@@ -139,7 +140,7 @@ def check_equal_steps(steps):
 
 def on_any(*flags):
     """See `processes.on_any`."""
-    found = _meet("checkpoint", *(float(flag) for flag in flags))
+    found = _meet("checkpoint", *(float(bool(flag)) for flag in flags))
     return [count > 0 for count in found.tolist()[: len(flags)]]
 
 
@@ -188,6 +189,9 @@ def synchronize(model):
             )
     with torch.no_grad():
         for variable in variables:
+            if isinstance(variable.value, tensor.DTensor):
+                # Split: each process has a part of one value.
+                continue
             value = variable.value.detach().contiguous()
             distributed.broadcast(value, 0)
             variable.assign(value)
@@ -232,9 +236,9 @@ def average(tensors):
     if not _several():
         return
     waiting = [distributed.all_reduce(t, async_op=True) for t in tensors]
-    for work, tensor in zip(waiting, tensors, strict=True):
+    for work, mean in zip(waiting, tensors, strict=True):
         work.wait()
-        tensor.div_(place()[1])
+        mean.div_(place()[1])
 
 
 def average_changes(variables, before):

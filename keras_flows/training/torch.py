@@ -4,6 +4,7 @@ import torch
 from keras import ops
 from keras import tree
 
+from keras_flows.training import fsdp
 from keras_flows.training import ranks
 from keras_flows.training.ema import running_step
 from keras_flows.training.fixed import moving_variables
@@ -30,12 +31,18 @@ class TrainStep:
         self.zero_grad()
         moving = moving_variables(self)
         statistics = [v.value.detach().clone() for v in moving]
+        shards = fsdp.shards_of(self)
         with running_step():
-            loss, means = self.compute(data, training=True)
+            if shards is None:
+                loss, means = self.compute(data, training=True)
+            else:
+                loss, means = shards(self.compute, data, True)
         scaled = optimizer.scale_loss(loss)
         if scales_loss(optimizer):
             scaled = spoil_unless_finite(scaled, loss)
         scaled.backward()
+        if shards is not None:
+            shards.follow()
         variables = self.trainable_variables
         gradients = [
             torch.zeros_like(v.value) if v.value.grad is None else v.value.grad
@@ -43,9 +50,10 @@ class TrainStep:
         ]
         with torch.no_grad():
             loss_value = ranks.mean_loss(self, loss)
-            ranks.average(gradients)
+            if shards is None:
+                ranks.average(gradients)
             scale = optimizer.scale_loss(torch.ones_like(loss))
-            norm = global_norm(gradients, scale)
+            norm = fsdp.as_tensor(global_norm(gradients, scale))
             finite = torch.isfinite(loss_value)
             before = int(inner_optimizer(optimizer).iterations)
             if scales_loss(optimizer):
@@ -75,7 +83,7 @@ class TrainStep:
 
     def test_step(self, data):
         # Flow maps may take a JVP in their loss, which no_grad allows.
-        with torch.no_grad(), running_step():
+        with torch.no_grad(), running_step(), fsdp.whole(self):
             return self.evaluate_batch(_beside_weights(data))
 
     # What Keras 3.16 does where `torch.distributed` is initialised, and 3.15

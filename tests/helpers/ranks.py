@@ -7,14 +7,17 @@ return to FOLDER/<check>_<rank>.pkl; WORLD 1 is one process without
 `torch.distributed`. An exception is returned as its text.
 """
 
-import contextlib
 import datetime
-import importlib
 import os
 import pathlib
 import pickle
 import sys
+import traceback
 import warnings
+
+# Keras looks for them in each `fit`, and importing them takes the longest.
+for _name in ("jax", "tensorflow"):
+    sys.modules[_name] = None
 
 import keras
 import numpy as np
@@ -27,21 +30,17 @@ from keras_flows.training import ranks
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from helpers import replicas
 
-# What Keras would import in each process.
-for _name in ("jax", "tensorflow"):
-    with contextlib.suppress(ImportError):
-        importlib.import_module(_name)
 torch.set_num_threads(1)
 
 
-def equal(name):
+def equal(name, split=None):
     """Losses, gradients, weights, averages and slots of an objective."""
     rank, world = place()
     share = replicas.ROWS // world
     rows = slice(rank * share, (rank + 1) * share)
     folded, ranks.folded = ranks.folded, lambda seed, rank: seed
     try:
-        return replicas.trained(name, rows, share, lambda: (rank, world))
+        return replicas.trained(name, rows, share, lambda: (rank, world), split)
     finally:
         ranks.folded = folded
 
@@ -207,6 +206,8 @@ def call(check):
     try:
         return eval(check, globals())
     except Exception as error:
+        if os.environ.get("TRACE"):
+            traceback.print_exc()
         return f"{type(error).__name__}: {error}"
 
 

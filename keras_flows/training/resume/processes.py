@@ -99,9 +99,20 @@ def _here(meta):
 
 
 def whole(value):
-    """A variable's value on the host, gathered where other hosts have parts."""
+    """A variable's value on the host, gathered where others have parts."""
+    if hasattr(value, "full_tensor"):
+        value = value.full_tensor()
     if getattr(value, "is_fully_addressable", True):
         return np.array(keras.ops.convert_to_numpy(value))
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(value, tiled=True))
+
+
+def put(variable, value):
+    """Assign a whole value, of which this process may have a part."""
+    if hasattr(variable.value, "full_tensor"):
+        from keras_flows.training import fsdp
+
+        value = fsdp.scattered(value, variable.value)
+    variable.assign(value)
