@@ -10,6 +10,8 @@ from keras_flows.training.seeds import spread_seeds
 from keras_flows.training.sharding import FullySharded
 from keras_flows.training.sharding import check_layout_map
 from keras_flows.training.sharding import coverage
+from keras_flows.training.sharding import fully_shard
+from keras_flows.training.sharding import whole
 from keras_flows.training.snapshot import Snapshot
 from keras_flows.training.progress import Progress
 from keras_flows.training.step import TrainStep

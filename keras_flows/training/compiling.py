@@ -4,6 +4,7 @@ import warnings
 
 import keras
 
+from keras_flows.training import processes
 from keras_flows.training.steps import scales_loss
 
 _NO_JIT = (
@@ -69,11 +70,14 @@ def check_ready(model):
 
 
 class CountSteps(keras.callbacks.Callback):
-    """Counts the batches of a `fit`."""
+    """Counts the batches of a `fit`, of which all processes have as many."""
 
     def __init__(self):
         super().__init__()
         self.steps = 0
+
+    def on_train_begin(self, logs=None):
+        processes.check_equal_steps((self.params or {}).get("steps"))
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1

@@ -1,5 +1,7 @@
 """`fit` and `evaluate` around Keras's own: checks before, reasons after."""
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -8,6 +10,7 @@ from keras_flows.training import batch_checks
 from keras_flows.training import batches
 from keras_flows.training import compiling
 from keras_flows.training import first_batch
+from keras_flows.training import processes
 from keras_flows.training import resume
 from keras_flows.training.guard import NonFiniteGuard
 from keras_flows.training.steps import inner_optimizer
@@ -21,6 +24,11 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
         keras_fit: Keras's method.
         x, y, callbacks, kwargs: as in `fit`.
     """
+    with processes.together(model):
+        return _fit(model, keras_fit, x, y, callbacks, kwargs)
+
+
+def _fit(model, keras_fit, x, y, callbacks, kwargs):
     compiling.check_ready(model)
     for name in ("epochs", "batch_size", "steps_per_epoch"):
         if kwargs.get(name) is not None:
@@ -89,8 +97,9 @@ def evaluate(model, keras_evaluate, x, y, args, kwargs):
         x, y, args, kwargs: as in `evaluate`.
     """
     check = None
+    in_fit = kwargs.get("_use_cached_eval_dataset")
     x = first_batch.completed(model, x, y)
-    if not kwargs.get("_use_cached_eval_dataset"):
+    if not in_fit:
         x, y, check = batch_checks.checked_input(model, x, y, training=False)
         weight = kwargs.pop("sample_weight", None)
         x, y, weight = batches.with_weights(model, x, y, weight)
@@ -104,8 +113,10 @@ def evaluate(model, keras_evaluate, x, y, args, kwargs):
     before = [state.numpy() for state, _ in generators]
     for state, seed in generators:
         state.assign(np.array([seed, 0], dtype="uint32"))
+    alone = contextlib.nullcontext() if in_fit else processes.alone(model)
     try:
-        return keras_evaluate(x, y, *args, **kwargs)
+        with alone:
+            return keras_evaluate(x, y, *args, **kwargs)
     except Exception as error:
         plain = error if check is None else check.plain(error)
         if plain is error:

@@ -1,5 +1,7 @@
 """Seeds that differ where they must: generators, replicas, ranks."""
 
+import random
+
 import keras
 import numpy as np
 
@@ -32,10 +34,13 @@ class SeedGenerator(keras.random.SeedGenerator):
 
 @checked(seed=SEED, count=SIZE)
 def spread_seeds(seed, count):
-    """`count` far-apart int seeds from one; random ones from None.
+    """`count` far-apart int seeds from one.
 
-    Keras seeds PyTorch by seed + counter, so neighbouring seeds would
-    repeat each other's draws.
+    From None, random ones of Python's generator, as Keras's own are, which
+    `keras.utils.set_random_seed` seeds. Keras seeds PyTorch by seed + counter,
+    so neighbouring seeds would repeat each other's draws.
     """
+    if seed is None:
+        seed = random.getrandbits(64)
     sequence = np.random.SeedSequence(seed)
     return [int(s) for s in sequence.generate_state(count) >> 1]

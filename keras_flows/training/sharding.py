@@ -1,5 +1,6 @@
 """Layouts of `keras.distribution`, and what they cover."""
 
+import contextlib
 import math
 import re
 
@@ -56,6 +57,39 @@ class FullySharded(keras.distribution.ModelParallel):
         if axes and math.prod(variable.shape) >= self.min_size:
             spec[max(axes, key=lambda i: variable.shape[i])] = "batch"
         return keras.distribution.TensorLayout(spec, self.device_mesh)
+
+
+def _torch_only(name):
+    if keras.backend.backend() != "torch":
+        raise ValueError(
+            f"`{name}` splits a model over processes of PyTorch; Keras runs "
+            f"as {keras.backend.backend()!r}. On JAX set the distribution "
+            "`kf.training.FullySharded()` before the model is built."
+        )
+
+
+def fully_shard(model):
+    """Split a model over all processes of PyTorch: see `fsdp.fully_shard`."""
+    _torch_only("fully_shard")
+    from keras_flows.training import fsdp
+
+    fsdp.fully_shard(model)
+
+
+@contextlib.contextmanager
+def whole(model):
+    """Within, a model that was split has all weights on every process.
+
+    To sample, evaluate, save or export it; on every process, and to read.
+    Without effect on a model that was not split.
+    """
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    from keras_flows.training import fsdp
+
+    with fsdp.whole(model):
+        yield
 
 
 def check_layout_map(layout_map, variables):

@@ -4,27 +4,14 @@ import torch
 from keras import ops
 from keras import tree
 
+from keras_flows.training import fsdp
+from keras_flows.training import ranks
 from keras_flows.training.ema import running_step
 from keras_flows.training.fixed import moving_variables
 from keras_flows.training.guard import spoil_unless_finite
 from keras_flows.training.steps import global_norm
 from keras_flows.training.steps import inner_optimizer
 from keras_flows.training.steps import scales_loss
-
-
-def _average_over_processes(tensors):
-    """All-reduce in place; a no-op without `torch.distributed`.
-
-    `DistributedDataParallel` cannot wrap a JVP: it skips the
-    synchronisation, and says nothing.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return
-    world = distributed.get_world_size()
-    for tensor in tensors:
-        distributed.all_reduce(tensor)
-        tensor.div_(world)
 
 
 def _beside_weights(data):
@@ -40,26 +27,33 @@ class TrainStep:
     def train_step(self, data):
         data = _beside_weights(data)
         optimizer = self.optimizer
+        ranks.synchronize(self)
         self.zero_grad()
         moving = moving_variables(self)
         statistics = [v.value.detach().clone() for v in moving]
+        shards = fsdp.shards_of(self)
         with running_step():
-            loss, means = self.compute(data, training=True)
+            if shards is None:
+                loss, means = self.compute(data, training=True)
+            else:
+                loss, means = shards(self.compute, data, True)
         scaled = optimizer.scale_loss(loss)
         if scales_loss(optimizer):
             scaled = spoil_unless_finite(scaled, loss)
         scaled.backward()
+        if shards is not None:
+            shards.follow()
         variables = self.trainable_variables
         gradients = [
             torch.zeros_like(v.value) if v.value.grad is None else v.value.grad
             for v in variables
         ]
         with torch.no_grad():
-            _average_over_processes(gradients)
+            loss_value = ranks.mean_loss(self, loss)
+            if shards is None:
+                ranks.average(gradients)
             scale = optimizer.scale_loss(torch.ones_like(loss))
-            norm = global_norm(gradients, scale)
-            loss_value = loss.detach().clone()
-            _average_over_processes([loss_value])
+            norm = fsdp.as_tensor(global_norm(gradients, scale))
             finite = torch.isfinite(loss_value)
             before = int(inner_optimizer(optimizer).iterations)
             if scales_loss(optimizer):
@@ -72,9 +66,12 @@ class TrainStep:
                 if applied:
                     optimizer.apply(gradients, variables)
                 after = int(inner_optimizer(optimizer).iterations)
-            if not applied:
+            if applied:
+                ranks.average_changes(moving, statistics)
+            else:
                 for variable, value in zip(moving, statistics, strict=True):
                     variable.assign(value)
+            ranks.end_step(self)
             means = {name: mean.detach() for name, mean in means.items()}
             return self.finish_step(
                 means,
@@ -86,5 +83,18 @@ class TrainStep:
 
     def test_step(self, data):
         # Flow maps may take a JVP in their loss, which no_grad allows.
-        with torch.no_grad(), running_step():
+        with torch.no_grad(), running_step(), fsdp.whole(self):
             return self.evaluate_batch(_beside_weights(data))
+
+    # What Keras 3.16 does where `torch.distributed` is initialised, and 3.15
+    # does not, is left to the step above.
+
+    def _initialize_ddp(self):
+        """No `DistributedDataParallel` around what takes a JVP."""
+
+    def get_metrics_result(self):
+        """Of this process; `fit` merges them at the end of an epoch."""
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _get_metrics_result_or_logs(self, logs):
+        return ranks.merged(self, super()._get_metrics_result_or_logs(logs))

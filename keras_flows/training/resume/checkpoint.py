@@ -14,6 +14,8 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+from keras_flows.training.processes import on_any
+from keras_flows.training.processes import place
 from keras_flows.training.resume import files
 from keras_flows.training.resume import processes
 from keras_flows.training.resume import state as states
@@ -46,7 +48,9 @@ class Checkpoint(keras.callbacks.Callback):
     A run that is complete trains no more: raise `epochs` to go on.
 
     Of several processes (torch.distributed, hosts of JAX) each keeps its own,
-    in a folder in the folder: its seeds and its data are its own.
+    in a folder in the folder: its place in the data is its own. Where a run
+    goes on with another number of them, on a disk that all see, the first
+    one's checkpoint is read, and the epoch that it was in begins anew.
 
     Args:
         directory: folder of this run alone.
@@ -97,12 +101,10 @@ class Checkpoint(keras.callbacks.Callback):
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._restored, self._finished = None, False
         self.best_seen = None
-        rank, count = processes.place()
-        self.folder = self.directory
-        if count > 1:
-            self.folder = self.directory / f"process_{rank}"
-        path, meta = files.newest(self.folder, processes.common)
-        self.position = 0
+        self.folder = processes.folder_of(self.directory)
+        path, meta = processes.newest(self.directory)
+        # In the data, and what was trained elsewhere beyond that.
+        self.position = self.before = 0
         if path is not None:
             self._restore(model, path, meta)
         self._saved_at = self.position
@@ -111,7 +113,10 @@ class Checkpoint(keras.callbacks.Callback):
         return self.position
 
     def _restore(self, model, path, meta):
-        if meta["steps_per_epoch"] != self._steps:
+        _, count = place()
+        written = meta.get("processes", count)
+        position = meta.get("position", meta["step"])
+        if written == count and meta["steps_per_epoch"] != self._steps:
             raise ValueError(
                 f"An epoch of the run in {self.directory} has "
                 f"{meta['steps_per_epoch']} steps, and {self._steps} here: "
@@ -120,9 +125,21 @@ class Checkpoint(keras.callbacks.Callback):
         states.check_names(model, meta["variables"], str(path))
         values = files.read(path, meta)
         # Before the model changes: other data are refused here.
-        self._feed.restore(meta["data"], path)
+        if written == count:
+            self._feed.restore(meta["data"], path)
+        else:
+            # Each process has another share of the data.
+            epoch, begun = divmod(position, meta["steps_per_epoch"])
+            position = epoch * self._steps
+            self._feed.begin_at(position)
+            warnings.warn(
+                f"The run in {self.directory} was of {written} processes and "
+                f"goes on in {count}, from step {meta['step']}"
+                + (f": epoch {epoch + 1} begins anew." if begun else "."),
+                stacklevel=2,
+            )
         states.assign(enumerate(states.variables(model)), values)
-        self.position = meta["step"]
+        self.position, self.before = position, meta["step"] - position
         self.best_seen = meta["best"]
         self._finished = meta["stopped"]
         self._restored = meta, values
@@ -131,6 +148,11 @@ class Checkpoint(keras.callbacks.Callback):
     def finished(self):
         """Whether a callback ended the run that was read."""
         return self._finished
+
+    @property
+    def step(self):
+        """Number of training steps that the run has done."""
+        return self.before + self.position
 
     # The hooks. `fit` puts this callback after all others.
 
@@ -188,13 +210,21 @@ class Checkpoint(keras.callbacks.Callback):
             self._due = self._due or seconds >= 60 * self.every_minutes
         if self._writing is not None and self._writing.done():
             self._collect()
+        self._agree()
         last = self.position % self._steps == 0
         # The end of an epoch waits for its logs and callbacks.
         if (self._due or self._term) and not last:
             self._save()
             self._end_if_told()
 
+    def _agree(self):
+        """All processes save, and end, after the same step."""
+        self._due, told = on_any(self._due, self._term)
+        if told and not self._term:
+            self._term = signal.SIGTERM
+
     def on_epoch_end(self, epoch, logs=None):
+        self._agree()
         better = self._is_better(logs or {})
         if self._due or self._term or better:
             self._save(better)
@@ -217,7 +247,7 @@ class Checkpoint(keras.callbacks.Callback):
         seen = self.best_seen and self.best_seen["value"]
         if value != value or (seen is not None and value >= seen):
             return False
-        self.best_seen = {"value": value, "step": self.position}
+        self.best_seen = {"value": value, "step": self.step}
         return True
 
     def on_train_end(self, logs=None):
@@ -242,7 +272,7 @@ class Checkpoint(keras.callbacks.Callback):
         if self._term:
             self.close()
             print(
-                f"SIGTERM: step {self.position} is kept in {self.directory}; "
+                f"SIGTERM: step {self.step} is kept in {self.directory}; "
                 "start again to go on.",
                 flush=True,
             )
@@ -267,6 +297,8 @@ class Checkpoint(keras.callbacks.Callback):
         data, others = self._feed.snapshot()
         history = self.model.history
         meta = {
+            "processes": place()[1],
+            "position": self.position,
             "steps_per_epoch": self._steps,
             "stopped": bool(model.stop_training),
             "variables": names,
@@ -283,7 +315,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved_at, self._saved_time = self.position, time.monotonic()
         self._collect()
         self._writing = self._writer.submit(
-            self._write, self.position, values, meta, others
+            self._write, self.step, values, meta, others
         )
 
     def _collect(self):
@@ -324,7 +356,8 @@ def load_checkpoint(model, directory, which="newest"):
     Raises:
         ValueError: if there is none, or it is damaged or another model's.
     """
-    path, meta = files.newest(directory)
+    directory = pathlib.Path(directory)
+    path, meta = processes.newest_of_any(directory)
     if path is None:
         raise ValueError(f"`directory` {directory} holds no checkpoint.")
     if which == "best":
@@ -335,11 +368,11 @@ def load_checkpoint(model, directory, which="newest"):
             )
         which = meta["best"]["step"]
     if which != "newest":
-        path = pathlib.Path(directory) / files.name_of(which)
+        path = processes.named(directory, which)
         try:
             meta = files.check(path)
         except ValueError as error:
-            kept = ", ".join(p.name for p in files.saved(directory))
+            kept = ", ".join(p.name for p in files.saved(path.parent))
             raise ValueError(
                 f"`which` {which!r} cannot be loaded: {error}. There are "
                 f"{kept}."

@@ -55,6 +55,13 @@ class Feed:
             )
         self.position = position
 
+    def begin_at(self, position):
+        """Go on at the start of a pass, where the run had other data.
+
+        What has no order of its own for each pass begins anew.
+        """
+        self.position = position
+
     def trained(self, position):
         """Everything before `position` was trained on."""
         self.position = position

@@ -160,7 +160,11 @@ def newest(folder, agree=sorted):
     Raises:
         ValueError: if there are checkpoints, and none can be taken.
     """
-    found, faults = intact(folder)
+    return chosen(folder, *intact(folder), agree)
+
+
+def chosen(folder, found, faults, agree=sorted):
+    """`newest` of a folder that was looked through by `intact`."""
     steps = agree(found)
     if not steps:
         if found or faults:

@@ -120,6 +120,11 @@ class Passes(Iterated):
                     yield batch
             self.number, self.index = self.number + 1, 0
 
+    def begin_at(self, position):
+        super().begin_at(position)
+        if self.batches is not None:
+            self.number, self.index = divmod(position, self.batches)
+
     def where(self):
         return {"pass": self.number, "index": self.index}, []
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_flows.training.resume.processes import put
 from keras_flows.training.resume.processes import whole
 
 # What Keras's callbacks know of the epochs before, by the class's name. Those
@@ -68,7 +69,7 @@ def check_names(model, names, where):
 def assign(targets, values):
     """Set variables from {"v0": ...}, in the order of `variables`."""
     for i, variable in targets:
-        variable.assign(values[f"v{i}"])
+        put(variable, values[f"v{i}"])
 
 
 def state_of(callback):
