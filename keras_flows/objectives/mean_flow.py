@@ -14,6 +14,7 @@ from keras_flows.ops import check_same_shape
 from keras_flows.ops import note_rows
 from keras_flows.ops import part
 from keras_flows.ops import register
+from keras_flows.ops import share_of
 from keras_flows.ops import sum_flat
 
 
@@ -25,6 +26,9 @@ class MeanFlow(Objective):
     du/dt is the derivative of u along (w, 1, 0) for (x_t, t, r), in either
     direction of time. On rows with r = t that term is exactly zero, so the
     JVP runs on the other rows only.
+
+    The logs' "mse" is |u - sg(.)|^2 without the weight, and "velocity_loss"
+    and "map_loss" its means over the rows with r = t and over the others.
 
     Args:
         tangent: "sampled" takes w = v, as in the paper; "predicted" the
@@ -38,7 +42,7 @@ class MeanFlow(Objective):
     derivative: str = "jvp"
 
     name = "mean_flow"
-    terms = ("mse",)
+    terms = ("mse", "velocity_loss", "map_loss")
     needs_r = True
     sampler = "flow_map_jump"
     num_steps = 1
@@ -102,4 +106,12 @@ class MeanFlow(Objective):
         check_same_shape(square=square, weight=weight)
         mse = batch.mean(ops.square(error))
         # With a weight of 1 / square the loss is 1 whatever the error.
-        return {"loss": weight * square, ERROR: mse, "mse": mse}
+        terms = {"loss": weight * square, ERROR: mse, "mse": mse}
+        # The mse of the rows with r = t, and that of the others.
+        off, diagonal = rows.shares(mse.dtype)
+        for name, share in (("velocity_loss", diagonal), ("map_loss", off)):
+            own = ops.square(error) * bcast_right(share, error)
+            terms[name] = ops.stop_gradient(batch.mean(own))
+            if rows.drawn:
+                terms[share_of(name)] = share
+        return terms
