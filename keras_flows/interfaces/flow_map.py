@@ -10,6 +10,7 @@ from keras_flows.interfaces.teacher import serialize_teacher
 from keras_flows.interpolants import Linear
 from keras_flows.interpolants import time_pairs
 from keras_flows.ops import RowSplit
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import GUIDANCE
 from keras_flows.ops.scalars import SHARE
@@ -82,11 +83,7 @@ class FlowMapInterface(Interface):
                 "`diagonal_portion` must lie between 0 and 1. "
                 f"Received: {diagonal_portion!r}."
             )
-        if weighting not in ("rows", "batch"):
-            raise ValueError(
-                "`weighting` must be 'rows' or 'batch'. "
-                f"Received: {weighting!r}."
-            )
+        given.choice("weighting", weighting, ("rows", "batch"))
         self.diagonal_portion = diagonal_portion
         self.weighting = weighting
         self._check_use(teacher)

@@ -13,6 +13,7 @@ from keras_flows.interpolants import time_pairs
 from keras_flows.networks import null_labels
 from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import GUIDANCE
 from keras_flows.ops.scalars import NOT_NEGATIVE
@@ -142,11 +143,7 @@ class MeanFlowInterface(Interface):
                 "`guidance_t_min` must not be above `guidance_t_max`. "
                 f"Received: {guidance_t_min!r} and {guidance_t_max!r}."
             )
-        if time_pairs not in PAIRS:
-            raise ValueError(
-                f"`time_pairs` must be one of {PAIRS}. "
-                f"Received: {time_pairs!r}."
-            )
+        given.choice("time_pairs", time_pairs, PAIRS)
         if r_law is not None:
             r_law = get_time_law(r_law, argument="r_law")
         if not 0.0 <= guidance_mixture_ratio < 1.0:

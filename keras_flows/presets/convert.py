@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_flows.ops import given
 from keras_flows.presets.card import Card
 from keras_flows.presets.convert_files import read_checkpoint
 from keras_flows.presets.preset import save_to_preset
@@ -90,11 +91,7 @@ def convert(source, kind, out=None, *, ema=None, options=None, golden=None):
         ValueError: if the kind is unknown, the file cannot be read without
             running code, or its weights are of another architecture.
     """
-    if kind not in CONVERTERS:
-        raise ValueError(
-            f"`kind` must be one of {', '.join(CONVERTERS)}. Received: "
-            f"{kind!r}."
-        )
+    given.choice("kind", kind, CONVERTERS)
     converter = CONVERTERS[kind]
     checkpoint = read_checkpoint(source, ema)
     state = {
@@ -144,13 +141,6 @@ def torch_state(model, kind):
         ValueError: if the kind is not written.
     """
     kinds = [k for k, c in CONVERTERS.items() if c.torch_state is not None]
-    if not hasattr(model, "variables"):
-        raise ValueError(
-            "`model` must be an interface or network. Received: "
-            f"{type(model).__name__}."
-        )
-    if kind not in kinds:
-        raise ValueError(
-            f"`kind` must be one of {', '.join(kinds)}. Received: {kind!r}."
-        )
+    given.having("model", model, ("variables",), "an interface or network")
+    given.choice("kind", kind, kinds)
     return CONVERTERS[kind].torch_state(model)
