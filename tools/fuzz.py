@@ -26,8 +26,14 @@ def main():
 
     from contract import draw
 
-    start = time.process_time()
-    found = draw.outcomes(options.calls, options.seed, options.only)
+    start, found = time.process_time(), []
+    for each in draw.outcomes(options.calls, options.seed, options.only):
+        found.append(each)
+        if each.fault:
+            print(f"{each.fault}: {each.call}", flush=True)
+        if len(found) % 100 == 0:
+            spent = time.process_time() - start
+            print(f"{len(found)} calls, {spent:.0f} s of CPU", flush=True)
     seconds = time.process_time() - start
     bad = [each for each in found if each.fault]
     share = 1.0 - len(bad) / max(len(found), 1)

@@ -210,10 +210,7 @@ def prepare_latents(
     Raises:
         ValueError: if `out` holds latents made in another way.
     """
-    if dtype not in ("float32", "float16"):
-        raise ValueError(
-            f"`dtype` must be 'float32' or 'float16'. Received: {dtype!r}."
-        )
+    given.choice("dtype", dtype, ("float32", "float16"))
     if not 1 <= shards <= len(source):
         raise ValueError(
             f"`shards` must lie between 1 and the {len(source)} records. "

@@ -16,6 +16,7 @@ from keras_flows.export.objects import own_objects
 from keras_flows.export.objects import send_objects
 from keras_flows.export.parity import verify
 from keras_flows.export.signature import write_signature
+from keras_flows.ops import given
 from keras_flows.presets import registered_config
 
 # What each format needs beside Keras, and the file by which it is known.
@@ -97,10 +98,7 @@ def _order(model, served, temporary, folder, format):
 
 
 def _check_format(format):
-    if format not in FORMATS:
-        raise ValueError(
-            f"`format` must be one of {sorted(FORMATS)}. Received: {format!r}."
-        )
+    given.choice("format", format, FORMATS)
 
     packages, _ = FORMATS[format]
     missing = [p for p in packages if importlib.util.find_spec(p) is None]

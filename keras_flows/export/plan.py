@@ -14,6 +14,7 @@ from keras_flows.networks.contract import fits
 from keras_flows.ops import arguments
 from keras_flows.ops import bcast_right
 from keras_flows.ops import compiled
+from keras_flows.ops import given
 from keras_flows.ops.scalars import GUIDANCE
 from keras_flows.samplers import request
 
@@ -324,13 +325,7 @@ def finished(x, decoder, output_range):
 def checked_range(output_range):
     if output_range is None:
         return None
-    low, high = (float(edge) for edge in output_range)
-    if not low < high:
-        raise ValueError(
-            "`output_range` must be (low, high) with low < high, such as "
-            f"(0, 255). Received: {output_range!r}."
-        )
-    return low, high
+    return given.pair("output_range", output_range)
 
 
 def check_decoder(decoder, shape):

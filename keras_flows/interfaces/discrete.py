@@ -9,6 +9,7 @@ from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import DiscreteVariancePreserving
 from keras_flows.objectives import Hybrid
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import on_state
 from keras_flows.ops import register
 from keras_flows.parametrization import Data
@@ -76,22 +77,14 @@ class DiscreteInterface(Interface):
         time_scale=1.0,
         **kwargs,
     ):
-        if prediction not in PREDICTIONS:
-            raise ValueError(
-                "`prediction` must be 'eps', 'x0' or 'v'. "
-                f"Received: {prediction!r}."
-            )
+        given.choice("prediction", prediction, PREDICTIONS)
         if zero_terminal_snr and prediction == "eps":
             raise ValueError(
                 "`zero_terminal_snr=True` needs `prediction='v'` or 'x0': at "
                 "the last timestep x_t is the noise, and predicting it says "
                 "nothing of the data. Received: prediction='eps'."
             )
-        if weighting not in ("simple", "min_snr"):
-            raise ValueError(
-                "`weighting` must be 'simple' or 'min_snr'. "
-                f"Received: {weighting!r}."
-            )
+        given.choice("weighting", weighting, ("simple", "min_snr"))
         # Before the base's constructor, which asks for the parametrization.
         self.prediction, self.learn_sigma = prediction, learn_sigma
         super().__init__(

@@ -10,6 +10,7 @@ from keras_flows.interfaces.teacher import check_guidance
 from keras_flows.interpolants import Linear
 from keras_flows.interpolants import time_pairs
 from keras_flows.ops import RowSplit
+from keras_flows.ops import given
 from keras_flows.ops import register
 
 
@@ -67,11 +68,7 @@ class FlowMapInterface(Interface):
             train_time_dist_type, t_mu, t_sigma, n_mu, n_sigma, x_sigma,
             t_shift_base, objective=objective, **kwargs,
         )  # fmt: skip
-        if weighting not in ("rows", "batch"):
-            raise ValueError(
-                "`weighting` must be 'rows' or 'batch'. "
-                f"Received: {weighting!r}."
-            )
+        given.choice("weighting", weighting, ("rows", "batch"))
         self.diagonal_portion = diagonal_portion
         self.weighting = weighting
         self._check_use(teacher)

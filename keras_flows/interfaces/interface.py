@@ -354,6 +354,7 @@ class Interface(Generator):
             training: whether labels are dropped and dropout is on.
         """
         contract.check_data(x, self.data_shape)
+        condition = host_condition(condition, self.network, x.shape[0])
         contract.check_condition(condition, self.network, x.shape[0])
         mask = data_checks.check_extras(extras, x, self)
         return self.batch_loss(

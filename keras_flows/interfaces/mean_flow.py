@@ -14,6 +14,7 @@ from keras_flows.interpolants import time_pairs
 from keras_flows.networks import null_labels
 from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
+from keras_flows.ops import given
 from keras_flows.ops import register
 
 
@@ -121,11 +122,7 @@ class MeanFlowInterface(Interface):
                 "`guidance_t_min` must not be above `guidance_t_max`. "
                 f"Received: {guidance_t_min!r} and {guidance_t_max!r}."
             )
-        if time_pairs not in PAIRS:
-            raise ValueError(
-                f"`time_pairs` must be one of {PAIRS}. "
-                f"Received: {time_pairs!r}."
-            )
+        given.choice("time_pairs", time_pairs, PAIRS)
         if r_law is not None:
             r_law = get_time_law(r_law, argument="r_law")
         self.scales = guidance_input(

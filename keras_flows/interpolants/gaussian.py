@@ -6,8 +6,8 @@ import math
 from keras import ops
 
 from keras_flows.interpolants.base import Interpolant
+from keras_flows.ops import given
 from keras_flows.ops import register
-from keras_flows.ops.scalars import NOT_NEGATIVE
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import REAL
 from keras_flows.ops.scalars import checked
@@ -184,7 +184,7 @@ class VarianceExploding(Interpolant):
 
 
 @register
-@checked(beta_min=NOT_NEGATIVE, beta_max=POSITIVE, s=NOT_NEGATIVE)
+@checked(beta_min=POSITIVE, beta_max=POSITIVE, s=POSITIVE)
 @dataclasses.dataclass(frozen=True)
 class VariancePreserving(Interpolant):
     """x_t = sqrt(abar(t)) x + sqrt(1 - abar(t)) n, noise at t = 1.
@@ -212,11 +212,7 @@ class VariancePreserving(Interpolant):
     log_snr_grid = "log_snr"
 
     def __post_init__(self):
-        if self.schedule not in ("linear", "cosine"):
-            raise ValueError(
-                "`schedule` must be 'linear' or 'cosine'. "
-                f"Received: {self.schedule!r}."
-            )
+        given.choice("schedule", self.schedule, ("linear", "cosine"))
         if self.beta_min > self.beta_max:
             raise ValueError(
                 "`beta_min` must not be above `beta_max`. Received: beta_min="
@@ -265,7 +261,8 @@ class VariancePreserving(Interpolant):
         if self.schedule == "linear":
             slope = self.beta_max - self.beta_min
             root = ops.sqrt(self.beta_min**2 - 4.0 * slope * log_alpha)
-            return (root - self.beta_min) / slope
+            # As (root - beta_min) / slope, also of a slope of 0.
+            return -4.0 * log_alpha / (root + self.beta_min)
         rate = 0.5 * math.pi / (1 + self.s)
         start = math.log(math.cos(rate * self.s))
         return ops.arccos(ops.exp(log_alpha + start)) / rate - self.s

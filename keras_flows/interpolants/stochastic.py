@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_flows.interpolants.base import Interpolant
 from keras_flows.ops import bcast_right
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import Number
@@ -44,16 +45,10 @@ class StochasticInterpolant(Interpolant):
     gaussian = False
 
     def __post_init__(self):
-        if self.base not in ("linear", "trigonometric"):
-            raise ValueError(
-                "`base` must be 'linear' or 'trigonometric'. "
-                f"Received: {self.base!r}."
-            )
-        if self.gamma not in ("brownian", "sine", "constant", "none"):
-            raise ValueError(
-                "`gamma` must be 'brownian', 'sine', 'constant' or 'none'. "
-                f"Received: {self.gamma!r}."
-            )
+        given.choice("base", self.base, ("linear", "trigonometric"))
+        given.choice(
+            "gamma", self.gamma, ("brownian", "sine", "constant", "none")
+        )
 
     @property
     def t_noise(self):

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_flows.ops import Config
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops import resolve
 from keras_flows.ops.scalars import LOCATION
@@ -32,6 +33,7 @@ class TimeLaw(Config):
             shape: tuple, usually (B,).
             seed: int or `keras.random.SeedGenerator`.
         """
+        shape, seed = given.shape("shape", shape), given.seed("seed", seed)
         return interpolant.within(self.draw(interpolant, shape, seed))
 
     def draw(self, interpolant, shape, seed):

@@ -6,6 +6,7 @@ from keras_flows.ops import given
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Integer
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
 
@@ -44,7 +45,7 @@ class HistogramKL:
     @checked(
         bins=SIZE,
         extent=POSITIVE,
-        num_reference=SIZE,
+        num_reference=Integer(2),
         eps=Number(above=0, high=0.001),
         seed=SEED,
     )
@@ -58,11 +59,7 @@ class HistogramKL:
         eps=1e-8,
         seed=20_251_121,
     ):
-        if reference not in PROTOCOLS:
-            raise ValueError(
-                f"`reference` must be one of {PROTOCOLS}. "
-                f"Received: {reference!r}."
-            )
+        given.choice("reference", reference, PROTOCOLS)
         if not callable(getattr(data, "sample", None)):
             raise ValueError(
                 "`data` must have a method `sample(num, seed)`, as "

@@ -8,8 +8,8 @@ from keras import tree
 from keras_flows.networks.contract import Spec
 from keras_flows.networks.contract import check_output
 from keras_flows.networks.contract import contract_of
-from keras_flows.networks.contract import dtype_of
 from keras_flows.networks.contract import listed
+from keras_flows.ops import dtype_of
 
 
 def needs_batch(network):

@@ -13,6 +13,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_flows.ops import dtype_of
+from keras_flows.ops import given
+
 GUIDANCE = ("guidance", "guidance_interval")
 INPUTS = ("x", "t", "r", "condition", *GUIDANCE)
 
@@ -58,6 +61,8 @@ _OWNERS = weakref.WeakKeyDictionary()
 
 def contract_of(network):
     """The `Contract` of a network."""
+    if not hasattr(network, "built"):
+        given.having("network", network, ("built",), "a keras.Model")
     contract = _CONTRACTS.get(network)
     if contract is None and network in _OWNERS:
         return contract_of(_OWNERS[network])
@@ -110,7 +115,8 @@ def _spec_of(shape, dtype):
 
 def is_functional(network):
     """Whether the network tells its inputs by itself."""
-    return bool(getattr(network, "inputs", None))
+    inputs = getattr(network, "inputs", None)
+    return bool(inputs) and not callable(inputs)
 
 
 def input_names(network):
@@ -142,12 +148,6 @@ def data_shape(network):
     return contract.inputs["x"].shape if contract.functional else None
 
 
-def dtype_of(x):
-    """Name of the dtype, or None where there is none."""
-    dtype = getattr(x, "dtype", None)
-    return None if dtype is None else keras.backend.standardize_dtype(dtype)
-
-
 def fits(shape, expected):
     """Whether two shapes agree wherever both are known."""
     return len(shape) == len(expected) and all(
@@ -164,9 +164,6 @@ def agree(shape, other):
 def listed(shape):
     """A shape without the batch as messages write it."""
     return "(batch" + "".join(f", {size}" for size in shape) + ")"
-
-
-# A network, where it enters.
 
 
 def check_network(network, needs_r, what, guidance=False, parts=1):

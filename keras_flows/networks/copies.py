@@ -13,6 +13,7 @@ from keras_flows.networks.contract import Spec
 from keras_flows.networks.contract import input_specs
 from keras_flows.networks.contract import is_functional
 from keras_flows.networks.contract import share_contract
+from keras_flows.ops import given
 
 # Layers whose weights a framework reads itself, past Keras's variables.
 _FOREIGN = ("TorchModuleWrapper", "TFSMLayer")
@@ -34,11 +35,7 @@ def clone_network(network, name, config=None):
         ValueError: if the network is not built, or its config makes none of
             the same variables.
     """
-    if not hasattr(network, "variables"):
-        raise ValueError(
-            "`network` must be a keras.Model. Received: "
-            f"{type(network).__name__}."
-        )
+    _check_model(network)
     model = network.network if isinstance(network, OtherValues) else network
     if not model.built:
         raise ValueError(
@@ -54,6 +51,11 @@ def clone_network(network, name, config=None):
     for target, source in zip(copy.variables, network.variables, strict=True):
         target.assign(ops.copy(source.value))
     return copy
+
+
+def _check_model(network):
+    what = "a keras.Model"
+    given.having("network", network, ("variables", "built"), what)
 
 
 def _no_copy(network, why):
@@ -163,6 +165,7 @@ def fixed_copy(network, name, clone=clone_network):
         name: name scope of the copy.
         clone: `clone_network`, or what does as it.
     """
+    _check_model(network)
     foreign = any(
         type(layer).__name__ in _FOREIGN for layer in network._flatten_layers()
     )

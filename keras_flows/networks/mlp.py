@@ -3,13 +3,13 @@
 import math
 
 import keras
-import numpy as np
 from keras import layers
 
 from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers.embeddings import FourierFeatures
 from keras_flows.networks.layers.embeddings import TimeFeatures
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
@@ -53,6 +53,7 @@ class MLP(DescribedModel):
     """
 
     @checked(
+        dim=given.of(given.sizes, single=True),
         width=SIZE,
         depth=SIZE,
         two_times=FLAG,
@@ -79,12 +80,7 @@ class MLP(DescribedModel):
         dtype=None,
         name="mlp",
     ):
-        shape = tuple(int(d) for d in np.atleast_1d(dim))
-        if not shape or min(shape) < 1:
-            raise ValueError(
-                "`dim` must be a positive int or a tuple of them, the shape "
-                f"of one example. Received: {dim!r}."
-            )
+        shape = dim
         if num_classes is not None and condition_dim is not None:
             raise ValueError("Give `num_classes` or `condition_dim`, not both.")
         inputs = {

@@ -13,8 +13,9 @@ import numpy as np
 from keras import ops
 
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
-from keras_flows.ops.scalars import NOT_NEGATIVE
+from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SHARE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
@@ -29,7 +30,7 @@ class Normalizer(keras.layers.Layer):
             the largest magnitude in its data (and absolutely).
     """
 
-    @checked(floor=NOT_NEGATIVE)
+    @checked(floor=POSITIVE)
     def __init__(self, floor=1e-6, **kwargs):
         kwargs.setdefault("dtype", float_dtype())
         kwargs.setdefault("trainable", False)
@@ -68,11 +69,13 @@ class Normalizer(keras.layers.Layer):
         Raises:
             ValueError: if there is no data, or it is not finite.
         """
-        if isinstance(data, np.ndarray) or hasattr(data, "shape"):
+        if hasattr(data, "shape") or not hasattr(data, "__iter__"):
             data = [data]
         state, count = None, 0
         for part in data:
-            rows = np.asarray(part, dtype="float64")
+            rows = given.array("data", part, finite=False)
+            if not rows.ndim:
+                raise ValueError("`data` must hold rows. Received one number.")
             rows = rows.reshape(-1, rows.shape[-1])
             if not np.isfinite(rows).all():
                 raise ValueError(

@@ -12,6 +12,7 @@ import keras
 
 from keras_flows.interpolants import DiscreteVariancePreserving
 from keras_flows.ops import Config
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
@@ -106,15 +107,11 @@ class Objective(Config):
 
 def check_option(argument, value, allowed):
     """Refuse an option of an objective that is not among `allowed`."""
-    if value not in allowed:
-        raise ValueError(
-            f"`{argument}` must be one of {tuple(allowed)} for this "
-            f"objective. Received: {value!r}."
-        )
+    given.choice(argument, value, allowed)
 
 
 @register
-@checked(needs_r=FLAG, num_steps=SIZE)
+@checked(fn=given.function, needs_r=FLAG, num_steps=SIZE)
 @dataclasses.dataclass(frozen=True)
 class FunctionObjective(Objective):
     """A function (model, batch) -> terms as an objective.

@@ -8,6 +8,7 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import compiled
 from keras_flows.ops import exact_products
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import jvp
 from keras_flows.ops import value_and_gradients
 from keras_flows.ops.scalars import POSITIVE
@@ -118,7 +119,7 @@ def _faults(network, tolerance):
     return faults
 
 
-@checked(tolerance=POSITIVE)
+@checked(model=given.MODEL, tolerance=POSITIVE)
 def check_jvp(model, batch, tolerance=0.02):
     """Hold an interface's JVP, and the gradient through it, to differences.
 

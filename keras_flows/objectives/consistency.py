@@ -17,6 +17,7 @@ from keras_flows.objectives.schedules import num_levels
 from keras_flows.ops import ERROR
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
+from keras_flows.ops import given
 from keras_flows.ops import mean_flat
 from keras_flows.ops import register
 from keras_flows.ops.scalars import POSITIVE
@@ -72,11 +73,7 @@ class Consistency(Objective):
     stable = True
 
     def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"`schedule` must be one of {SCHEDULES}. "
-                f"Received: {self.schedule!r}."
-            )
+        given.choice("schedule", self.schedule, SCHEDULES)
         if not 2 <= self.min_levels <= self.max_levels:
             raise ValueError(
                 "`min_levels` and `max_levels` must satisfy 2 <= min <= max. "

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_flows.ops import bcast_right
+from keras_flows.ops import given
 from keras_flows.ops import jvp
 from keras_flows.ops import mean_flat
 
@@ -22,11 +23,7 @@ def normalized_tangent(g, c):
 
 def check_derivative(derivative):
     """Refuse what is not one of `DERIVATIVES`."""
-    if derivative not in DERIVATIVES:
-        raise ValueError(
-            f"`derivative` must be one of {DERIVATIVES}. "
-            f"Received: {derivative!r}."
-        )
+    given.choice("derivative", derivative, DERIVATIVES)
 
 
 def directional(fun, primals, tangents, derivative="jvp"):

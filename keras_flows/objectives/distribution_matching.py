@@ -15,6 +15,7 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import by_step
 from keras_flows.ops import copies
 from keras_flows.ops import gather
+from keras_flows.ops import given
 from keras_flows.ops import mean_flat
 from keras_flows.ops import mean_losses
 from keras_flows.ops import note
@@ -137,11 +138,7 @@ class DistributionMatching(Objective):
     num_steps = 1
 
     def __post_init__(self):
-        if self.method not in ("dmd", "sid"):
-            raise ValueError(
-                "`method` must be one of ('dmd', 'sid'). "
-                f"Received: {self.method!r}."
-            )
+        given.choice("method", self.method, ("dmd", "sid"))
         if self.fake_updates < 1:
             raise ValueError(
                 "`fake_updates` must be at least 1. "

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_flows.ops import example_size
+from keras_flows.ops import given
 from keras_flows.ops import mean_flat
 from keras_flows.ops import sum_flat
 
@@ -76,11 +77,6 @@ _KNOWN = {f.__name__: f for f in (l2, l1, smooth_l1, pseudo_huber)}
 
 def get(identifier):
     """A norm by name, or a function (B, ...) -> (B,) as it is."""
-    if callable(identifier):
+    if callable(identifier) and not isinstance(identifier, type):
         return identifier
-    if identifier not in _KNOWN:
-        raise ValueError(
-            f"Unknown `norm`: {identifier!r}. Known: "
-            f"{', '.join(sorted(_KNOWN))}."
-        )
-    return _KNOWN[identifier]
+    return _KNOWN[given.choice("norm", identifier, sorted(_KNOWN))]

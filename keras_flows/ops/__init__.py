@@ -32,6 +32,7 @@ from keras_flows.ops.rows import inverse_of
 from keras_flows.ops.rows import parts
 from keras_flows.ops.tensors import bcast_right
 from keras_flows.ops.tensors import check_same_shape
+from keras_flows.ops.tensors import dtype_of
 from keras_flows.ops.tensors import example_size
 from keras_flows.ops.tensors import float_dtype
 from keras_flows.ops.tensors import known

@@ -4,12 +4,18 @@ Each kind is a function of (name, value) to the value, and an argument of
 `checked`, as those of `scalars` are.
 """
 
+import difflib
 import functools
 import os
 import pathlib
 
+import keras
 import numpy as np
 from keras import ops
+
+from keras_flows.ops.scalars import MOST
+from keras_flows.ops.scalars import SEED
+from keras_flows.ops.scalars import Integer
 
 
 def text(name, value, *, none=False):
@@ -20,6 +26,105 @@ def text(name, value, *, none=False):
         f"`{name}` must be a string{', or None' if none else ''}. "
         f"Received: {_short(value)}."
     )
+
+
+def choice(name, value, words, *, none=False):
+    """One of some words, or None where that has a meaning."""
+    if isinstance(value, str) and value in words or none and value is None:
+        return value
+    known = [repr(word) for word in words] + ["None"] * none
+    near = difflib.get_close_matches(str(value), words, 1)
+    raise ValueError(
+        f"`{name}` must be {'one of ' * (len(known) > 2)}"
+        f"{', '.join(known[:-1])}{' or ' * (len(known) > 1)}{known[-1]}. "
+        f"Received: {_short(value)}."
+        + (f" Did you mean {near[0]!r}?" if near else "")
+    )
+
+
+def sizes(name, value, *, ndim=None, low=1, single=False, like=None):
+    """Whole numbers as a tuple of Python's own: a shape, say.
+
+    Args:
+        name: of the argument, for the message.
+        value: tuple, list or array.
+        ndim: how many there must be, or None.
+        low: the least of each.
+        single: whether one number stands for a tuple of it.
+        like: what the message writes for it, or None.
+    """
+    several = isinstance(value, (tuple, list)) or (
+        isinstance(value, np.ndarray) and value.ndim == 1
+    )
+    try:
+        parts = value if several or not single else [value]
+        found = tuple(Integer(low)(name, part) for part in parts)
+    except (TypeError, ValueError):
+        found = None
+    many = several or single
+    if found is None or not many or ndim not in (None, len(found)):
+        count = "" if ndim is None else f"{ndim} "
+        raise ValueError(
+            f"`{name}` must be {like or 'a tuple'}, {count}whole numbers of "
+            f"at least {low}{', or one such number' * single}. Received: "
+            f"{_short(value)}."
+        )
+    return found
+
+
+def shape(name, value):
+    """A shape, whose sizes may be tensors: those of a graph."""
+    parts = value if isinstance(value, (tuple, list)) else [value]
+    traced = any(map(ops.is_tensor, parts))
+    return value if traced else sizes(name, value, low=0)
+
+
+def seed(name, value):
+    """None, an int or a `keras.random.SeedGenerator`."""
+    known = isinstance(value, keras.random.SeedGenerator) or value is None
+    return value if known else SEED(name, value)
+
+
+def pair(name, value, low=-MOST, high=MOST, *, equal=False):
+    """(a, b), two numbers with low <= a < b <= high, as Python's own.
+
+    Args:
+        name: of the argument, for the message.
+        value: the two.
+        low, high: the bounds of both.
+        equal: whether a = b is right as well.
+    """
+    found = array(name, value)
+    rises = found.shape == (2,) and low <= found[0] <= found[1] <= high
+    if not rises or (found[0] == found[1] and not equal):
+        raise ValueError(
+            f"`{name}` must be two numbers, (low, high) with {low} <= low "
+            f"{'<=' if equal else '<'} high <= {high}. Received: "
+            f"{_short(value)}."
+        )
+    return tuple(found.tolist())
+
+
+def having(name, value, methods, what, *, none=False):
+    """An object, no class, that has some methods.
+
+    Args:
+        name: of the argument, for the message.
+        value: the object.
+        methods: their names, or attributes'.
+        what: what such an object is, in words.
+        none: whether None has a meaning.
+    """
+    if none and value is None:
+        return None
+    lacks = [method for method in methods if not hasattr(value, method)]
+    if isinstance(value, type) or lacks:
+        told = value.__name__ if isinstance(value, type) else type(value)
+        raise ValueError(
+            f"`{name}` must be {what}, with {', '.join(methods)}. Received: "
+            f"{told}, {'a class' if not lacks else f'without {lacks[0]}'}."
+        )
+    return value
 
 
 def path_of(name, value, *, none=False):
@@ -93,6 +198,11 @@ def plain_array(name, value):
 def of(kind, **options):
     """A kind with its options, such as `of(array, last=2)`."""
     return functools.partial(kind, **options)
+
+
+SIZES = of(sizes)
+MODEL = of(having, methods=("unpack", "generate"), what="an interface")
+IMAGE_SHAPE = of(sizes, ndim=3, like="(height, width, channels)")
 
 
 def _short(value):

@@ -34,6 +34,15 @@ def known(x):
     return None if traced else np.asarray(ops.convert_to_numpy(x))
 
 
+def dtype_of(x):
+    """Name of the dtype, also of one that the backend lacks, or None."""
+    dtype = getattr(x, "dtype", None)
+    try:
+        return None if dtype is None else keras.backend.standardize_dtype(dtype)
+    except ValueError:
+        return str(dtype)
+
+
 def on_state(x, t, r=None):
     """(x, t, r) as tensors, with a time for each example of x.
 
@@ -45,13 +54,8 @@ def on_state(x, t, r=None):
     Raises:
         ValueError: if a time is no number, or x no batch of examples.
     """
-    # An array of words or objects has no dtype that a backend knows.
-    kind = getattr(getattr(x, "dtype", None), "kind", "f")
-    if isinstance(x, (str, bytes)) or kind in "USOV":
-        raise ValueError(
-            f"`x_t` must be numbers, (batch, ...). Received: {type(x)}"
-            f"{f' of dtype {x.dtype}' if hasattr(x, 'dtype') else ''}."
-        )
+    if _on_host(x):
+        x = _numbers(x, "x_t", "numbers, (batch, ...)")
     x = ops.convert_to_tensor(x)
     if not len(x.shape):
         raise ValueError(
@@ -61,16 +65,29 @@ def on_state(x, t, r=None):
     return x, _times(t, x, "t"), None if r is None else _times(r, x, "r")
 
 
+def _on_host(x):
+    """Whether x is no tensor, or variable, of the backend."""
+    return isinstance(x, (np.ndarray, np.generic)) or not hasattr(x, "dtype")
+
+
+def _numbers(x, argument, what):
+    """An array of real numbers: an array of words has no dtype elsewhere."""
+    try:
+        found = np.asarray(x)
+    except (TypeError, ValueError):
+        found = np.asarray(None)
+    if found.dtype.kind not in "iufb" and str(found.dtype) != "bfloat16":
+        raise ValueError(f"`{argument}` must be {what}. Received: {x!r}.")
+    return found
+
+
 def _times(t, x, argument):
-    on_host = (int, float, list, tuple, str, type, np.ndarray, np.generic)
-    if isinstance(t, on_host):
-        t = np.asarray(t)
-        if t.dtype.kind not in "iuf" or not np.isfinite(t).all():
-            raise ValueError(
-                f"`{argument}` must be finite numbers, one time or one for "
-                f"each example of x. Received: {t!r}."
-            )
-        t = t.astype(float_dtype())
+    if _on_host(t):
+        what = "finite numbers, one time or one for each example of x"
+        found = _numbers(t, argument, what)
+        if found.dtype.kind == "b" or not np.isfinite(found).all():
+            raise ValueError(f"`{argument}` must be {what}. Received: {t!r}.")
+        t = found.astype(float_dtype())
     t = ops.convert_to_tensor(t)
     if not keras.backend.is_float_dtype(t.dtype):
         t = ops.cast(t, float_dtype())

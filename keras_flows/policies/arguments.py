@@ -1,6 +1,8 @@
 """Arguments of a policy: bounds of actions, the name of a representation."""
 
 from keras_flows.datasets.robots.actions import REPRESENTATIONS
+from keras_flows.datasets.robots.actions import ActionRepresentation
+from keras_flows.datasets.robots.actions import action_representation
 from keras_flows.ops import given
 
 
@@ -8,6 +10,15 @@ def kind(representation):
     """The name of a representation."""
     names = {kind: name for name, kind in REPRESENTATIONS.items()}
     return names[type(representation)]
+
+
+def represented(value):
+    """The `ActionRepresentation` of a name, of a config, or as it is."""
+    if isinstance(value, dict):
+        return action_representation(**value)
+    if not isinstance(value, ActionRepresentation):
+        given.choice("representation", value, sorted(REPRESENTATIONS))
+    return action_representation(value)
 
 
 def bound(value, dim, argument):

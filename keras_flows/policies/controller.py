@@ -31,14 +31,17 @@ class Controller:
         options: arguments of `Policy.predict_chunk`.
     """
 
-    @checked(act_steps=Optional(SIZE), ensemble=Optional(REAL), seed=SEED)
+    @checked(
+        policy=given.of(
+            given.having, methods=("predict_chunk",), what="a Policy"
+        ),
+        act_steps=Optional(SIZE),
+        ensemble=Optional(REAL),
+        seed=SEED,
+    )
     def __init__(
         self, policy, *, act_steps=None, ensemble=None, seed=None, **options
     ):
-        if not hasattr(policy, "predict_chunk"):
-            raise ValueError(
-                f"`policy` must be a Policy. Received: {type(policy).__name__}."
-            )
         self.policy = policy
         first = policy.obs_steps - 1
         most = policy.horizon - first

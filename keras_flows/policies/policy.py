@@ -11,7 +11,6 @@ import numpy as np
 from keras import ops
 from keras import tree
 
-from keras_flows.datasets.robots import action_representation
 from keras_flows.datasets.robots import poses
 from keras_flows.export import Served
 from keras_flows.export import export
@@ -20,6 +19,7 @@ from keras_flows.networks import contract
 from keras_flows.networks import normalizers
 from keras_flows.ops import arguments
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import note_losses
 from keras_flows.ops import register
 from keras_flows.ops.scalars import SIZE
@@ -68,7 +68,7 @@ class Policy(Holder):
         ValueError: if shapes do not fit.
     """
 
-    @checked(act_steps=SIZE)
+    @checked(act_steps=SIZE, pose=given.of(given.function, none=True))
     def __init__(
         self,
         interface,
@@ -108,9 +108,7 @@ class Policy(Holder):
             action_normalizer, "action_normalizer"
         )
         self.action_normalizer.build((None, self.action_dim))
-        if isinstance(representation, dict):
-            representation = action_representation(**representation)
-        self.representation = action_representation(representation)
+        self.representation = arguments_of.represented(representation)
         dim = self.representation.action_dim
         if self.representation.needs_pose and dim != self.action_dim:
             raise ValueError(

@@ -75,7 +75,13 @@ class Rollout:
         }
 
 
-@checked(max_steps=SIZE, seed=SEED, progress=FLAG)
+# What acts: a `Policy`, or an object like it.
+ACTING = given.of(
+    given.having, methods=("reset", "select_action"), what="a policy"
+)
+
+
+@checked(policy=ACTING, max_steps=SIZE, seed=SEED, progress=FLAG)
 def evaluate(
     policy, envs, starts, *, max_steps=240, seed=0, progress=False, **options
 ):
@@ -104,11 +110,6 @@ def evaluate(
         raise ValueError(
             "`envs` must be a list of environments or an EnvPool. Received: "
             f"{type(envs).__name__}."
-        )
-    if not hasattr(policy, "select_action"):
-        raise ValueError(
-            "`policy` must have `reset` and `select_action`. Received: "
-            f"{type(policy).__name__}."
         )
     starts = given.array("starts", starts, ndim=1).astype("int64")
     if len(starts) == 0 or len(envs) == 0:
@@ -244,7 +245,17 @@ def latency(predict, observation, repeats=1000, warmup=50):
     }
 
 
-@checked(path=given.path_of, max_steps=SIZE, fps=SIZE, size=SIZE, seed=SEED)
+@checked(
+    policy=ACTING,
+    env=given.of(
+        given.having, methods=("reset", "step", "render"), what="an environment"
+    ),
+    path=given.path_of,
+    max_steps=SIZE,
+    fps=SIZE,
+    size=SIZE,
+    seed=SEED,
+)
 def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
            seed=0, **options):  # fmt: skip
     """Save a GIF of one episode; returns whether it succeeded.

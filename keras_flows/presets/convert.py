@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_flows.ops import given
 from keras_flows.presets.building import at_most
 from keras_flows.presets.card import Card
 from keras_flows.presets.convert_files import read_checkpoint
@@ -106,11 +107,7 @@ def convert(
             running code, or is damaged, or its weights are of another
             architecture, or would make a larger network than the file.
     """
-    if not isinstance(kind, str) or kind not in CONVERTERS:
-        raise ValueError(
-            f"`kind` must be one of {', '.join(CONVERTERS)}. Received: "
-            f"{kind!r}."
-        )
+    given.choice("kind", kind, CONVERTERS)
     if not isinstance(options, (dict, type(None))):
         raise ValueError(
             f"`options` must be a dict or None. Received: {options!r}."
@@ -211,13 +208,6 @@ def torch_state(model, kind):
         ValueError: if the kind is not written.
     """
     kinds = [k for k, c in CONVERTERS.items() if c.torch_state is not None]
-    if not hasattr(model, "variables"):
-        raise ValueError(
-            "`model` must be an interface or network. Received: "
-            f"{type(model).__name__}."
-        )
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(
-            f"`kind` must be one of {', '.join(kinds)}. Received: {kind!r}."
-        )
+    given.having("model", model, ("variables",), "an interface or network")
+    given.choice("kind", kind, kinds)
     return CONVERTERS[kind].torch_state(model)

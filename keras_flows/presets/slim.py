@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_flows.ops import given
 from keras_flows.presets.changes import interfaces
 from keras_flows.presets.configs import serialized
 
@@ -22,11 +23,7 @@ def slim(model):
     Raises:
         ValueError: if the model keeps no averages.
     """
-    if not hasattr(model, "start_averages"):
-        raise ValueError(
-            "`model` must be an interface or policy. Received: "
-            f"{type(model).__name__}."
-        )
+    given.having("model", model, ("start_averages",), "an interface or policy")
     config = keras.saving.serialize_keras_object(model)
     for each in serialized(config):
         if isinstance(each["config"], dict) and "ema" in each["config"]:

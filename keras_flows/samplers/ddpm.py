@@ -16,6 +16,7 @@ import dataclasses
 from keras import ops
 
 from keras_flows.ops import bcast_right
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SHARE
@@ -131,11 +132,9 @@ class DDPM(Sampler):
     stochastic = True
 
     def __post_init__(self):
-        if self.variance not in (None, "small", "large", "learned"):
-            raise ValueError(
-                "`variance` must be 'small', 'large', 'learned' or None. "
-                f"Received: {self.variance!r}."
-            )
+        given.choice(
+            "variance", self.variance, ("small", "large", "learned"), none=True
+        )
 
     def step(self, model, x, t, r, noise, last):
         x, t, r, noise = on_step(x, t, r, noise)

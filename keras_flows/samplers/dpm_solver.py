@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_flows.ops import bcast_right
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import NOT_NEGATIVE
@@ -80,16 +81,9 @@ class DPMSolverPP(Sampler):
     def __post_init__(self):
         check_order("order", self.order, 3)
         check_tau(self.tau)
-        if self.lower_order_final not in (True, False, None):
-            raise ValueError(
-                "`lower_order_final` must be True, False or None. "
-                f"Received: {self.lower_order_final!r}."
-            )
-        if self.solver_type not in ("midpoint", "heun"):
-            raise ValueError(
-                "`solver_type` must be 'midpoint' or 'heun'. "
-                f"Received: {self.solver_type!r}."
-            )
+        if self.lower_order_final is not None:
+            FLAG("lower_order_final", self.lower_order_final)
+        given.choice("solver_type", self.solver_type, ("midpoint", "heun"))
 
     @property
     def stochastic(self):

@@ -10,6 +10,7 @@ from keras_flows.networks import labels_of
 from keras_flows.networks.labels import check_labels
 from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import jvp
 from keras_flows.ops import sum_flat
 from keras_flows.ops.scalars import FLAG
@@ -23,7 +24,9 @@ from keras_flows.samplers.base import batch_of
 from keras_flows.samplers.loop import Reads
 
 
-@checked(probes=SIZE, seed=SEED, bits_per_dim=FLAG, use_ema=FLAG)
+@checked(
+    model=given.MODEL, probes=SIZE, seed=SEED, bits_per_dim=FLAG, use_ema=FLAG
+)
 def log_likelihood(
     model,
     x,
@@ -66,15 +69,8 @@ def log_likelihood(
         ValueError: if an argument does not fit; the message says how.
     """
     sampler = _solver(sampler)
-    if trace not in ("exact", "hutchinson"):
-        raise ValueError(
-            f"`trace` must be 'exact' or 'hutchinson'. Received: {trace!r}."
-        )
-    if isinstance(probes, bool) or not isinstance(probes, int) or probes < 1:
-        raise ValueError(
-            f"`probes` must be an int of at least 1. Received: {probes!r}."
-        )
-    x = np.asarray(ops.convert_to_numpy(x), dtype="float64")
+    given.choice("trace", trace, ("exact", "hutchinson"))
+    x = given.plain_array("x", x).astype("float64")
     if x.ndim < 2 or x.size == 0:
         raise ValueError(
             "`x` must hold at least one example, (B, ...). Received shape "

@@ -13,6 +13,7 @@ from keras_flows.networks import labels_of
 from keras_flows.networks.labels import check_labels
 from keras_flows.networks.null_labels import null_like
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops.scalars import GUIDANCE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
@@ -183,6 +184,7 @@ def make_request(
     Raises:
         ValueError: where an argument does not fit; the message says how.
     """
+    _check_noise(model, noise)
     state, time = checked_start(model, start, noise)
     sampler, num_steps, times = model.sampling_times(
         sampler, num_steps, *(() if start is None else (time,))
@@ -347,22 +349,24 @@ def interval_of(interval):
     """`guidance_interval`, checked."""
     if interval is None:
         return None
-    low, high = (float(edge) for edge in interval)
-    if not 0.0 <= low <= high <= 1.0:
+    return given.pair("guidance_interval", interval, 0.0, 1.0, equal=True)
+
+
+def _check_noise(model, noise):
+    if noise is None:
+        return
+    contract.check_data(noise, model.data_shape, "noise")
+    if not noise.shape or not noise.shape[0]:
         raise ValueError(
-            "`guidance_interval` must be (low, high), two levels of noise "
-            f"with 0 <= low <= high <= 1. Received: {interval}."
+            "`noise` must hold at least one example, (batch, ...). Received "
+            f"shape: {tuple(noise.shape)}."
         )
-    return low, high
+    if isinstance(noise, np.ndarray) and not np.isfinite(noise).all():
+        raise ValueError("`noise` must be finite. Received NaN or infinity.")
 
 
 def _shape(model, noise):
     if noise is not None:
-        contract.check_data(noise, model.data_shape, "noise")
-        if isinstance(noise, np.ndarray) and not np.isfinite(noise).all():
-            raise ValueError(
-                "`noise` must be finite. Received NaN or infinity."
-            )
         return tuple(noise.shape[1:])
     shape = model.sample_shape
     if shape is None or None in shape:

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras import ops
 
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import NOT_NEGATIVE
 from keras_flows.ops.scalars import POSITIVE
@@ -82,10 +83,7 @@ class SASolver(Sampler):
                     "`interval` must be (low, high) with 0 <= low <= high. "
                     f"Received: {self.interval!r}."
                 )
-        if self.by not in ("level", "ratio"):
-            raise ValueError(
-                f"`by` must be 'level' or 'ratio'. Received: {self.by!r}."
-            )
+        given.choice("by", self.by, ("level", "ratio"))
 
     @property
     def stochastic(self):

@@ -5,6 +5,7 @@ import dataclasses
 from keras import ops
 
 from keras_flows.ops import bcast_right
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import NOT_NEGATIVE
 from keras_flows.ops.scalars import POSITIVE
@@ -40,11 +41,7 @@ class EulerMaruyama(Sampler):
     stochastic = True
 
     def __post_init__(self):
-        if self.diffusion not in ("sigma", "constant"):
-            raise ValueError(
-                "`diffusion` must be 'sigma' or 'constant'. "
-                f"Received: {self.diffusion!r}."
-            )
+        given.choice("diffusion", self.diffusion, ("sigma", "constant"))
         if self.scale < 0:
             raise ValueError(
                 f"`scale` must not be negative. Received: {self.scale}."

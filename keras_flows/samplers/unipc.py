@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
@@ -47,10 +48,7 @@ class UniPC(Sampler):
 
     def __post_init__(self):
         check_order("order", self.order, 3)
-        if self.variant not in ("bh1", "bh2"):
-            raise ValueError(
-                f"`variant` must be 'bh1' or 'bh2'. Received: {self.variant!r}."
-            )
+        given.choice("variant", self.variant, ("bh1", "bh2"))
 
     @property
     def history(self):

@@ -5,7 +5,9 @@ every run; tools/fuzz.py draws more. CALLS=2000 here does, too.
 """
 
 import inspect
+import itertools
 import os
+import time
 
 import keras
 import pytest
@@ -108,7 +110,7 @@ def test_verdicts(kind, good, bad):
         assert kind.verdict(eval(text, {"np": np})) == "bad", text
 
 
-SPACE = {"before": {}}
+SPACE = {"before": {}, "turns": itertools.count()}
 KINDS = {
     "refused by name": (lambda x: _refuse("`x` is wrong"), "'a'", None),
     "refused without a name": (
@@ -143,6 +145,7 @@ def test_the_judge_sees_a_broken_model(monkeypatch):
     monkeypatch.setattr(world, "samples", lambda model: broken["model"])
     monkeypatch.setattr(world, "renew", lambda space, name: None)
     space = {
+        **SPACE,
         "before": {"model": 0.0},
         "model": None,
         "fn": lambda x: broken.update(model=1.0) or _refuse("`x`"),
@@ -152,11 +155,22 @@ def test_the_judge_sees_a_broken_model(monkeypatch):
     assert found.fault == "leaves a model unusable"
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("wait", ["time.sleep(9)", "spin()"])
+def test_the_judge_stops_a_call(wait):
+    def spin():
+        while True:
+            pass
+
+    with pytest.raises(calls.Hang), calls.limit(0.2, 0.4):
+        eval(wait, {"time": time, "spin": spin})
+
+
 def test_drawn_calls_keep_the_contract():
     """The same calls on every backend, PyTorch's more."""
     torch = keras.backend.backend() == "torch"
     count = CALLS or (200 if torch else 50)
-    found = draw.outcomes(count, seed=20251121)
+    found = list(draw.outcomes(count, seed=20251121))
     bad = [each for each in found if each.fault]
     assert len(found) == count
     told = "\n".join(f"{e.fault}: {e.call}\n    {e.detail}" for e in bad)

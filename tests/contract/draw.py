@@ -14,13 +14,11 @@ TARGETS = models.TARGETS + methods.TARGETS + parts.TARGETS + rest.TARGETS
 
 
 def outcomes(count, seed, only=""):
-    """The `Outcome`s of `count` calls; one seed draws the same calls."""
+    """Yields the `Outcome`s of `count` calls; one seed draws the same."""
     space = world.space()
     targets = [t for t in TARGETS if re.search(only, t.call)]
-    return [
-        calls.outcome(target, changed, space)
-        for target, changed in drawn(targets, count, seed)
-    ]
+    for target, changed in drawn(targets, count, seed):
+        yield calls.outcome(target, changed, space)
 
 
 def drawn(targets, count, seed):

@@ -171,6 +171,11 @@ def statistics():
     return made
 
 
+def rotations(shape):
+    """Numbers of which no two vectors are parallel."""
+    return np.random.default_rng(0).standard_normal(shape)
+
+
 def points(rows=20, dim=2):
     return np.random.default_rng(0).standard_normal((rows, dim))
 
@@ -184,14 +189,15 @@ def space():
     made = {
         "np": np, "keras": keras, "ops": ops, "kf": kf, "robots": robots,
         "pathlib": pathlib, "itertools": itertools, "small": small,
-        "before": {},
+        "before": {}, "turns": itertools.count(),
     }  # fmt: skip
     made |= {
         thing.__name__: thing
         for thing in (
             filled, mlp, conv, frozen, compiled, trained, called, batches,
             samples, Environment, Records, keep, feature_extractor,
-            classifier, statistics, points, images,
+            classifier, statistics, rotations, points,
+            images,
         )
     }  # fmt: skip
     made["sampled"] = lambda sampler, **options: sampled(

@@ -17,6 +17,10 @@ from keras_flows.datasets.robots.rotations import matrix_to_rotation_6d
 from keras_flows.datasets.robots.rotations import quaternion_to_rotation_6d
 from keras_flows.datasets.robots.rotations import rotation_6d_to_matrix
 from keras_flows.ops import given
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import checked
 
 
 def to_rotation_6d(actions, order="columns"):
@@ -86,19 +90,10 @@ class ActionRepresentation:
         order: of rotation 6-D; see `matrix_to_rotation_6d`.
     """
 
+    @checked(arms=SIZE, position=SIZE, rotation=FLAG, gripper=COUNT)
     def __init__(
         self, arms=1, position=3, rotation=True, gripper=1, order="columns"
     ):
-        for name, value, least in (
-            ("arms", arms, 1),
-            ("position", position, 1),
-            ("gripper", gripper, 0),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"`{name}` must be an int of at least {least}. "
-                    f"Received: {value!r}."
-                )
         if rotation and position != 3:
             raise ValueError(
                 "`position` must be 3 with a rotation, which turns it. "
@@ -106,7 +101,7 @@ class ActionRepresentation:
             )
         check_order(order)
         self.arms, self.position, self.gripper = arms, position, gripper
-        self.rotation, self.order = bool(rotation), order
+        self.rotation, self.order = rotation, order
 
     @property
     def needs_pose(self):

@@ -245,8 +245,9 @@ def select_keys(episodes, keys):
         observation = episode["observation"]
         if not isinstance(observation, dict):
             raise ValueError(
-                f"`keys` {keys!r} needs named observations; those of episode "
-                f"{number} are one array of shape {np.shape(observation)}."
+                f"`keys` {keys!r} needs named observations; those of "
+                f"`episodes`[{number}] are one array of shape "
+                f"{np.shape(observation)}."
             )
         check_keys(wanted, observation, f"episode {number}")
         picked = {key: observation[key] for key in wanted}

@@ -96,10 +96,7 @@ class Windows(keras.utils.PyDataset):
                 "and `act_steps` from it on: at least obs_steps - 1 + "
                 f"act_steps = {obs_steps - 1 + act_steps}. Received: {horizon}."
             )
-        if short not in SHORT:
-            raise ValueError(
-                f"`short` must be one of {SHORT}. Received: {short!r}."
-            )
+        given.choice("short", short, SHORT)
         episodes = self._long_enough(check_episodes(episodes), horizon, short)
         self.horizon, self.obs_steps = horizon, obs_steps
         self.act_steps, self.batch_size = act_steps, batch_size

@@ -24,12 +24,7 @@ def chunk_inputs(action_dim, horizon, condition_shape, two_times):
             observation.
         two_times: whether there is `r`.
     """
-    if action_dim < 1 or horizon < 1:
-        raise ValueError(
-            "`action_dim` and `horizon` must be at least 1. Received: "
-            f"action_dim={action_dim}, horizon={horizon}."
-        )
-    if not 1 <= len(condition_shape) <= 2 or min(condition_shape) < 1:
+    if not 1 <= len(condition_shape) <= 2:
         raise ValueError(
             "`condition_shape` must be (obs_steps, channels) or (channels,). "
             f"Received: {condition_shape!r}."

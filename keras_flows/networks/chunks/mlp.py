@@ -11,6 +11,7 @@ from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.embeddings import LinearTimeFeatures
 from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
@@ -109,6 +110,7 @@ class ChunkMLP(DescribedModel):
     """
 
     @checked(
+        condition_shape=given.SIZES,
         action_dim=SIZE,
         horizon=SIZE,
         two_times=FLAG,

@@ -13,6 +13,7 @@ from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.embeddings import LinearTimeFeatures
 from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
@@ -76,6 +77,7 @@ class PolicyRNN(DescribedModel):
     """
 
     @checked(
+        condition_shape=given.SIZES,
         action_dim=SIZE,
         horizon=SIZE,
         two_times=FLAG,
@@ -100,10 +102,7 @@ class PolicyRNN(DescribedModel):
         dtype=None,
         name="policy_rnn",
     ):
-        if cell not in CELLS:
-            raise ValueError(
-                f"`cell` must be one of {', '.join(CELLS)}. Received: {cell!r}."
-            )
+        given.choice("cell", cell, CELLS)
         if depth < 1 or width < 2:
             raise ValueError(
                 "`depth` must be at least 1 and `width` at least 2. "

@@ -15,6 +15,7 @@ from keras_flows.networks.layers.attention import CrossAttention
 from keras_flows.networks.layers.attention import SelfAttention
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import LayerNormalization
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
@@ -196,6 +197,7 @@ class PolicyTransformer(DescribedModel):
     """
 
     @checked(
+        condition_shape=given.SIZES,
         action_dim=SIZE,
         horizon=SIZE,
         two_times=FLAG,

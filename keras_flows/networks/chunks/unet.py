@@ -15,6 +15,7 @@ from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import GroupNormalization
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
@@ -157,6 +158,8 @@ class TemporalUNet(DescribedModel):
     """
 
     @checked(
+        width_mult=given.SIZES,
+        condition_shape=given.SIZES,
         action_dim=SIZE,
         horizon=SIZE,
         two_times=FLAG,

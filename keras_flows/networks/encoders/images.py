@@ -10,6 +10,7 @@ from keras_flows.networks.encoders.vectors import joined
 from keras_flows.networks.encoders.vectors import mlp
 from keras_flows.networks.encoders.vectors import observation_inputs
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
@@ -213,11 +214,7 @@ class ImageEncoder(ObservationEncoder):
         dtype=None,
         name="image_encoder",
     ):
-        if pooling not in ("spatial_softmax", "average"):
-            raise ValueError(
-                "`pooling` must be 'spatial_softmax' or 'average'. "
-                f"Received: {pooling!r}."
-            )
+        given.choice("pooling", pooling, ("spatial_softmax", "average"))
         if not isinstance(observation_shape, dict):
             raise ValueError(
                 "`observation_shape` must be a dict of name to shape. "

@@ -14,6 +14,7 @@ from keras import ops
 from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import SIZE
@@ -23,11 +24,13 @@ from keras_flows.ops.scalars import checked
 
 def plain_shapes(observation_shape):
     """The shape, or the dict of shapes by sorted name, as tuples."""
-    if isinstance(observation_shape, dict):
-        return {
-            k: tuple(observation_shape[k]) for k in sorted(observation_shape)
-        }
-    return tuple(observation_shape)
+    shape = observation_shape
+    if not isinstance(shape, dict):
+        return given.sizes("observation_shape", shape)
+    return {
+        k: given.sizes(f"observation_shape[{k!r}]", shape[k])
+        for k in sorted(shape)
+    }
 
 
 def observation_inputs(observation_shape, ranks):

@@ -17,6 +17,7 @@ from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.layers.attention import SelfAttention
 from keras_flows.networks.layers.normalization import GroupNormalization
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops import sum_flat
 from keras_flows.ops.scalars import POSITIVE
@@ -190,11 +191,6 @@ def _decoder(
 
 
 def _check_arguments(image_shape, channels, groups, scale):
-    if len(image_shape) != 3:
-        raise ValueError(
-            "`image_shape` must be (height, width, channels). "
-            f"Received: {image_shape!r}."
-        )
     if not channels:
         raise ValueError(
             "`block_out_channels` must name the channels of one resolution "
@@ -273,6 +269,8 @@ class AutoencoderKL(DescribedModel):
     """
 
     @checked(
+        image_shape=given.IMAGE_SHAPE,
+        block_out_channels=given.SIZES,
         latent_channels=SIZE,
         layers_per_block=SIZE,
         norm_groups=SIZE,
@@ -291,7 +289,7 @@ class AutoencoderKL(DescribedModel):
         dtype=None,
         name="autoencoder_kl",
     ):
-        image_shape, channels = tuple(image_shape), tuple(block_out_channels)
+        channels = block_out_channels
         _check_arguments(image_shape, channels, norm_groups, scaling_factor)
         factor = 2 ** (len(channels) - 1)
         height, width, image_channels = image_shape

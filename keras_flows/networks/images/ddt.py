@@ -25,6 +25,7 @@ from keras_flows.networks.layers.patches import Patchify
 from keras_flows.networks.layers.patches import SinCosPositions
 from keras_flows.networks.layers.patches import Unpatchify
 from keras_flows.networks.layers.patches import patch_grid
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
@@ -92,6 +93,7 @@ class DDT(DescribedModel):
     """
 
     @checked(
+        image_shape=given.IMAGE_SHAPE,
         patch_size=SIZE,
         width=SIZE,
         encoder_depth=COUNT,
@@ -124,11 +126,7 @@ class DDT(DescribedModel):
         dtype=None,
         name="ddt",
     ):
-        if architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"`architecture` must be one of {', '.join(ARCHITECTURES)}. "
-                f"Received: {architecture!r}."
-            )
+        given.choice("architecture", architecture, ARCHITECTURES)
         for argument, depth in (
             ("encoder_depth", encoder_depth),
             ("decoder_depth", decoder_depth),

@@ -19,6 +19,7 @@ from keras_flows.networks.layers.modulation import FinalLayer
 from keras_flows.networks.layers.modulation import Modulated
 from keras_flows.networks.layers.modulation import modulate
 from keras_flows.networks.layers.normalization import LayerNormalization
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops import remat
 from keras_flows.ops.scalars import COUNT
@@ -137,6 +138,7 @@ class DiT(DescribedModel):
     }
 
     @checked(
+        image_shape=given.IMAGE_SHAPE,
         patch_size=SIZE,
         width=SIZE,
         depth=COUNT,

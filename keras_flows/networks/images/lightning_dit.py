@@ -17,6 +17,7 @@ from keras_flows.networks.layers.modulation import Modulated
 from keras_flows.networks.layers.modulation import modulate
 from keras_flows.networks.layers.normalization import RMSNormalization
 from keras_flows.networks.layers.patches import patch_grid
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops import remat
 from keras_flows.ops.scalars import COUNT
@@ -203,6 +204,7 @@ class LightningDiT(DescribedModel):
     }
 
     @checked(
+        image_shape=given.IMAGE_SHAPE,
         patch_size=SIZE,
         width=SIZE,
         depth=COUNT,

@@ -24,6 +24,7 @@ from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.embeddings import LabelProjection
 from keras_flows.networks.layers.embeddings import NoiseEmbedding
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
@@ -33,11 +34,6 @@ from keras_flows.ops.scalars import checked
 
 
 def _inputs(image_shape, levels, two_times, num_classes):
-    if len(image_shape) != 3:
-        raise ValueError(
-            "`image_shape` must be (height, width, channels). "
-            f"Received: {image_shape!r}."
-        )
     factor = 2 ** (levels - 1)
     if image_shape[0] % factor or image_shape[1] % factor:
         raise ValueError(
@@ -148,6 +144,9 @@ class SongUNet(DescribedModel):
     """
 
     @checked(
+        image_shape=given.IMAGE_SHAPE,
+        channel_mult=given.SIZES,
+        attn_resolutions=given.SIZES,
         channels=SIZE,
         num_blocks=SIZE,
         dropout=Number(0, below=1),
@@ -168,11 +167,7 @@ class SongUNet(DescribedModel):
         dtype=None,
         name="song_unet",
     ):
-        if architecture not in ("ddpm++", "ncsn++"):
-            raise ValueError(
-                "`architecture` must be 'ddpm++' or 'ncsn++'. "
-                f"Received: {architecture!r}."
-            )
+        given.choice("architecture", architecture, ("ddpm++", "ncsn++"))
         ncsn = architecture == "ncsn++"
         taps = (1, 3, 3, 1) if ncsn else (1, 1)
         inputs = _inputs(image_shape, len(channel_mult), two_times, num_classes)
@@ -247,6 +242,9 @@ class DhariwalUNet(DescribedModel):
     """
 
     @checked(
+        image_shape=given.IMAGE_SHAPE,
+        channel_mult=given.SIZES,
+        attn_resolutions=given.SIZES,
         channels=SIZE,
         num_blocks=SIZE,
         dropout=Number(0, below=1),

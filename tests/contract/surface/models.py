@@ -144,13 +144,21 @@ TARGETS = [
         time_scale=positive(most=1000.0),
         use="made.generate(2, seed=0, num_steps=2)",
     ),
-    interface(
-        "StochasticInterpolantInterface",
-        noise_network=instance("None", "mlp()", also=("conv()", "sit")),
-        interpolant=instance(
-            "None", "kf.interpolants.StochasticInterpolant(gamma='sine')",
-            also=("'StochasticInterpolant'", "'Linear'"),
+    dataclasses.replace(
+        interface(
+            "StochasticInterpolantInterface",
+            interpolant=instance(
+                "None",
+                "kf.interpolants.StochasticInterpolant(gamma='sine')",
+                also=("'StochasticInterpolant'", "'Linear'"),
+            ),
         ),
+        required={
+            "network": ("mlp()", NETWORK),
+            "noise_network": (
+                "mlp()", instance("mlp()", also=("conv()", "sit"))
+            ),
+        },
     ),
     dataclasses.replace(
         interface("Interface", objective=choice("flow", "lsd", "regression")),
@@ -226,6 +234,7 @@ TARGETS = [
             "name": NAME,
         },
         "made.generate(2, seed=0, num_steps=2)",
+        aliases={"interface": "layer", "repa_depth": "layer"},
     ),
     Target("kf.EMA", {"decay": ("0.9", real(0.0, 1.0))}, {"name": NAME},
            "None"),
@@ -277,5 +286,6 @@ TARGETS = [
         "made.adapt(small.windows()) or "
         "made.predict_chunk(filled((2, 2, 2)), seed=0)",
         weight=3,
+        aliases={"encoder": "observation"},
     ),
 ]  # fmt: skip

@@ -90,11 +90,11 @@ LAWS = [
 ]  # fmt: skip
 
 
-def sampler(name, model="sit", steps=2, **own):
+def sampler(name, model="sit", steps=2, wanting=(), **own):
     return Target(
         f"kf.samplers.{name}", {}, own,
         f"{model}.generate(2, sampler=made, seed=0, num_steps={steps})",
-        check=(2, 2), weight=2,
+        check=(2, 2), weight=2, wanting=wanting,
     )  # fmt: skip
 
 
@@ -128,6 +128,8 @@ SAMPLERS = [
     sampler("OneStep",
             "kf.FlowMapInterface(mlp(), 'regression', ema=None)", 1),
     sampler("TwoStep", "kf.FlowMapInterface(mlp(), 'mip', ema=None)",
+            # Those of the model that is sampled are right, no others.
+            wanting=("sampler",),
             t_fix=real(0.0, 1.0), form=CHOICES_OF["form"]),
     Target("kf.samplers.get", {"identifier": ("'euler'", choice(
         "euler", "heun", "ddim", "dpm_solver++", "unipc",

@@ -34,7 +34,8 @@ METRICS = [
         "kf.metrics.HistogramKL",
         {"data": (BOARD, DATA), "num_reference": ("50", AT_LEAST_1)},
         {
-            "bins": AT_LEAST_1, "extent": positive(),
+            "bins": instance("20", "60", also=("1", "2", "3")),
+            "extent": positive(),
             "reference": choice("samples", "density"),
             "eps": positive(most=0.1), "seed": SEED,
         },
@@ -282,7 +283,7 @@ ROBOTS = [
         "array": ("filled((3, 2))", array((3, 2), loose=True))}),
     *(
         Target(f"robots.{name}", {argument: (
-            f"filled({shape}) + 0.1", turns(shape))},
+            f"rotations({shape})", turns(shape))},
             {"order": choice("columns", "rows")} if ordered else {},
             aliases={"actions": "rotation"})
         for name, argument, shape, ordered in (
@@ -304,7 +305,8 @@ ROBOTS = [
         "robots": listed(("None", "['robot0']"), ("['no_such']",)),
         "order": choice("columns", "rows")}),
     Target("robots.ActionRepresentation", {}, {
-        "arms": AT_LEAST_1, "position": integer(1), "rotation": FLAG,
+        "arms": AT_LEAST_1, "rotation": FLAG,
+        "position": instance("3", "np.int64(3)", also=("1", "2")),
         "gripper": integer(0), "order": choice("columns", "rows")},
         check=None),
     Target("robots.action_representation", {
