@@ -48,6 +48,43 @@ if typing.TYPE_CHECKING:
 # Imported at their first use: nothing is registered by them.
 LATER = ("callbacks", "metrics", "plot", "serving")
 
+# One name for one thing; what follows can be imported and is not listed.
+__all__ = [
+    "callbacks",
+    "converters",
+    "datasets",
+    "interpolants",
+    "metrics",
+    "networks",
+    "objectives",
+    "ops",
+    "parametrization",
+    "plot",
+    "policies",
+    "presets",
+    "samplers",
+    "serving",
+    "training",
+    "ConsistencyInterface",
+    "DiscreteInterface",
+    "DMDInterface",
+    "EDMInterface",
+    "FlowMapInterface",
+    "Interface",
+    "MeanFlowInterface",
+    "ProgressiveInterface",
+    "ReparametrizedInterface",
+    "REPAInterface",
+    "SCDInterface",
+    "SCTInterface",
+    "SiTInterface",
+    "StochasticInterpolantInterface",
+    "check_jvp",
+    "from_preset",
+    "EMA",
+    "NonFiniteError",
+]
+
 # The names in the interfaces' document.
 Interfaces = Interface
 DiT_REPA = REPAInterface

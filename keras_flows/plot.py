@@ -15,6 +15,8 @@ from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
+__all__ = ["chunks", "grid", "points"]
+
 # Panels of `chunks`: more are not read.
 MOST = 8
 

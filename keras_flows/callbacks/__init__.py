@@ -6,3 +6,12 @@ from keras_flows.callbacks.sample_grid import write_image
 from keras_flows.callbacks.sample_metric import SampleMetric
 from keras_flows.training.resume import Checkpoint
 from keras_flows.training.resume import load_checkpoint
+
+__all__ = [
+    "Checkpoint",
+    "image_grid",
+    "load_checkpoint",
+    "SampleGrid",
+    "SampleMetric",
+    "write_image",
+]

@@ -16,3 +16,21 @@ from keras_flows.datasets.rings import Rings
 from keras_flows.datasets.sources import EdmSource
 from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
+
+__all__ = [
+    "Batches",
+    "center_crop",
+    "Checkerboard",
+    "describe_autoencoder",
+    "EdmSource",
+    "Endless",
+    "FolderSource",
+    "from_edm_zip",
+    "from_image_folder",
+    "from_tfds",
+    "Latents",
+    "prepare_latents",
+    "Rings",
+    "robots",
+    "TfdsSource",
+]

@@ -11,3 +11,8 @@ from keras_flows.export.plan import fixed_steps
 from keras_flows.export.plan import sampling_plan
 from keras_flows.export.plan import velocity_endpoint
 from keras_flows.export.worker import tensorflow_process
+
+__all__ = [
+    "export",
+    "tensorflow_process",
+]

@@ -19,3 +19,22 @@ from keras_flows.interfaces.stochastic_interpolant import (
 from keras_flows.interfaces.teacher import Teacher
 from keras_flows.interfaces.trig_consistency import SCDInterface
 from keras_flows.interfaces.trig_consistency import SCTInterface
+
+__all__ = [
+    "ConsistencyInterface",
+    "DiscreteInterface",
+    "DMDInterface",
+    "EDMInterface",
+    "FlowMapInterface",
+    "Generator",
+    "Holder",
+    "Interface",
+    "MeanFlowInterface",
+    "ProgressiveInterface",
+    "REPAInterface",
+    "ReparametrizedInterface",
+    "SCDInterface",
+    "SCTInterface",
+    "SiTInterface",
+    "StochasticInterpolantInterface",
+]

@@ -39,3 +39,22 @@ def get(identifier):
         ValueError: if the name is unknown; the message lists the known ones.
     """
     return resolve(identifier, _KNOWN, "interpolant", Interpolant)
+
+
+__all__ = [
+    "Beta",
+    "DiscreteVariancePreserving",
+    "get",
+    "get_time_law",
+    "Interpolant",
+    "Linear",
+    "LogitNormal",
+    "LogNormal",
+    "StochasticInterpolant",
+    "TimeLaw",
+    "TrigFlow",
+    "Trigonometric",
+    "Uniform",
+    "VarianceExploding",
+    "VariancePreserving",
+]

@@ -15,3 +15,21 @@ from keras_flows.metrics.images import to_uint8
 from keras_flows.metrics.inception_score import InceptionScore
 from keras_flows.metrics.kernel_distance import kernel_distance
 from keras_flows.metrics.precision_recall import precision_recall
+
+__all__ = [
+    "ClassifierFeatures",
+    "DINOv2Features",
+    "FeatureExtractor",
+    "frechet_distance",
+    "FrechetDistance",
+    "GaussianStatistics",
+    "HistogramKL",
+    "InceptionScore",
+    "InceptionV3Features",
+    "kernel_distance",
+    "load_adm_npz",
+    "precision_recall",
+    "save_adm_npz",
+    "to_float",
+    "to_uint8",
+]

@@ -35,3 +35,35 @@ from keras_flows.objectives.self_distillation import LSD
 from keras_flows.objectives.self_distillation import MF
 from keras_flows.objectives.self_distillation import PSD
 from keras_flows.objectives.stable_target import stable_endpoints
+
+__all__ = [
+    "AYF",
+    "Batch",
+    "BridgeMatching",
+    "check_jvp",
+    "Consistency",
+    "CTM",
+    "DistributionMatching",
+    "EMD",
+    "ESD",
+    "Flow",
+    "FlowMap",
+    "FunctionObjective",
+    "get",
+    "Hybrid",
+    "IMM",
+    "LMD",
+    "LSD",
+    "MeanFlow",
+    "MF",
+    "MIP",
+    "names",
+    "Objective",
+    "Progressive",
+    "PSD",
+    "Regression",
+    "Shortcut",
+    "StraightFlow",
+    "TrigConsistency",
+    "TSD",
+]

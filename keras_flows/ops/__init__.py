@@ -42,3 +42,22 @@ from keras_flows.ops.tensors import sum_flat
 from keras_flows.ops.terms import ERROR
 from keras_flows.ops.terms import WEIGHTED
 from keras_flows.ops.terms import share_of
+
+__all__ = [
+    "bcast_right",
+    "compiled",
+    "Config",
+    "gather",
+    "in_jvp",
+    "jvp",
+    "mean_flat",
+    "mean_losses",
+    "note",
+    "note_losses",
+    "note_rows",
+    "register",
+    "remat",
+    "RowSplit",
+    "sum_flat",
+    "value_and_gradients",
+]

@@ -8,3 +8,14 @@ from keras_flows.policies.rollout import evaluate_expert
 from keras_flows.policies.rollout import latency
 from keras_flows.policies.rollout import record
 from keras_flows.policies.rollout import wilson_interval
+
+__all__ = [
+    "Controller",
+    "evaluate",
+    "evaluate_expert",
+    "latency",
+    "Policy",
+    "record",
+    "Rollout",
+    "wilson_interval",
+]

@@ -23,3 +23,23 @@ from keras_flows.presets.registry import names
 from keras_flows.presets.registry import register
 from keras_flows.presets.slim import slim
 from keras_flows.presets.upload import upload_preset
+
+__all__ = [
+    "Card",
+    "Conversion",
+    "convert",
+    "Converter",
+    "describe",
+    "from_preset",
+    "Limits",
+    "limits",
+    "names",
+    "preset_folder",
+    "register",
+    "register_converter",
+    "save_to_preset",
+    "set_limits",
+    "slim",
+    "torch_state",
+    "upload_preset",
+]

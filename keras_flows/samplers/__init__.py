@@ -82,3 +82,26 @@ def check_fit(sampler, provides, what):
             f"which {what} does not give. It is sampled by: "
             f"{', '.join(fitting)}."
         )
+
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "DormandPrince",
+    "DPMSolver",
+    "DPMSolverPP",
+    "EDM",
+    "Euler",
+    "EulerMaruyama",
+    "FlowMapJump",
+    "get",
+    "Guided",
+    "Heun",
+    "log_likelihood",
+    "OneStep",
+    "OnPath",
+    "Sampler",
+    "SASolver",
+    "TwoStep",
+    "UniPC",
+]

@@ -21,3 +21,11 @@ def create_app(source, **options):
             "The service needs FastAPI: pip install 'keras_flows[serve]'"
         ) from error
     return app.create_app(source, **options)
+
+
+__all__ = [
+    "create_app",
+    "from_export",
+    "from_preset",
+    "Source",
+]

@@ -16,3 +16,14 @@ from keras_flows.training.snapshot import Snapshot
 from keras_flows.training.progress import Progress
 from keras_flows.training.step import TrainStep
 from keras_flows.training.trainable import Trainable
+
+__all__ = [
+    "AlternatingOptimizer",
+    "coverage",
+    "EMA",
+    "fully_shard",
+    "FullySharded",
+    "NonFiniteError",
+    "SeedGenerator",
+    "whole",
+]
