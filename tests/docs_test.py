@@ -21,6 +21,10 @@ PAGES = [
 ]
 # Pages that are NumPy's for the most part, or hardly the backend's.
 ONCE = {
+    "changelog.md",
+    "coming_from.md",
+    "faq.md",
+    "index.md",
     "data.md",
     "extending.md",
     "few_steps.md",
@@ -32,7 +36,11 @@ ONCE = {
     "training.md",
 }
 # Pages that may have no block that runs, and why.
-WITHOUT_CODE = {"distribution.md": "a distribution is global"}
+WITHOUT_CODE = {
+    "changelog.md": "the list of changes",
+    "distribution.md": "a distribution is global",
+    "faq.md": "answers",
+}
 
 FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*([\w+-]*)")
 NOT_RUN = re.compile(r"^\s*<!-- not run: \S.* -->\s*$")
