@@ -41,6 +41,10 @@ def own_names(tree):
         elif isinstance(node, (ast.Attribute, ast.Name)):
             if isinstance(node.ctx, ast.Store):
                 own.add(getattr(node, "attr", getattr(node, "id", None)))
+        elif isinstance(node, ast.Subscript):
+            # model.__dict__["_name"] = ...
+            if isinstance(node.ctx, ast.Store):
+                own.add(getattr(node.slice, "value", None))
     return own
 
 

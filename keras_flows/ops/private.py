@@ -6,6 +6,7 @@ that is not listed here.
 """
 
 SEEN = {
+    "python": "3.11",
     "keras": "3.15.1",
     "torch": "2.13.0",
     "jax": "0.10.2",
@@ -14,8 +15,15 @@ SEEN = {
 }
 
 NAMES = {
+    "python": {
+        "_exit": "ends a process whose threads hang",
+    },
     "keras": {
         "keras.src.backend.nn": "attention of the backend, to wrap it in JVPs",
+        "keras.src.saving.saving_lib": "walks a model's weights, file or not",
+        "_save_state": "the same walk, to see where each weight would lie",
+        "_load_state": "the same walk, with checks of its own between",
+        "_get_metrics_result_or_logs": "overridden: merged over processes",
         "_flatten_layers": "all layers inside a layer; `layers` is one level",
         "_non_trainable_variables": "of one layer, without those below it",
         "_get_own_losses": "of one layer, without those below it",
@@ -31,8 +39,6 @@ NAMES = {
         "_symbolic_build": "overridden: Keras would call without a condition",
         "_get_jax_state": "overridden: adds what the JAX step carries",
         "_make_function": "overridden: JAX's step with states that it keeps",
-        "_load_state": "a model from weights in HDF5, errors collected",
-        "_save_state": "a model into HDF5, errors collected",
         "_use_cached_eval_dataset": "an argument that `fit` gives `evaluate`",
         "_batches_seen_since_last_saving": "a ModelCheckpoint's, to resume it",
         "_last_batch_seen": "a ModelCheckpoint's, to resume it",
@@ -42,7 +48,7 @@ NAMES = {
         "_functorch": "whether a transformation is under way",
         "_current_level": "whether forward mode is under way",
         "_ExcludeDispatchKeyGuard": "a call below functorch's transformations",
-        "_parameters": "a module's own, to replace them by their shards",
+        "_parameters": "a module's, which sharding replaces",
         "_init_fn": "the functions of a custom operator",
         "torch._library.custom_ops.OPDEFS": "which custom operators there are",
     },
