@@ -22,8 +22,9 @@ class Limits:
         json_bytes: of one JSON file.
         json_depth: brackets within brackets in one.
         array_bytes: of one array in the weights.
-        shape_elements: product of the numbers of one shape in config.json,
-            where the weights have fewer elements in all.
+        shape_elements: a number, or product of the numbers of a shape, in
+            config.json, where the weights have fewer elements in all. Seeds
+            and numbers of steps may be larger.
         unsaved_variables, unsaved_elements: what a model may build beyond
             four times the arrays, and the elements, of its weights.
     """
@@ -36,7 +37,7 @@ class Limits:
     json_bytes: int = 4 << 20
     json_depth: int = 100
     array_bytes: int = 16 * _GIB
-    shape_elements: int = 1 << 22
+    shape_elements: int = 1 << 18
     unsaved_variables: int = 300
     unsaved_elements: int = 1 << 24
 
