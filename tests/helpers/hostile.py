@@ -58,6 +58,10 @@ def of_network(name, value):
     return change
 
 
+def wide_and_deep(config):
+    config["config"]["network"]["config"].update(width=10**5, depth=2)
+
+
 def top(name, value):
     def change(config):
         config[name] = value
@@ -159,10 +163,11 @@ CONFIGS = {
     "name of a path": (argument("name", "../../x"), "`name`"),
     "no network": (argument("network", None), "`network` must be"),
     "width": (of_network("width", 10**9), "holds 'width'"),
-    "wide": (of_network("width", 10**5), "more elements than the weights"),
+    "wide": (of_network("width", 10**5), r"has the shape \(43, 100000\)"),
+    "wider": (wide_and_deep, "more elements than the weights"),
     "depth": (of_network("depth", 10**5), "more variables than the weights"),
     "shape": (of_network("dim", [10**5, 10**5]), "holds 'dim'"),
-    "sample": (of_network("dim", 10**5), "more elements than the weights"),
+    "sample": (of_network("dim", 10**5), r"has the shape \(100000, 16\)"),
     "features": (of_network("time_features", 10**8), "holds 'time_features'"),
     "built": (
         top("build_config", {"input_shape": [10**6, 10**6]}),
@@ -413,18 +418,18 @@ def main(folder):
     assert kf.from_preset(good).built
     os.chdir(folder)
 
-    def report(kind, name, preset, limits=None):
+    def report(kind, name, preset, **limits):
         before = {p for p in folder.rglob("*") if ".locks" not in p.parts}
         base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start, outcome = time.monotonic(), "loaded"
-        old = set_limits(**(limits or {}))
+        old = set_limits(**limits)
         try:
             kf.from_preset(preset)
         except (ValueError, OSError) as error:
             outcome = str(error)
         except BaseException as error:
             outcome = f"unexpected {type(error).__name__}: {error}"
-        set_limits(**{key: getattr(old, key) for key in limits or {}})
+        set_limits(**{key: getattr(old, key) for key in limits})
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         after = {p for p in folder.rglob("*") if ".locks" not in p.parts}
         caches = ("home", "home/presets", "home/presets/keras_flows")
@@ -450,7 +455,9 @@ def main(folder):
         config = json.loads(path.read_text())
         new = change(config) or config
         path.write_text(new if isinstance(new, str) else json.dumps(new))
-        report("config", name, copy)
+        # Each average takes a while to make.
+        few = {"unsaved_variables": 40} if name == "averages" else {}
+        report("config", name, copy, **few)
     for name, (change, _) in WEIGHTS.items():
         fresh()
         with h5py.File(copy / "model.weights.h5", "a") as file:
