@@ -41,6 +41,11 @@ class Limits:
     unsaved_variables: int = 300
     unsaved_elements: int = 1 << 24
 
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            kind = SIZE if field.type is int else POSITIVE
+            kind(field.name, getattr(self, field.name))
+
 
 _current = [Limits()]
 
@@ -63,16 +68,12 @@ def set_limits(**changes):
         ValueError: if there is no such limit, or its value is no number above
             0.
     """
-    known = {field.name: field.type for field in dataclasses.fields(Limits)}
-    for name, value in changes.items():
+    known = [field.name for field in dataclasses.fields(Limits)]
+    for name in changes:
         if name not in known:
             raise ValueError(
                 f"`{name}` is no limit. There are: {', '.join(known)}."
             )
-        if known[name] is int:
-            changes[name] = SIZE(name, value)
-        else:
-            changes[name] = POSITIVE(name, value)
     before = limits()
     _current[0] = dataclasses.replace(before, **changes)
     return before

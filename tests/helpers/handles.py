@@ -126,6 +126,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with contextlib.suppress(OSError):
                 while True:
                     self.wfile.write(bytes(1 << 16))
+            return
         if path not in self.server.files:
             self._send(404)
             return
