@@ -118,13 +118,17 @@ def _extract(archive, folder):
     size = os.path.getsize(archive)
     most = int(max(_SMALL, limits().expansion * size))
     left = most = min(most, limits().unpacked_bytes)
-    for count, (name, is_folder, opened) in enumerate(_members(archive, most)):
+    members = _members(archive, most)
+    for count, (name, size, is_folder, opened) in enumerate(members):
         if count >= limits().archive_files:
             raise ValueError(
                 "The archive is refused: it has more members. "
                 f"{beyond('archive_files')}"
             )
         target = folder.joinpath(*_parts(name))
+        # What it claims, and below what there is: the claim may be false.
+        if size > left:
+            raise _too_large(most)
         try:
             if is_folder:
                 target.mkdir(parents=True, exist_ok=True)
@@ -142,7 +146,7 @@ def _extract(archive, folder):
 
 
 def _members(archive, most):
-    """(name, is a folder, function that opens it) of each member."""
+    """(name, bytes, is a folder, function that opens it) of each member."""
     with open(archive, "rb") as raw:
         start = raw.read(6)
         raw.seek(0)
@@ -173,7 +177,8 @@ def _tar_members(file):
         # Sparse files, too, are isreg().
         if not (info.isreg() or info.isdir()) or info.issparse():
             raise _refused(info.name, "a link, a device or a sparse file")
-        yield info.name, info.isdir(), _opener(file.extractfile, info)
+        opened = _opener(file.extractfile, info)
+        yield info.name, info.size, info.isdir(), opened
     # tarfile takes a missing end, or half a header, for the end.
     file.fileobj.seek(file.offset)
     if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -191,7 +196,8 @@ def _zip_members(file):
         # Others are unpacked by zipfile as a whole, however large.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _refused(info.filename, "neither stored nor deflated")
-        yield info.filename, info.is_dir(), _opener(file.open, info)
+        opened = _opener(file.open, info)
+        yield info.filename, info.file_size, info.is_dir(), opened
 
 
 def _opener(open_member, info):

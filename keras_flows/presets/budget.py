@@ -16,13 +16,15 @@ from keras_flows.presets.limits import limits
 # Live weights and averages of several kinds are saved each; a class may build
 # what it clones or replaces.
 _TIMES = 4
+# Ends of the names of numbers that are no sizes.
+_COUNTS = ("seed", "steps", "salt", "object_id")
 _lock = threading.RLock()
 
 
 def check_shapes(config, saved, path):
-    """Refuse shapes in a config of more elements than there are weights.
+    """Refuse sizes in a config of more elements than there are weights.
 
-    Tables and images of such a shape are made before any variable is.
+    Tables and images of such a size are made before any variable is.
 
     Args:
         config: what config.json holds.
@@ -31,19 +33,22 @@ def check_shapes(config, saved, path):
     """
     elements = sum(math.prod(array.shape) for array in saved.values())
     most = max(elements, limits().shape_elements)
-    waiting = [config]
+    waiting = [("", config)]
     while waiting:
-        value = waiting.pop()
+        name, value = waiting.pop()
         if isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
-            sizes = [v for v in value if type(v) is int and v != 0]
-            if len(sizes) == len(value) and math.prod(map(abs, sizes)) > most:
-                shown = f"{value}" if len(value) < 10 else f"{value[:9]}..."
+            waiting.extend(value.items())
+            continue
+        sizes = value if isinstance(value, list) else [value]
+        waiting.extend((name, v) for v in sizes if isinstance(v, (dict, list)))
+        if name.endswith(_COUNTS):
+            continue
+        if all(type(v) is int for v in sizes):
+            if math.prod(abs(v) for v in sizes if v) > most:
+                shown = f"{value}" if len(sizes) < 10 else f"{value[:9]}..."
                 raise ValueError(
-                    f"{path} holds the shape {shown}, of more elements than "
-                    f"its weights have. {beyond('shape_elements')}"
+                    f"{path} holds {name!r} = {shown}, more than its weights "
+                    f"have elements. {beyond('shape_elements')}"
                 )
 
 

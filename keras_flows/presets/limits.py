@@ -22,8 +22,9 @@ class Limits:
         json_bytes: of one JSON file.
         json_depth: brackets within brackets in one.
         array_bytes: of one array in the weights.
-        shape_elements: product of the numbers of one shape in config.json,
-            where the weights have fewer elements in all.
+        shape_elements: a number, or product of the numbers of a shape, in
+            config.json, where the weights have fewer elements in all. Seeds
+            and numbers of steps may be larger.
         unsaved_variables, unsaved_elements: what a model may build beyond
             four times the arrays, and the elements, of its weights.
     """
@@ -36,9 +37,14 @@ class Limits:
     json_bytes: int = 4 << 20
     json_depth: int = 100
     array_bytes: int = 16 * _GIB
-    shape_elements: int = 1 << 22
+    shape_elements: int = 1 << 18
     unsaved_variables: int = 300
     unsaved_elements: int = 1 << 24
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            kind = SIZE if field.type is int else POSITIVE
+            kind(field.name, getattr(self, field.name))
 
 
 _current = [Limits()]
@@ -62,16 +68,12 @@ def set_limits(**changes):
         ValueError: if there is no such limit, or its value is no number above
             0.
     """
-    known = {field.name: field.type for field in dataclasses.fields(Limits)}
-    for name, value in changes.items():
+    known = [field.name for field in dataclasses.fields(Limits)]
+    for name in changes:
         if name not in known:
             raise ValueError(
                 f"`{name}` is no limit. There are: {', '.join(known)}."
             )
-        if known[name] is int:
-            changes[name] = SIZE(name, value)
-        else:
-            changes[name] = POSITIVE(name, value)
     before = limits()
     _current[0] = dataclasses.replace(before, **changes)
     return before

@@ -41,7 +41,7 @@ INNER = {
     "is_functional", "dino_encoder", "Labels", "OtherValues",
     "deserialize_network", "fixed_copy", "input_specs", "inverse",
     "labels_of", "load_checkpoint", "registered_config",
-    "serialize_network", "serialized",
+    "serialize_network", "serialized", "Limits", "limits", "set_limits",
 }  # fmt: skip
 MODULES = (
     kf, kf.callbacks, kf.datasets, kf.datasets.robots, kf.interpolants,

@@ -5,6 +5,7 @@ requests, cuts transfers off and resumes them.
 """
 
 import base64
+import contextlib
 import hashlib
 import http.server
 import io
@@ -118,6 +119,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content[: self.server.cut.pop(cuts[0])])
 
     def _file(self, path, body):
+        if path == "endless":
+            self.send_response(200)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+            return
         if path not in self.server.files:
             self._send(404)
             return

@@ -1,5 +1,6 @@
 """Presets in archives by https: resuming, tampering, hostile archives."""
 
+import dataclasses
 import io
 import shutil
 import stat
@@ -185,3 +186,77 @@ def test_archive_without_weights_or_with_a_pickle_is_refused(tmp_path, saved):
         kf.from_preset(tmp_path / "torch")
     assert kf.from_preset(tmp_path / "torch", load_weights=False).built
     assert not (tmp_path / "ran").exists()
+
+
+# Limits.
+
+
+@pytest.fixture
+def limited():
+    """`set_limits` for one test."""
+    before = kf.presets.limits()
+    yield kf.presets.set_limits
+    kf.presets.set_limits(**dataclasses.asdict(before))
+
+
+@pytest.mark.parametrize(
+    "limits, kind, message",
+    [
+        ({"unpacked_bytes": 9000}, ValueError, "more than 9,000 bytes"),
+        ({"archive_files": 2}, ValueError, "more members. The limit is 2"),
+        ({"json_bytes": 99}, ValueError, "The limit is 99; .*json_bytes="),
+        ({"json_depth": 2}, ValueError, "deep. The limit is 2"),
+        ({"array_bytes": 500}, ValueError, "set_limits.array_bytes="),
+        ({"download_bytes": 9000}, ValueError, "sends .* bytes or more. The"),
+        (
+            {"download_seconds": 1e-9},
+            ConnectionError,
+            "too slow. The limit .* again to resume",
+        ),
+    ],
+)
+@pytest.mark.parametrize("archive", ["tar.gz", "zip"])
+def test_limits_refuse_and_can_be_raised(
+    server, saved, limited, limits, kind, message, archive
+):
+    content = packed(saved[0], archive)
+    server.files["a"] = content
+    handle = f"{server.url}/files/a#{sha256(content)}"
+    limited(**limits)
+    with pytest.raises(kind, match=message):
+        kf.from_preset(handle)
+    limited(**dataclasses.asdict(kf.presets.Limits()))
+    same(kf.from_preset(handle), saved[1])
+
+
+def test_limits_that_are_none(limited):
+    with pytest.raises(ValueError, match="`bytes` is no limit. There are: d"):
+        limited(bytes=3)
+    for value in (0, -1, "9", None, 1.5):
+        with pytest.raises(ValueError, match="`json_depth` must be an int"):
+            limited(json_depth=value)
+    with pytest.raises(ValueError, match="`expansion` must be a finite"):
+        limited(expansion=float("nan"))
+    limited(unpacked_bytes=1 << 40)
+    assert kf.presets.limits().unpacked_bytes == 1 << 40
+
+
+def test_a_body_without_an_end_is_cut_off(server, saved, limited):
+    """Whose server does not say how long it is."""
+    limited(download_bytes=3 << 20)
+    with pytest.raises(ValueError, match="sends 3,.* bytes or more. The limit"):
+        kf.from_preset(f"{server.url}/files/endless#{64 * 'a'}")
+    assert left_in_cache() == []
+
+
+def test_an_archive_whose_files_are_not_those_of_its_checksums(server, saved):
+    """The checksum of the archive is right: it was packed so."""
+    folder = saved[0].parent / "stale"
+    shutil.copytree(saved[0], folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"n_mu": 0.0', '"n_mu": 0.5'))
+    content = packed(folder)
+    server.files["a"] = content
+    with pytest.raises(ValueError, match="config.json is damaged, or was ch"):
+        kf.from_preset(f"{server.url}/files/a#{sha256(content)}")
+    assert left_in_cache() == []
