@@ -45,6 +45,18 @@ def equal(name, split=None):
         ranks.folded = folded
 
 
+def split_as_not(optimizer):
+    """How far a split training is from the same one that is not split."""
+    found = []
+    for split in (None, kf.training.fully_shard):
+        model = replicas.made("lsd", eval(optimizer, vars(keras.optimizers)))
+        if split is not None:
+            split(model)
+        model.fit(replicas.X, batch_size=8, shuffle=False, verbose=0)
+        found.append(replicas.state(model))
+    return max(replicas.distance(found[1], found[0]).values())
+
+
 def kept(folder, epochs):
     """A run that a Checkpoint keeps, each rank with its share of the rows."""
     rank, world = place()
