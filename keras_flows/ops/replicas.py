@@ -1,7 +1,9 @@
-"""Sums over the processes that share a batch."""
+"""What processes share: sums over a batch, and weights that are split."""
 
 import contextlib
 import contextvars
+
+import keras
 
 _summed = contextvars.ContextVar("summed", default=None)
 
@@ -25,3 +27,21 @@ def over_replicas(tensor):
     """
     function = _summed.get()
     return tensor if function is None else function(tensor)
+
+
+def check_whole(layers):
+    """Refuse weights of which this process has a part.
+
+    Raises:
+        ValueError: if `kf.training.fully_shard` has split them.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    for layer in layers:
+        for variable in layer.variables:
+            if hasattr(variable.value, "full_tensor"):
+                raise ValueError(
+                    f"The weights of '{layer.name}' are split over processes "
+                    "by `fully_shard`: sample, save and export `with "
+                    "kf.training.whole(model):`, entered by every process."
+                )
