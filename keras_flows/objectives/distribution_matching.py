@@ -19,6 +19,7 @@ from keras_flows.ops import given
 from keras_flows.ops import mean_flat
 from keras_flows.ops import mean_losses
 from keras_flows.ops import note
+from keras_flows.ops import over_replicas
 from keras_flows.ops import parts
 from keras_flows.ops import register
 from keras_flows.ops.scalars import NOT_NEGATIVE
@@ -49,8 +50,9 @@ def unit(x, real, level=None):
         place = (_LEVELS - 1.0) * level[:, None]
         apart = ops.abs(place - ops.arange(_LEVELS, dtype=level.dtype))
         share = ops.relu(1.0 - apart)
-        total = ops.maximum(ops.sum(share, axis=0), 1e-12)
-        mean = ops.sum(share * size[:, None], axis=0) / total
+        sums = ops.stack([share, share * ops.stop_gradient(size)[:, None]])
+        total, sums = ops.unstack(over_replicas(ops.sum(sums, axis=1)), 2)
+        mean = sums / ops.maximum(total, 1e-12)
         size = ops.sum(share * mean, axis=1)
     size = ops.stop_gradient(ops.maximum(size, 1e-5))
     return bcast_right(1.0 / size, x)

@@ -25,6 +25,7 @@ from keras_flows.ops.matmul import exact_matmul
 from keras_flows.ops.matmul import exact_products
 from keras_flows.ops.normalize import layer_norm
 from keras_flows.ops.normalize import rms_norm
+from keras_flows.ops.replicas import over_replicas
 from keras_flows.ops.rows import RowSplit
 from keras_flows.ops.rows import by_step
 from keras_flows.ops.rows import copies

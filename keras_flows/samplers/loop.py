@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_flows.ops import compiled
+from keras_flows.ops.replicas import check_whole
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 from keras_flows.samplers.base import Sampler
@@ -123,6 +124,7 @@ class Reads:
 
     def __init__(self, layers):
         self.layers = list(layers)
+        check_whole(self.layers)
         self.variables = [v for layer in self.layers for v in layer.variables]
         self.key = (
             tuple(map(id, self.layers)), tuple(map(id, self.variables))

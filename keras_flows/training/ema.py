@@ -174,6 +174,12 @@ class EMA(Fixed):
                 "no average: `fit` first, generate(noise=...), or call the "
                 "network on a batch."
             )
+        values = (average.value for average in self.averages)
+        if _in_step() and any(hasattr(v, "full_tensor") for v in values):
+            raise ValueError(
+                "The loss reads an average, which `fully_shard` has split: "
+                "pass it `averages_in_loss=True`."
+            )
         return hidden.network
 
     def sync(self):

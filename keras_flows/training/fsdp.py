@@ -10,10 +10,25 @@ steps each process holds its share of weights, slots and averages only.
 
 import contextlib
 
+import keras
 import torch
 from torch import distributed
 from torch.distributed import fsdp
 from torch.distributed import tensor as dtensor
+
+from keras_flows.training import ranks
+
+# Their steps go element by element, or by sums that PyTorch forms itself.
+_ELEMENTWISE = (
+    keras.optimizers.Adadelta,
+    keras.optimizers.Adagrad,
+    keras.optimizers.Adam,
+    keras.optimizers.Adamax,
+    keras.optimizers.Lion,
+    keras.optimizers.Nadam,
+    keras.optimizers.RMSprop,
+    keras.optimizers.SGD,
+)
 
 
 class _Shards(torch.nn.Module):
@@ -25,7 +40,9 @@ class _Shards(torch.nn.Module):
 
     def __init__(self, variables):
         super().__init__()
-        self.trained = tuple(variables)
+        self.trained = self.split = tuple(variables)
+        # Averages, where the loss reads them.
+        self.read = ()
         for i, variable in enumerate(self.trained):
             self.register_parameter(f"p{i}", variable.value)
 
@@ -35,7 +52,8 @@ class _Shards(torch.nn.Module):
 
     def forward(self, run, *args):
         self.follow()
-        return run(*args)
+        with _gathered(self.read):
+            return run(*args)
 
 
 def shards_of(model):
@@ -43,55 +61,89 @@ def shards_of(model):
     return model.__dict__.get("_fsdp_shards")
 
 
-def fully_shard(model):
-    """Split a model's weights, optimizer and averages over all processes.
-
-    After `compile` and `torch.distributed.init_process_group`, in every
-    process; then train as ever. To sample, evaluate, save or export, enter
-    `whole(model)` on every process.
-
-    Args:
-        model: a built and compiled `Trainable`, on one device.
-
-    Raises:
-        ValueError: without `torch.distributed`, or if the model is not
-            compiled, is split already or its optimizer needs whole weights.
-    """
+def fully_shard(model, averages_in_loss=False):
+    """See `kf.training.fully_shard`."""
     _check(model)
-    from keras_flows.training import ranks
-
+    model.start_averages()
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    model.start_averages()
     ranks.synchronize(model)
-    old = {}
     trained = model.trainable_variables
-    for variable in trained:
-        old[id(variable.value)] = variable
+    averages, networks = _averages_of(model)
+    old = {id(v.value): v for v in trained}
     shards = _Shards(trained)
-    with torch.no_grad():
-        fsdp.fully_shard(shards, reshard_after_forward=False)
+    fsdp.fully_shard(shards, reshard_after_forward=False)
     shards.follow()
     mesh = shards.trained[0].value.device_mesh
-    split = [*trained]
     shapes = {tuple(v.shape) for v in trained}
-    for variable in [*averages_of(model), *model.optimizer.variables]:
-        if variable.shape and tuple(variable.shape) in shapes:
-            old[id(variable.value)] = variable
-            variable._value = _parameter(variable.value, mesh)
-            split.append(variable)
-    # Layers hold the same parameters, in their order.
-    for module in model.modules():
-        for name, value in module._parameters.items():
-            if id(value) in old:
-                module._parameters[name] = old[id(value)].value
-    shards.split = tuple(split)
+    slots = [
+        v
+        for v in model.optimizer.variables
+        if v.shape and tuple(v.shape) in shapes
+    ]
+    averages = tuple(v for v in averages if v.shape)
+    for variable in (*averages, *slots):
+        old[id(variable.value)] = variable
+        shard = dtensor.distribute_tensor(
+            variable.value.detach(), mesh, [dtensor.Shard(0)]
+        )
+        variable._value = torch.nn.Parameter(shard, requires_grad=False)
+    shards.split = (*trained, *averages)
+    if averages_in_loss:
+        shards.read = averages
+    # Layers hold the whole parameters, too.
+    for network in (model, *networks):
+        for layer in network._flatten_layers():
+            for key, value in list(layer.torch_params.items()):
+                if id(value) in old:
+                    layer.torch_params[key] = old[id(value)].value
     model.__dict__["_fsdp_shards"] = shards
 
 
-def _parameter(value, mesh):
-    shard = dtensor.distribute_tensor(value.detach(), mesh, [dtensor.Shard(0)])
-    return torch.nn.Parameter(shard, requires_grad=False)
+def _averages_of(model):
+    """(variables of all averages, the networks that have them)."""
+    found, networks = [], []
+    for part in model.everything():
+        for ema, _ in part.averages.pairs:
+            found += ema.averages
+            networks.append(ema.averaged())
+    return found, networks
+
+
+def _check(model):
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise ValueError(
+            "`fully_shard` splits a model over the processes of "
+            "torch.distributed: call init_process_group first."
+        )
+    if not getattr(model, "optimizer", None):
+        raise ValueError(
+            f"`model` '{model.name}' is not compiled: call compile(optimizer) "
+            "first, whose slots are split as well."
+        )
+    if shards_of(model) is not None:
+        raise ValueError(f"`model` '{model.name}' is split already.")
+    waiting = [n.name for n in model.networks() if not n.built]
+    if waiting:
+        raise ValueError(
+            f"`model` '{model.name}' has networks that are not built: "
+            f"{waiting}. Call them on a batch, or generate(noise=...), first."
+        )
+    first = model.optimizer
+    inner = getattr(first, "inner_optimizer", first)
+    for optimizer in (inner, getattr(first, "second", inner)):
+        if (
+            not isinstance(optimizer, _ELEMENTWISE)
+            or isinstance(first, keras.optimizers.LossScaleOptimizer)
+            or optimizer.use_ema
+        ):
+            raise ValueError(
+                "`fully_shard` takes optimizers whose step goes element by "
+                "element: Adam, AdamW, SGD, Lion and the like, without "
+                "`use_ema` and without LossScaleOptimizer (train in bfloat16 "
+                f"or float32). Received: {type(first).__name__}"
+                f"({type(optimizer).__name__}, use_ema={optimizer.use_ema})."
+            )
 
 
 def scattered(value, like):
@@ -110,48 +162,24 @@ def as_tensor(value):
     return value
 
 
-def averages_of(model):
-    """The variables of all averages."""
-    return [
-        variable
-        for part in model.everything()
-        for ema, _ in part.averages.pairs
-        for variable in ema.averages
-    ]
-
-
-def _check(model):
-    if not (distributed.is_available() and distributed.is_initialized()):
-        raise ValueError(
-            "`fully_shard` splits a model over the processes of "
-            "torch.distributed: call init_process_group first."
-        )
-    if not getattr(model, "optimizer", None):
-        raise ValueError(
-            f"`model` '{model.name}' is not compiled: call compile(optimizer) "
-            "first, whose slots are split as well."
-        )
-    if shards_of(model) is not None:
-        raise ValueError(f"`model` '{model.name}' is split already.")
+@contextlib.contextmanager
+def whole(model):
+    """See `kf.training.whole`."""
+    shards = shards_of(model)
+    with _gathered(shards.split if shards is not None else ()):
+        yield
 
 
 @contextlib.contextmanager
-def whole(model):
-    """Within, every process has all weights and averages, to read.
-
-    Args:
-        model: a `Trainable`, split or not.
-    """
-    shards = shards_of(model)
-    if shards is None:
-        yield
-        return
-    before = [(v, v._value) for v in shards.split]
-    for variable, value in before:
-        variable._value = torch.nn.Parameter(
-            value.full_tensor(), requires_grad=False
-        )
+def _gathered(variables):
+    before = [(v, v._value) for v in variables]
     try:
+        for variable, value in before:
+            # What is whole already stays.
+            if isinstance(value, dtensor.DTensor):
+                variable._value = torch.nn.Parameter(
+                    value.full_tensor(), requires_grad=False
+                )
         yield
     finally:
         for variable, value in before:

@@ -20,6 +20,7 @@ from keras_flows.training.processes import place
 # Where a process may be, and how the error says it.
 _PLACES = {
     "start": "begin `fit`",
+    "loss": "compute a loss",
     "step": "take a step",
     "epoch": "have no batch left in this epoch",
     "checkpoint": "end a step",
@@ -45,7 +46,8 @@ def _state(model):
     return model.__dict__.setdefault("_ranks_state", _State())
 
 
-def _several():
+def several():
+    """Whether there is more than one process."""
     return place()[1] > 1
 
 
@@ -173,7 +175,7 @@ def synchronize(model):
         ValueError: on every process, if their models are not of one shape.
     """
     state = _state(model)
-    if state.synchronized or not _several():
+    if state.synchronized or not several():
         return
     _meet("start")
     rank, _ = place()
@@ -219,12 +221,20 @@ def _difference(found, expected):
 def mean_loss(model, loss):
     """The loss's mean over processes, at the end of a backward pass."""
     loss = loss.detach().clone()
-    if not _several():
+    if not several():
         return loss
     total, _ = _meet("step", loss.to(torch.float32))
     # From here on others wait in collectives of their own.
     _state(model).busy = True
     return (total / place()[1]).to(loss.dtype)
+
+
+def summed(tensor):
+    """The sum of a tensor over processes, without gradient."""
+    _meet("loss")
+    total = tensor.detach().clone()
+    distributed.all_reduce(total)
+    return total
 
 
 def average(tensors):
@@ -233,7 +243,7 @@ def average(tensors):
     `DistributedDataParallel` cannot wrap a JVP: it skips the
     synchronisation, and says nothing.
     """
-    if not _several():
+    if not several():
         return
     waiting = [distributed.all_reduce(t, async_op=True) for t in tensors]
     for work, mean in zip(waiting, tensors, strict=True):
@@ -243,7 +253,7 @@ def average(tensors):
 
 def average_changes(variables, before):
     """Let statistics that a forward pass moved move by the mean change."""
-    if not (variables and _several()):
+    if not (variables and several()):
         return
     changes = [v.value - old for v, old in zip(variables, before, strict=True)]
     average(changes)
@@ -262,7 +272,7 @@ def merged(model, logs):
     Outside of `fit` they are those of this process alone, which may be the
     only one that evaluates.
     """
-    if not (_several() and _state(model).fitting):
+    if not (several() and _state(model).fitting):
         return logs
     _meet("epoch")
     mapping = []

@@ -7,6 +7,7 @@ import re
 import keras
 
 from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import checked
 
 
@@ -68,12 +69,28 @@ def _torch_only(name):
         )
 
 
-def fully_shard(model):
-    """Split a model over all processes of PyTorch: see `fsdp.fully_shard`."""
+@checked(averages_in_loss=FLAG)
+def fully_shard(model, averages_in_loss=False):
+    """Split weights, optimizer and averages over the processes of PyTorch.
+
+    By `torch.distributed.fsdp.fully_shard`, after `init_process_group` and
+    `compile`, in every process; then train as ever. Weights are gathered for
+    each step, of any objective, and the gradients scattered after it. Sample,
+    evaluate, save and export `with kf.training.whole(model):`.
+
+    Args:
+        model: a built and compiled model of this library, on one device.
+        averages_in_loss: whether the loss reads an average, as that of
+            consistency models does, which is then gathered for it.
+
+    Raises:
+        ValueError: without `torch.distributed`; if the model is not built or
+            compiled, or split already; if its optimizer needs whole weights.
+    """
     _torch_only("fully_shard")
     from keras_flows.training import fsdp
 
-    fsdp.fully_shard(model)
+    fsdp.fully_shard(model, averages_in_loss)
 
 
 @contextlib.contextmanager

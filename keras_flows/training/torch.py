@@ -4,6 +4,7 @@ import torch
 from keras import ops
 from keras import tree
 
+from keras_flows.ops.replicas import summing
 from keras_flows.training import fsdp
 from keras_flows.training import ranks
 from keras_flows.training.ema import running_step
@@ -32,7 +33,8 @@ class TrainStep:
         moving = moving_variables(self)
         statistics = [v.value.detach().clone() for v in moving]
         shards = fsdp.shards_of(self)
-        with running_step():
+        summed = ranks.summed if ranks.several() else None
+        with running_step(), summing(summed):
             if shards is None:
                 loss, means = self.compute(data, training=True)
             else:

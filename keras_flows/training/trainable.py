@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_flows.ops import gather
+from keras_flows.ops.replicas import check_whole
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
@@ -314,6 +315,7 @@ class Trainable(TrainStep, keras.Model):
         super().save(filepath, *args, **kwargs)
 
     def save_own_variables(self, store):
+        check_whole([self])
         super().save_own_variables(store)
         if "seed_generator" in self.__dict__:
             store["seed_generator"] = self.seed_generator.state.numpy()

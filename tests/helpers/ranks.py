@@ -45,10 +45,81 @@ def equal(name, split=None):
         ranks.folded = folded
 
 
-def kept(folder, epochs):
+def split_as_not(optimizer):
+    """How far a split training is from the same one that is not split."""
+    found = []
+    for split in (None, kf.training.fully_shard):
+        model = replicas.made("lsd", eval(optimizer, vars(keras.optimizers)))
+        if split is not None:
+            split(model)
+        model.fit(replicas.X, batch_size=8, shuffle=False, verbose=0)
+        found.append(replicas.state(model))
+    return max(replicas.distance(found[1], found[0]).values())
+
+
+def kept(folder, epochs, split=None):
     """A run that a Checkpoint keeps, each rank with its share of the rows."""
     rank, world = place()
-    return replicas.kept(folder, epochs, slice(rank, None, world))
+    return replicas.kept(folder, epochs, slice(rank, None, world), split)
+
+
+def held():
+    """Share of the weights, slots and averages that a rank holds."""
+    model = replicas.made("lsd", keras.optimizers.Adam(0.01))
+    kf.training.fully_shard(model)
+    model.fit(replicas.X, batch_size=8, verbose=0)
+    pairs = [
+        (v.value.to_local().numel(), v.value.numel())
+        for v in [
+            *model.trainable_variables,
+            *model.emas[0].averages,
+            *model.optimizer.variables,
+        ]
+        if v.shape
+    ]
+    own, whole = (sum(counts) for counts in zip(*pairs))
+    return own / whole
+
+
+def sampled():
+    """What a split model is asked for, outside and inside of `whole`."""
+    model = replicas.made("lsd")
+    expected = keras.ops.convert_to_numpy(model.generate(2, seed=0))
+    kf.training.fully_shard(model)
+    said = []
+    for ask in (
+        lambda: model.generate(2, seed=0),
+        lambda: model.save_weights("never.weights.h5"),
+    ):
+        try:
+            ask()
+        except ValueError as error:
+            said.append(str(error))
+    loss = model.evaluate(replicas.X, verbose=0)
+    with kf.training.whole(model):
+        found = keras.ops.convert_to_numpy(model.generate(2, seed=0))
+        weights = model.get_weights()
+    return said, np.abs(found - expected).max(), loss, len(weights)
+
+
+def not_split(case):
+    """What `fully_shard` refuses."""
+    inner = keras.optimizers.Adam(0.01)
+    optimizer = {
+        "scaled": lambda: keras.optimizers.LossScaleOptimizer(inner),
+        "whole": lambda: keras.optimizers.Adafactor(0.01),
+    }.get(case, lambda: inner)()
+    if case == "average":
+        model = kf.FlowMapInterface(
+            replicas.mlp(True), kf.objectives.get("shortcut"), ema=0.9
+        )
+        model.compile(inner)
+    else:
+        model = replicas.made("lsd", optimizer)
+    kf.training.fully_shard(model)
+    if case == "twice":
+        kf.training.fully_shard(model)
+    model.fit(replicas.X, batch_size=8, verbose=0)
 
 
 def other_seeds():

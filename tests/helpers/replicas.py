@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 import keras_flows as kf
+from keras_flows.training.resume import processes
 
 ROWS, STEPS, RATE = 16, 4, 0.03
 X = np.random.default_rng(0).normal(size=(ROWS, 8)).astype("float32")
@@ -79,11 +80,10 @@ def state(model):
         "averages": averages,
         "optimizer": model.optimizer.variables,
     }
-    with kf.training.whole(model):
-        return {
-            kind: [part for v in variables for part in copies(v)]
-            for kind, variables in kinds.items()
-        }
+    return {
+        kind: [part for v in variables for part in copies(v)]
+        for kind, variables in kinds.items()
+    }
 
 
 def copies(variable):
@@ -92,21 +92,21 @@ def copies(variable):
     parts = [variable.value]
     if keras.backend.backend() == "tensorflow":
         parts = getattr(variable.value, "values", parts)
-    first, *others = (
-        np.array(keras.ops.convert_to_numpy(part)) for part in parts
-    )
+    first, *others = (processes.whole(part) for part in parts)
     for other in others:
         np.testing.assert_array_equal(first, other)
     return [first]
 
 
-def kept(folder, epochs, share=slice(None)):
+def kept(folder, epochs, share=slice(None), split=None):
     """A run that a Checkpoint keeps, in another place each time.
 
     Returns:
         (what was loaded, or None; what it is at the end; the epochs).
     """
     model = made("lsd", keras.optimizers.Adam(0.01))
+    if split is not None:
+        split(model)
     loaded = []
 
     class Look(keras.callbacks.Callback):

@@ -8,75 +8,32 @@ import sys
 import keras
 import numpy as np
 import pytest
+from helpers import replicas
 
 ROOT = pathlib.Path(__file__).parents[2]
 BACKEND = keras.backend.backend()
 
-TORCH = """
-import sys
-import keras, numpy as np, torch
-import torch.distributed as dist
-import keras_flows as kf
-from keras import ops
-rank, world, store, out = int(sys.argv[1]), 2, sys.argv[2], sys.argv[3]
-dist.init_process_group(
-    'gloo', init_method='file://' + store, rank=rank, world_size=world)
-keras.utils.set_random_seed(0)
-network = kf.networks.MLP(2, 8, 1, two_times=True)
-model = kf.FlowMapInterface(network, 'lsd', ema=None, seed=rank)
-model.compile(keras.optimizers.SGD(0.1))
-x = kf.datasets.Checkerboard().sample(16, rank)
-model.train_on_batch(x)
-np.savez(f'{out}/{rank}.npz', *[
-    ops.convert_to_numpy(v.value) for v in network.trainable_variables])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "torch", reason="torch.distributed")
-def test_torch_processes_average_gradients(tmp_path):
-    """Two ranks with other data and noise step to the same weights."""
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                TORCH,
-                str(rank),
-                str(tmp_path / "store"),
-                str(tmp_path),
-            ],
-            cwd=ROOT,
-            env={**os.environ, "KERAS_BACKEND": "torch"},
-        )
-        for rank in range(2)
-    ]
-    assert [p.wait(timeout=120) for p in processes] == [0, 0]
-    first, second = (np.load(tmp_path / f"{r}.npz") for r in range(2))
-    moved = 0.0
-    keras.utils.set_random_seed(0)
-    import keras_flows as kf
-
-    start = kf.networks.MLP(2, 8, 1, two_times=True).trainable_variables
-    for name, v in zip(first.files, start):
-        np.testing.assert_array_equal(first[name], second[name])
-        moved = max(moved, np.abs(first[name] - v.numpy()).max())
-    assert moved > 1e-4
-
-
 JAX = """
+import sys
 import keras, numpy as np
 import keras_flows as kf
+from keras_flows.training.resume.state import variables as everything
 
 rng = np.random.default_rng(0)
 x = rng.standard_normal((160, 8, 8, 4)).astype('float32')
 labels = rng.integers(0, 15, 160).astype('int32')
 devices = keras.distribution.list_devices()
 assert len(devices) == 8, devices
+def check_loaded(model, folder, expected):
+    assert kf.callbacks.load_checkpoint(model, folder) == 10
+    for v, value in zip(everything(model), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(v.value), value, v.path)
+folder = None
 for layout, distribution in {
     'one': None,
     'data_parallel': keras.distribution.DataParallel(devices=devices),
     'fully_sharded': kf.training.FullySharded(),
+    'one again': None,
 }.items():
     keras.distribution.set_distribution(distribution)
     keras.utils.set_random_seed(0)
@@ -85,25 +42,36 @@ for layout, distribution in {
         two_times=True)
     model = kf.MeanFlowInterface(network, ema=0.9, seed=0)
     model.compile(keras.optimizers.Adam(1e-3))
+    if layout == 'one again':
+        check_loaded(model, folder, expected)
+        print('MOVED')
+        break
     losses = []
     class Losses(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             losses.append(float(logs['mse']))
     model.fit(x, labels, batch_size=16, shuffle=False, verbose=0,
-              callbacks=[Losses()])
+              callbacks=[Losses(), kf.callbacks.Checkpoint(
+                  f'{sys.argv[1]}/{layout}')])
     variables = [*network.variables, *model.emas[0].averages,
                  *model.optimizer.variables]
     on = {len(v.value.sharding.device_set) for v in variables}
     table, share = kf.training.coverage(variables)
     print(table)
+    now = [np.array(v.value) for v in everything(model)]
+    if folder is not None:
+        # Of the layout before, into this one.
+        check_loaded(model, folder, expected)
+        assert {len(v.value.sharding.device_set) for v in variables} == on
+    folder, expected = f'{sys.argv[1]}/{layout}', now
     print('LAYOUT', layout, max(on), share, *losses)
 """
 
 
-def train_on_jax():
+def train_on_jax(folder):
     """{layout: (devices, share of the bytes on each, losses of 10 steps)}."""
     result = subprocess.run(
-        [sys.executable, "-c", JAX],
+        [sys.executable, "-c", JAX, folder],
         cwd=ROOT,
         env={
             **os.environ,
@@ -115,6 +83,7 @@ def train_on_jax():
         text=True,
     )
     assert result.returncode == 0, result.stderr[-2000:]
+    assert "MOVED" in result.stdout
     found = {}
     for line in result.stdout.splitlines():
         if line.startswith("LAYOUT"):
@@ -126,9 +95,12 @@ def train_on_jax():
 
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution on JAX")
-def test_jax_layouts_equal_one_device():
-    """Rows split by stride, noise, averages: all as on one device."""
-    found = train_on_jax()
+def test_jax_layouts_equal_one_device(tmp_path):
+    """Rows split by stride, noise, averages: all as on one device.
+
+    A checkpoint of each layout loads in the next: 1, 8, 8 split, 1.
+    """
+    found = train_on_jax(tmp_path)
     devices, _, one = found["one"]
     assert devices == 1 and len(one) == 10 and np.ptp(one) > 1e-3
     devices, share, parallel = found["data_parallel"]
@@ -203,3 +175,32 @@ def test_tensorflow_replicas_draw_other_noise_and_train():
     moved, loss, updates = result.stdout.split("MOVED")[1].split()
     assert float(moved) > 1e-3 and np.isfinite(float(loss))
     assert int(updates) == 2
+
+
+@pytest.mark.skipif(
+    BACKEND == "torch" or os.environ.get("EQUALITY") != "all",
+    reason="long: EQUALITY=all; PyTorch's is in ranks_test",
+)
+def test_every_objective(tmp_path):
+    """On all layouts as on one device, and runs move between them."""
+    names = sorted(replicas.OBJECTIVES)
+    result = subprocess.run(
+        [sys.executable, ROOT / "tests/helpers/devices.py", tmp_path, *names],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": BACKEND},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    print(result.stdout)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    equal = [line[1:] for line in lines if line[:1] == ["EQUAL"]]
+    layouts = 3 if BACKEND == "jax" else 1
+    assert len(equal) == 5 * layouts * len(names)
+    for objective, layout, kind, worst in equal:
+        if (BACKEND, objective) == ("tensorflow", "dmd"):
+            # The scale of its loss is of a replica's rows.
+            continue
+        assert float(worst) < 1e-5, (objective, layout, kind)
+    moves = [line for line in lines if line[:1] == ["KEPT"]]
+    assert len(moves) == (9 if BACKEND == "jax" else 2)

@@ -28,7 +28,7 @@ def launch(folder, world, checks):
     done = subprocess.run(
         [sys.executable, SCRIPT, folder, str(world), *checks],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=600,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return {
@@ -93,6 +93,12 @@ def check_skipped(found):
             np.testing.assert_array_equal(b, c)
 
 
+def check_sampled(found):
+    for said, apart, loss, weights in found:
+        assert len(said) == 2 and all("training.whole" in s for s in said)
+        assert apart < 1e-6 and np.isfinite(loss) and weights > 4
+
+
 CHECKS = {
     "other_seeds()": check_other_seeds,
     "(noise(), noise())": lambda found: check_noise(list(zip(*found))),
@@ -108,16 +114,26 @@ CHECKS = {
     "normalised(False, 1e25)": check_skipped,
     "normalised(True, 1e25)": check_skipped,
     "normalised(False, float('nan'))": check_skipped,
+    "held()": lambda found: [np.testing.assert_allclose(one, 0.5, atol=0.05)
+                             for one in found],
+    "sampled()": check_sampled,
+    "not_split('scaled')": lambda found: check_said(found, "LossScaleOptim"),
+    "not_split('whole')": lambda found: check_said(found, "Adafactor"),
+    "not_split('twice')": lambda found: check_said(found, "split already"),
+    "not_split('average')": lambda found: check_said(found, "averages_in_loss"),
     "evaluated_alone()": lambda found: np.testing.assert_equal(
         found, [(2, 2), (0,)]
     ),
-}
+}  # fmt: skip
 
 
-def equalities(names):
+def equalities(names, splits=("", ", kf.training.fully_shard")):
     return {
-        f"equal({name!r})": lambda found, name=name: check_equal(name, found)
+        f"equal({name!r}{split})": (
+            lambda found, name=name: check_equal(name, found)
+        )
         for name in names
+        for split in splits
     }
 
 
@@ -128,7 +144,7 @@ def test_two_processes(tmp_path):
     checks = {
         **CHECKS,
         **equalities(["lsd", "dmd"]),
-        f"kept({str(run)!r}, 3)": lambda found: [
+        f"kept({str(run)!r}, 3, kf.training.fully_shard)": lambda found: [
             replicas.check_kept(one, each, 3) for each in found
         ],
     }
