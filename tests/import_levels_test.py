@@ -33,11 +33,12 @@ FRAMEWORKS = {"jax", "tensorflow", "torch"}
 
 # Modules beside the folders, and their levels.
 MODULES = {"_version": 0, "parametrization": 2}
-# Private names of Keras and PyTorch for what has no public one.
+# Private names of Keras, PyTorch and Python for what has no public one.
 FOREIGN = {
     "_C",
     "_ExcludeDispatchKeyGuard",
     "_current_level",
+    "_exit",
     "_flatten_layers",
     "_get_own_losses",
     "_functorch",

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from helpers.services import call
 from helpers.services import post_head
 from helpers.services import spoken
 
+from keras_flows.serving import server
 from keras_flows.serving.__main__ import main
 
 pytestmark = pytest.mark.once
@@ -105,6 +107,20 @@ def test_clients_of_all_kinds(service):
     assert "keras_flows_requests_in_work 0" in text
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_line_of_curl_in_the_docs(service):
+    """As it stands, but for the port."""
+    _, port, _ = service
+    text = (ROOT.parent / "docs" / "serving.md").read_text()
+    (line,) = re.findall(r"^curl (?:.*\\\n)*.*$", text, re.MULTILINE)
+    line = line.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    output = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, check=True
+    ).stdout
+    answer = json.loads(output)
+    assert (answer["shape"], answer["seed"]) == ([4, 2], 0)
+
+
 def test_a_port_in_use_is_one_sentence(service):
     """Before the model is looked for."""
     _, port, _ = service
@@ -146,6 +162,19 @@ def test_a_signal_ends_it_when_all_are_answered(service):
     text = log.read_text()
     assert "Traceback" not in text
     assert len(re.findall(r"INFO \w+ POST /sample 200", text)) >= 3
+
+
+def test_a_batch_that_runs_on_is_not_waited_for(monkeypatch):
+    """Python's own end would join its thread."""
+    ended = []
+    monkeypatch.setattr(server.os, "_exit", ended.append)
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
+    thread.start()
+    server.end()
+    go.set()
+    thread.join()
+    assert ended == [0]
 
 
 def spoken_is_refused(port):
