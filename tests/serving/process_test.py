@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -28,8 +27,9 @@ pytest.importorskip("fastapi")
 
 from helpers.clients import visit
 from helpers.services import call
+from helpers.services import gauge
 from helpers.services import post_head
-from helpers.services import spoken
+from helpers.services import until
 
 from keras_flows.serving import server
 from keras_flows.serving.__main__ import main
@@ -95,16 +95,11 @@ def test_clients_of_all_kinds(service):
     assert figures["answers"] == {200: LOAD["requests"]}
     assert set(figures["slow_bodies"]) <= {408, 503}
     assert sum(figures["slow_bodies"].values()) == LOAD["slow"]
-    assert figures["slowest_body_s"] < BODY_SECONDS + 10
+    assert figures["slowest_body_s"] < BODY_SECONDS + 25
     rss = figures["rss_mb"]
     assert rss["peak"] <= 1.1 * rss["start"], rss
-    stats = call(f"{url}/stats")[1]
-    assert stats["waiting_rows"] == 0
-    head = (
-        "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-    )
-    text = spoken(url, head)[2].decode()
-    assert "keras_flows_requests_in_work 0" in text
+    for left in ("waiting_rows", "requests_in_work"):
+        assert until(lambda left=left: gauge(url, left) == 0)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
@@ -150,14 +145,13 @@ def test_a_signal_ends_it_when_all_are_answered(service):
         slow.sendall(post_head(1000).encode() + b"[")
         for thread in threads:
             thread.start()
-        time.sleep(0.2)
-        start = time.time()
+        work = "requests_in_work"
+        assert until(lambda: gauge(url, work) + len(answers) == 3)
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join()
-        assert process.wait(timeout=25) == 0
+        assert process.wait(timeout=60) == 0
     assert answers == [200] * 3
-    assert time.time() - start < 25
     assert spoken_is_refused(port)
     text = log.read_text()
     assert "Traceback" not in text
