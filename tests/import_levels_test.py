@@ -37,9 +37,8 @@ FRAMEWORKS = {"jax", "tensorflow", "torch"}
 
 # Modules beside the folders, and their levels.
 MODULES = {"_version": 0, "parametrization": 2}
-# Private names of others for what has no public one. Python documents
-# `os._exit`.
-FOREIGN = {"_exit"} | {
+# Private names of others for what has no public one.
+FOREIGN = {
     name.rpartition(".")[2] for names in NAMES.values() for name in names
 }
 

@@ -19,13 +19,18 @@ from keras_flows.serving.server import Server
 SIZES = (1, 4, 16)
 
 
-def fake(noise=(2,), delay=0.0, **options):
-    """A source that gives noise + 10 label + steps, and its batch sizes."""
+def fake(noise=(2,), delay=0.0, go=None, **options):
+    """A source that gives noise + 10 label + steps, and its batch sizes.
+
+    With an event `go` all batches after the first size's wait for it.
+    """
     seen = []
 
     def run(inputs, num_steps, guidance_scale):
         seen.append(len(inputs["noise"]))
         time.sleep(delay)
+        if go is not None and len(seen) > 1:
+            go.wait()
         label = inputs.get("condition", np.zeros(len(inputs["noise"])))
         if (label == 3).any():
             raise RuntimeError("a sampler that fails")
@@ -68,14 +73,14 @@ def call(url, body=None):
         url, data, {"content-type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
 
 
-def spoken(url, head, body=b"", seconds=10.0):
+def spoken(url, head, body=b"", seconds=60.0):
     """(status, {header: value}, body) of bytes that are sent as they are.
 
     Status None where the connection ends without an answer.
@@ -106,6 +111,24 @@ def post_head(length, *lines, host="localhost"):
         *lines,
     )
     return "\r\n".join(lines) + "\r\n\r\n"
+
+
+def gauge(url, name):
+    """A number of /metrics."""
+    head = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    lines = spoken(url, head + "\r\n")[2].decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if line[0] != "#")
+    return float(values.get(f"keras_flows_{name}", 0))
+
+
+def until(condition, seconds=60.0):
+    """Whether a condition comes true in time."""
+    end = time.time() + seconds
+    while time.time() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def noise_of(seed, rows, shape=(2,)):

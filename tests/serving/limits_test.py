@@ -18,10 +18,12 @@ pytest.importorskip("fastapi")
 
 from helpers.services import call
 from helpers.services import fake
+from helpers.services import gauge
 from helpers.services import noise_of
 from helpers.services import post_head
 from helpers.services import serving
 from helpers.services import spoken
+from helpers.services import until
 
 from keras_flows.serving import server
 from keras_flows.serving import sources
@@ -29,6 +31,7 @@ from keras_flows.serving.gate import HEADERS
 
 pytestmark = pytest.mark.once
 
+GONE = 'requests_total{path="/sample",status="499"}'
 GET = "GET {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{}\r\n"
 
 
@@ -228,14 +231,14 @@ def test_slow_bodies(url):
     status, headers, body = spoken(url, post_head(1000), b"[" * 500)
     assert status == 408 and headers["connection"] == "close"
     assert "0.5 seconds" in json.loads(body)["detail"]
-    assert 0.4 < time.time() - start < 5
+    assert 0.4 < time.time() - start < 30
 
 
 def test_unfinished_bodies_hold_little(monkeypatch):
     """Together no more than a limit; later ones are refused."""
     monkeypatch.setattr("keras_flows.serving.app.MAX_HELD", 4000)
     source, _ = fake()
-    with serving(source, max_bytes=2000, body_seconds=1.0) as url:
+    with serving(source, max_bytes=2000, body_seconds=2.0) as url:
         statuses = []
 
         def half():
@@ -263,7 +266,7 @@ def test_heads_and_readers_that_do_not_come_to_an_end(monkeypatch):
         assert spoken(url, "GET /model HTTP/1.1\r\nhost: lo")[0] is None
         # A second head on a connection that was answered.
         head = GET.format("/model", "localhost", "").replace("close", "x")
-        with socket.create_connection((host, int(port)), 3) as second:
+        with socket.create_connection((host, int(port)), 60) as second:
             second.sendall(head.encode())
             assert second.recv(1 << 16).startswith(b"HTTP/1.1 200")
             second.sendall(b"GET")
@@ -274,22 +277,8 @@ def test_heads_and_readers_that_do_not_come_to_an_end(monkeypatch):
             unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             unread.connect((host, int(port)))
             unread.sendall(post_head(len(body)).encode() + body)
-            gone = 'status="499"'
-            assert until(lambda: gone in metrics(url))
-        assert "keras_flows_requests_in_work 0" in metrics(url)
-
-
-def metrics(url):
-    return spoken(url, GET.format("/metrics", "localhost", ""))[2].decode()
-
-
-def until(condition, seconds=15.0):
-    end = time.time() + seconds
-    while time.time() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
+            assert until(lambda: gauge(url, GONE) == 1)
+        assert gauge(url, "requests_in_work") == 0
 
 
 def test_too_many_connections(monkeypatch):
@@ -313,44 +302,56 @@ HEAD = GET.format("/model", "localhost", "")
 
 def test_work_of_clients_that_left_is_dropped():
     """What waits for them is never sampled; what is sampled is not sent."""
-    source, seen = fake(delay=0.6)
+    go = threading.Event()
+    source, seen = fake(go=go)
     with serving(source, sizes=(4,), wait_ms=0.0) as url:
         body = json.dumps({"num_samples": 4, "condition": 0}).encode()
         host, port = url.removeprefix("http://").split(":")
         leaving = [socket.create_connection((host, int(port))) for _ in "12345"]
         for connection in leaving:
             connection.sendall(post_head(len(body)).encode() + body)
-        assert until(lambda: "waiting_rows 16" in metrics(url))
+        assert until(lambda: gauge(url, "waiting_rows") == 16)
         for connection in leaving:
             connection.close()
-        assert until(lambda: "waiting_rows 0" in metrics(url), 0.5)
+        assert until(lambda: gauge(url, "waiting_rows") == 0)
+        assert until(lambda: gauge(url, GONE) == 5)
+        go.set()
         assert call(f"{url}/sample", {"condition": 0})[0] == 200
-        assert 'path="/sample",status="499"} 5' in metrics(url)
     # To warm up, the first of them, and the one that stayed.
     assert len(seen) == 3
 
 
-def test_too_much_work():
+@pytest.mark.parametrize(
+    "limits, most", [({"max_requests": 2}, 2), ({"max_values": 8}, 4)]
+)
+def test_too_much_work(limits, most):
     """503 with Retry-After, for requests and for their samples' numbers."""
-    source, _ = fake(delay=0.3)
-    for limits in ({"max_requests": 2}, {"max_values": 8}):
-        with serving(source, sizes=(4,), **limits) as url:
-            found = []
-            body = json.dumps({"num_samples": 4, "condition": 0}).encode()
+    go = threading.Event()
+    source, _ = fake(go=go)
+    found = []
+    body = json.dumps({"num_samples": 4, "condition": 0}).encode()
+    with serving(source, sizes=(4,), **limits) as url:
 
-            def ask(url=url, body=body, found=found):
-                found.append(spoken(url, post_head(len(body)), body))
+        def ask():
+            found.append(spoken(url, post_head(len(body)), body))
 
-            threads = [threading.Thread(target=ask) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            most = 2 if "max_requests" in limits else 4
-            assert [s for s, _, _ in found].count(200) == most
-            for status, headers, _ in found:
-                assert status == 200 or headers["retry-after"] == "1"
-            assert call(f"{url}/sample", {"condition": 0})[0] == 200
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        assert until(lambda: len(found) == 8 - most)
+        ready = "max_requests" not in limits
+        assert (call(f"{url}/readyz")[0] == 200) == ready
+        go.set()
+        for thread in threads:
+            thread.join()
+        assert call(f"{url}/sample", {"condition": 0})[0] == 200
+    assert [status for status, _, _ in found] == [503] * (8 - most) + [
+        200
+    ] * most
+    assert {headers.get("retry-after") for _, headers, _ in found} == {
+        "1",
+        None,
+    }
 
 
 def test_noise_in_the_steps_is_the_seed_s(tmp_path):

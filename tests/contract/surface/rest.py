@@ -461,7 +461,13 @@ SERVING = [
                         ("(0,)", "(-1,)", "('a',)", "(1.5,)"),
                         ("(4, 1)", "(1, 1)"), unclear=("[1, 2]",)),
         "wait_ms": real(0.0), "max_samples": AT_LEAST_1,
-        "max_bytes": AT_LEAST_1, "max_waiting": AT_LEAST_1}, check=None),
+        "max_bytes": AT_LEAST_1, "max_waiting": AT_LEAST_1,
+        "max_requests": AT_LEAST_1, "max_values": AT_LEAST_1,
+        "body_seconds": positive(),
+        "allowed_hosts": listed(
+            ("('a.example.com',)", "[]"), ("('',)", "(1,)"),
+            unclear=("[1, 2]", "('a',)", "(0,)", "(-1,)", "(1.5,)"))},
+           check=None),
 ]  # fmt: skip
 TRAINING = [
     Target("kf.training.Progress", {"total_steps": ("3", AT_LEAST_1)},
