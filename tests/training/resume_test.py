@@ -35,7 +35,18 @@ def available(data):
         pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize("data", survivor.DATA)
+# Feeds that hand NumPy arrays to every backend alike; "arrays", and those of
+# the frameworks, run on all.
+ALIKE = ("arrays across epochs", "pydataset", "endless", "grain iter")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(data, marks=[pytest.mark.once] * (data in ALIKE))
+        for data in survivor.DATA
+    ],
+)
 def test_a_run_goes_on_as_if_it_had_not_stopped(data, tmp_path):
     """Stopped twice, in the middle of an epoch and near its end."""
     available(data)
