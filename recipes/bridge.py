@@ -75,6 +75,7 @@ def build():
         "depth": FLAGS.depth,
         "fourier_scale": 4.0,
         "activation": "gelu",
+        "max_frequency": 100.0,
     }
     return kf.StochasticInterpolantInterface(
         kf.networks.MLP(2, name="velocity", **options),

@@ -84,7 +84,7 @@ def network(two_times, **options):
         two_times=two_times,
         fourier_scale=4.0,
         activation="gelu",
-        **options,
+        **{"max_frequency": 100.0, **options},
     )
 
 

@@ -149,6 +149,7 @@ SETTINGS = {
 }
 LEARNING_RATE = {"ctm": 6e-3, "esd": 2e-3, "mf": 2e-3}
 # A difference or derivative by time follows slower features better.
+FAST = {"max_frequency": 100.0}
 SLOW = {"time_features": 5, "max_frequency": 20.0}
 SLOWER = {"max_frequency": 8.0}
 TIME_FEATURES = {"ctm": SLOWER, "psd": SLOW, "esd": SLOW, "mf": SLOWER}
@@ -163,7 +164,7 @@ def generative(name, teacher, metric):
         two_times=name != "flow",
         fourier_scale=4.0,
         activation="gelu",
-        **TIME_FEATURES.get(name, {}),
+        **TIME_FEATURES.get(name, FAST),
     )
     model = kf.FlowMapInterface(
         network,
@@ -188,7 +189,7 @@ def generative(name, teacher, metric):
 
 def policy(name):
     keras.utils.set_random_seed(FLAGS.seed)
-    network = kf.networks.MLP(2, width=128, depth=3, condition_dim=1)
+    network = kf.networks.MLP(2, width=128, depth=3, condition_dim=1, **FAST)
     model = kf.FlowMapInterface(network, name, ema=0.99, seed=FLAGS.seed)
     o = np.linspace(-0.95, 0.95, 200, dtype="float32")[:, None]
     mean = Demonstrations.mean(o)

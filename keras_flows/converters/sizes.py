@@ -24,6 +24,8 @@ HEADS = {
 }
 # DDT's encoder has these of its blocks, by their number and width.
 ENCODERS = {(12, 768): 8, (24, 1024): 20, (28, 1152): 22}
+# The largest frequency of the times' features in policies.
+PUBLISHED_FREQUENCY = 100.0
 
 
 def unknown(argument):
@@ -120,6 +122,7 @@ def policy_sizes(state):
             "width": width,
             "depth": count(state, r"residual_blocks\.(\d+)\."),
             "expansion": hidden // width,
+            "max_frequency": PUBLISHED_FREQUENCY,
         }
     if "map_emb.0.weight" in state:
         levels = count(state, r"downs\.(\d+)\.")
@@ -170,4 +173,5 @@ def policy_sizes(state):
         "width": width,
         "depth": count(state, r"rnn\.weight_hh_l(\d+)"),
         "cell": "lstm" if rows == 4 * width else "gru",
+        "max_frequency": PUBLISHED_FREQUENCY,
     }

@@ -74,7 +74,7 @@ class MLP(DescribedModel):
         fourier_features=16,
         fourier_scale=2.0,
         time_features=4,
-        max_frequency=100.0,
+        max_frequency=8.0,
         num_classes=None,
         condition_dim=None,
         dtype=None,

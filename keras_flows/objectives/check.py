@@ -19,7 +19,7 @@ _SEED = 250518825
 
 
 def _step():
-    # Small beside 1 / 100, the largest frequency of `TimeFeatures`.
+    # Small beside 1 / 100, for features of time up to 100 radians.
     return 1e-4 if keras.config.floatx() == "float64" else 2e-3
 
 

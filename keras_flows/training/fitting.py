@@ -13,6 +13,7 @@ from keras_flows.training import first_batch
 from keras_flows.training import processes
 from keras_flows.training import resume
 from keras_flows.training.guard import NonFiniteGuard
+from keras_flows.training.map_watch import MapLossWatch
 from keras_flows.training.steps import inner_optimizer
 
 
@@ -47,8 +48,8 @@ def _fit(model, keras_fit, x, y, callbacks, kwargs):
     weight = kwargs.pop("sample_weight", None)
     x, y, weight = batches.with_weights(model, x, y, weight)
     kwargs, others = batch_checks.checked_validation(model, kwargs)
-    guard = NonFiniteGuard(model.max_skipped_steps)
     count = compiling.CountSteps()
+    own = [NonFiniteGuard(model.max_skipped_steps), MapLossWatch(), count]
     keep = None
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         if callbacks is None:
@@ -60,10 +61,10 @@ def _fit(model, keras_fit, x, y, callbacks, kwargs):
                 "`callbacks` must be a list of keras.callbacks.Callback. "
                 f"Received: {callbacks!r}."
             )
-        keep, callbacks = resume.separate([guard, count, *callbacks])
+        keep, callbacks = resume.separate([*own, *callbacks])
     else:
-        callbacks.append(guard)
-        callbacks.append(count)
+        for callback in own:
+            callbacks.append(callback)
     before = int(inner_optimizer(model.optimizer)._iterations.numpy())
     try:
         if keep is not None:

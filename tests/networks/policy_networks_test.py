@@ -16,7 +16,7 @@ from keras_flows.networks.encoders.images import Crop
 to_numpy = keras.ops.convert_to_numpy
 HERE = pathlib.Path(__file__).parents[1]
 PUBLISHED = {
-    "mlp": ("ChunkMLP", {"width": 24, "depth": 2}),
+    "mlp": ("ChunkMLP", {"width": 24, "depth": 2, "max_frequency": 100.0}),
     "unet": ("TemporalUNet", {"width": 16, "embedding_width": 16}),
     "unet_shift": (
         "TemporalUNet",
@@ -37,8 +37,14 @@ PUBLISHED = {
         {"width": 24, "num_heads": 3, "depth": 1, "condition_depth": 2},
     ),
     "dit": ("PolicyDiT", {"width": 24, "num_heads": 2, "depth": 2}),
-    "lstm": ("PolicyRNN", {"width": 12, "depth": 2}),
-    "gru": ("PolicyRNN", {"width": 12, "depth": 2, "cell": "gru"}),
+    "lstm": (
+        "PolicyRNN",
+        {"width": 12, "depth": 2, "max_frequency": 100.0},
+    ),
+    "gru": (
+        "PolicyRNN",
+        {"width": 12, "depth": 2, "cell": "gru", "max_frequency": 100.0},
+    ),
 }
 # Of each kind the smallest that has all its parts.
 SMALL = {

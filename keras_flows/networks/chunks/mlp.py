@@ -96,7 +96,9 @@ class ChunkMLP(DescribedModel):
         expansion: width of a block's hidden layer over `width`.
         time_features: number of sines and cosines of each time, even; 0 for
             the times themselves.
-        max_frequency: the largest frequency of these.
+        max_frequency: the largest frequency of these, in radians per unit of
+            time. The published network has 100, which flow maps learn badly
+            from; converted ones keep it.
         dropout: rate, inside the blocks.
         dtype: dtype policy of the dense layers; times are embedded in
             float32.
@@ -131,7 +133,7 @@ class ChunkMLP(DescribedModel):
         depth=8,
         expansion=4,
         time_features=128,
-        max_frequency=100.0,
+        max_frequency=8.0,
         dropout=0.1,
         dtype=None,
         name="chunk_mlp",

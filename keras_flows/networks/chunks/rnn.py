@@ -64,7 +64,9 @@ class PolicyRNN(DescribedModel):
         depth: number of recurrent layers.
         cell: "lstm" or "gru".
         time_features: number of sines and cosines of each time, even.
-        max_frequency: the largest frequency of these.
+        max_frequency: the largest frequency of these, in radians per unit of
+            time. The published network has 100, which flow maps learn badly
+            from; converted ones keep it.
         dropout: rate, between the recurrent and after the hidden layers.
         dtype: dtype policy of the layers; times are embedded in float32.
         name: model name.
@@ -97,7 +99,7 @@ class PolicyRNN(DescribedModel):
         depth=8,
         cell="lstm",
         time_features=128,
-        max_frequency=100.0,
+        max_frequency=8.0,
         dropout=0.1,
         dtype=None,
         name="policy_rnn",

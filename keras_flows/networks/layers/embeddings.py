@@ -27,11 +27,12 @@ class TimeFeatures(layers.Layer):
 
     Args:
         num: number of frequencies.
-        max_frequency: the largest frequency, in radians per unit of time.
+        max_frequency: the largest frequency, in radians per unit of time. A
+            flow map's loss holds derivatives by time, which multiply by it.
     """
 
     @checked(num=COUNT, max_frequency=POSITIVE)
-    def __init__(self, num=8, max_frequency=100.0, **kwargs):
+    def __init__(self, num=8, max_frequency=8.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
         self.num = num
@@ -325,14 +326,15 @@ class LinearTimeFeatures(layers.Layer):
     """Sines and cosines of a time: (B,) -> (B, num), float32.
 
     [sin(w_k t), cos(w_k t)] with w_k spaced evenly from 0 to
-    `max_frequency`. Source: arXiv 2512.01809's MLP.
+    `max_frequency`. Source: arXiv 2512.01809's MLP, where that is 100.
 
     Args:
         num: number of features, even.
-        max_frequency: the largest frequency, in radians per unit of time.
+        max_frequency: the largest frequency, in radians per unit of time, as
+            in `TimeFeatures`.
     """
 
-    def __init__(self, num=128, max_frequency=100.0, **kwargs):
+    def __init__(self, num=128, max_frequency=8.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
         if num < 2 or num % 2:

@@ -1,0 +1,105 @@
+"""Networks of one's own with the default features of time learn jumps."""
+
+import functools
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_flows as kf
+
+MODELS = {
+    "flow": lambda n: kf.SiTInterface(n, ema=None, seed=0),
+    "lsd": lambda n: kf.FlowMapInterface(n, "lsd", ema=None, seed=0),
+    "mean_flow": lambda n: kf.MeanFlowInterface(n, ema=None, seed=0),
+}
+JUMPS = ("lsd", "mean_flow")
+TOO_FAST = {"max_frequency": 100.0}
+
+
+def conv(two_times, **options):
+    shape, width = (16, 2), 16
+    x, inputs, times = embedded(shape, two_times, options)
+    h = layers.Conv1D(width, 5, padding="same")(x)
+    for _ in range(2):
+        shift = layers.Reshape((1, width))(layers.Dense(width)(times))
+        h = layers.Add()([h, shift])
+        h = layers.Conv1D(width, 5, padding="same", activation="silu")(h)
+    return keras.Model(inputs, layers.Conv1D(2, 5, padding="same")(h))
+
+
+def mlp(two_times, **options):
+    x, inputs, times = embedded((2,), two_times, options)
+    h = layers.Concatenate()([x, times])
+    for _ in range(2):
+        h = layers.Dense(64, activation="silu")(h)
+    return keras.Model(inputs, layers.Dense(2)(h))
+
+
+def embedded(shape, two_times, options):
+    """(x, inputs, a dense layer of the features of the times)."""
+    inputs = {"x": keras.Input(shape, name="x"), "t": keras.Input((), name="t")}
+    if two_times:
+        inputs["r"] = keras.Input((), name="r")
+    times = [
+        kf.networks.TimeFeatures(**options)(inputs[name])
+        for name in inputs
+        if name != "x"
+    ]
+    times = layers.Concatenate()(times) if two_times else times[0]
+    return inputs["x"], inputs, layers.Dense(32, activation="silu")(times)
+
+
+def data(network, num, seed=0):
+    """Sines of any phase; for the perceptron, their values at two places."""
+    phase = np.random.default_rng(seed).uniform(0.0, 2.0 * np.pi, (num, 1))
+    at = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)[None]
+    x = np.stack([np.sin(at + phase), np.cos(at + phase)], axis=-1)
+    return (x if network is conv else x[:, 0]).astype("float32")
+
+
+def trained(network, objective, steps, options):
+    keras.utils.set_random_seed(0)
+    model = MODELS[objective](network(objective != "flow", **options))
+    rate = keras.optimizers.schedules.CosineDecay(1e-2, steps)
+    model.compile(keras.optimizers.Adam(rate))
+    model.fit(data(network, 128 * steps), batch_size=128, verbose=0)
+    return model
+
+
+@functools.cache
+def velocity_loss(network, objective, **options):
+    """|u(x_t, t, t) - dx_t/dt|^2 after a short training."""
+    model = trained(network, objective, 100, options)
+    path, rng = model.interpolant, np.random.default_rng(1)
+    x = data(network, 2048, seed=1)
+    level = rng.uniform(0.02, 0.98, len(x)).astype("float32")
+    noise = rng.standard_normal(x.shape).astype("float32")
+    t = path.time_of_level(ops.convert_to_tensor(level))
+    x, noise = map(ops.convert_to_tensor, (x, noise))
+    v = model.pred(model.sample_x_t(x, noise, t), t)
+    return float(ops.mean(ops.square(v - path.velocity(x, noise, t))))
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize("objective", JUMPS)
+@pytest.mark.parametrize("network", [conv, mlp])
+def test_a_jump_model_learns_the_velocity_that_a_flow_does(network, objective):
+    expected = velocity_loss(network, "flow")
+    assert velocity_loss(network, objective) < 1.1 * expected
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("objective", JUMPS)
+def test_a_map_loss_far_above_the_velocity_is_told_once(objective):
+    with pytest.warns(UserWarning, match="`max_frequency`") as caught:
+        trained(conv, objective, 12, TOO_FAST)
+    told = [w for w in caught if "`max_frequency`" in str(w.message)]
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*max_frequency")
+        trained(conv, objective, 12, {})
