@@ -201,6 +201,7 @@ def of(kind, **options):
 
 
 SIZES = of(sizes)
+LEVELS = of(pair, low=0.0, high=1.0)
 MODEL = of(having, methods=("unpack", "generate"), what="an interface")
 IMAGE_SHAPE = of(sizes, ndim=3, like="(height, width, channels)")
 
