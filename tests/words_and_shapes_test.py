@@ -121,7 +121,7 @@ def test_what_fits_arrives_as_pythons_own():
     assert given.sizes("x", np.int32(2), single=True) == (2,)
     assert given.pair("x", np.array([0.1, 0.9])) == (0.1, 0.9)
     assert given.choice("x", None, ("a", "b"), none=True) is None
-    with pytest.raises(ValueError, match="'ab' or 'cd'.*Did you mean 'ab'"):
+    with pytest.raises(ValueError, match="one of ab, cd.*Did you mean 'ab'"):
         given.choice("x", "abc", ("ab", "cd"))
 
 

@@ -32,11 +32,9 @@ def choice(name, value, words, *, none=False):
     """One of some words, or None where that has a meaning."""
     if isinstance(value, str) and value in words or none and value is None:
         return value
-    known = [repr(word) for word in words] + ["None"] * none
     near = difflib.get_close_matches(str(value), words, 1)
     raise ValueError(
-        f"`{name}` must be {'one of ' * (len(known) > 2)}"
-        f"{', '.join(known[:-1])}{' or ' * (len(known) > 1)}{known[-1]}. "
+        f"`{name}` must be one of {', '.join(words)}{' or None' * none}. "
         f"Received: {_short(value)}."
         + (f" Did you mean {near[0]!r}?" if near else "")
     )
