@@ -100,6 +100,18 @@ def test_numbers(name, bad):
         NUMBERS[name](bad)
 
 
+@pytest.mark.parametrize("bad", ["int32", "words", 0.5, int])
+def test_dtypes(bad):
+    with pytest.raises(ValueError, match="`dtype`"):
+        kf.networks.DiT((4, 4, 3), 2, 8, 1, 2, dtype=bad)
+
+
+def test_a_state_that_is_not_finite():
+    bad = np.full((2, 2), np.nan, "float32")
+    with pytest.raises(ValueError, match="`x_t` must be finite"):
+        predicted(x_t=bad)
+
+
 OBJECTS = {
     "policy": lambda v: kf.policies.Controller(v),
     "env": lambda v: kf.policies.record(kf.policies.Policy, v, 0, "a.gif"),

@@ -83,6 +83,21 @@ def seed(name, value):
     return value if known else SEED(name, value)
 
 
+def dtype(name, value):
+    """What Keras makes a dtype policy of, one that computes in floats."""
+    try:
+        policy = keras.dtype_policies.get(value)
+        fits = keras.backend.is_float_dtype(policy.compute_dtype)
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`{name}` must be a float dtype or a policy of one, such as "
+            f"'bfloat16' or 'mixed_bfloat16'. Received: {_short(value)}."
+        )
+    return value
+
+
 def pair(name, value, low=-MOST, high=MOST, *, equal=False):
     """(a, b), two numbers with low <= a < b <= high, as Python's own.
 

@@ -119,6 +119,7 @@ TARGETS = [
         interface(
             "SCDInterface",
             warmup_steps=integer(0, most=100),
+            stable_target=instance("False", also=("True",)),
             teacher_guidance_scale=instance("1.0", also=("2.0", "0.0")),
         ),
         required={
