@@ -100,6 +100,18 @@ def test_numbers(name, bad):
         NUMBERS[name](bad)
 
 
+@pytest.mark.parametrize("bad", ["int32", "words", 0.5, int])
+def test_dtypes(bad):
+    with pytest.raises(ValueError, match="`dtype`"):
+        kf.networks.DiT((4, 4, 3), 2, 8, 1, 2, dtype=bad)
+
+
+def test_a_state_that_is_not_finite():
+    bad = np.full((2, 2), np.nan, "float32")
+    with pytest.raises(ValueError, match="`x_t` must be finite"):
+        predicted(x_t=bad)
+
+
 OBJECTS = {
     "policy": lambda v: kf.policies.Controller(v),
     "env": lambda v: kf.policies.record(kf.policies.Policy, v, 0, "a.gif"),
@@ -121,7 +133,7 @@ def test_what_fits_arrives_as_pythons_own():
     assert given.sizes("x", np.int32(2), single=True) == (2,)
     assert given.pair("x", np.array([0.1, 0.9])) == (0.1, 0.9)
     assert given.choice("x", None, ("a", "b"), none=True) is None
-    with pytest.raises(ValueError, match="'ab' or 'cd'.*Did you mean 'ab'"):
+    with pytest.raises(ValueError, match="one of ab, cd.*Did you mean 'ab'"):
         given.choice("x", "abc", ("ab", "cd"))
 
 

@@ -211,7 +211,8 @@ class Batches(keras.utils.PyDataset):
 
 def check_source(source):
     """Refuse what gives no records by their numbers."""
-    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+    records = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    if not records or isinstance(source, (str, bytes, dict)):
         raise ValueError(
             "`source` must have `len` and `[i]`, as those of "
             f"`datasets.sources` do. Received: {type(source).__name__}."

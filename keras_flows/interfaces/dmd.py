@@ -21,6 +21,7 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import by_step
 from keras_flows.ops import eager_float64
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import mean_flat
 from keras_flows.ops import note_losses
 from keras_flows.ops import register
@@ -102,7 +103,7 @@ class DMDInterface(Holder):
     output_parts = None
 
     @checked_arguments
-    @checked(num_steps=SIZE)
+    @checked(num_steps=SIZE, time_range=given.LEVELS)
     def __init__(
         self,
         teacher,
@@ -127,7 +128,7 @@ class DMDInterface(Holder):
         check_student(student)
         own = objectives.DistributionMatching(
             method, alpha, regression_weight, adversarial_weight,
-            discriminator_weight, tuple(time_range), fake_updates,
+            discriminator_weight, time_range, fake_updates,
         )  # fmt: skip
         super().__init__(student, own.terms, inner_terms=False, name=name)
         self._own = own

@@ -353,10 +353,9 @@ class Interface(Generator):
                 in the loss and 0 where it is padding.
             training: whether labels are dropped and dropout is on.
         """
-        contract.check_data(x, self.data_shape)
-        condition = host_condition(condition, self.network, x.shape[0])
-        contract.check_condition(condition, self.network, x.shape[0])
-        mask = data_checks.check_extras(extras, x, self)
+        condition, mask = data_checks.check_loss(
+            self, x, condition, extras, training
+        )
         return self.batch_loss(
             ops.cast(x, float_dtype()), condition, mask, training
         )

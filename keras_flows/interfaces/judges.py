@@ -2,6 +2,7 @@
 
 from keras_flows.networks import clone_network
 from keras_flows.networks import contract
+from keras_flows.ops import given
 
 
 def check_discriminator(discriminator, teacher, student, regression_weight):
@@ -13,6 +14,7 @@ def check_discriminator(discriminator, teacher, student, regression_weight):
             "`regression_weight` wants batches of the teacher's samples "
             "and `discriminator` batches of data: give one of them."
         )
+    given.having("discriminator", discriminator, ("built",), "a keras.Model")
     if discriminator in (teacher.network, student.network):
         raise ValueError(
             "`discriminator` must be a network of its own, not the "

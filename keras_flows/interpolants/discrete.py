@@ -101,7 +101,7 @@ class DiscreteVariancePreserving(Interpolant):
             raise ValueError(
                 "The betas of `schedule` must lie between 0 and 1. Received "
                 f"values from {self.betas.min():.3g} to "
-                f"{self.betas.max():.3g}; take more timesteps or smaller "
+                f"{self.betas.max():.3g}; take more `num_timesteps` or smaller "
                 "betas."
             )
 

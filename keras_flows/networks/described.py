@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_flows.ops import given
 from keras_flows.presets import Preset
 
 
@@ -25,7 +26,9 @@ class DescribedModel(Preset, keras.Model):
             model._arguments = _arguments(cls, args, kwargs)
         except TypeError:
             # Missing or unknown ones: the constructor names them.
-            pass
+            return model
+        if model._arguments.get("dtype") is not None:
+            given.dtype("dtype", model._arguments["dtype"])
         return model
 
     def get_config(self):

@@ -100,6 +100,7 @@ def adversarial(fake_logit):
     regression_weight=NOT_NEGATIVE,
     adversarial_weight=NOT_NEGATIVE,
     discriminator_weight=NOT_NEGATIVE,
+    level_range=given.LEVELS,
     fake_updates=SIZE,
 )
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +147,6 @@ class DistributionMatching(Objective):
                 "`fake_updates` must be at least 1. "
                 f"Received: {self.fake_updates!r}."
             )
-        low, high = (float(edge) for edge in self.level_range)
-        if not 0.0 <= low < high <= 1.0:
-            raise ValueError(
-                "`time_range` must be two levels of noise with 0 <= low < "
-                f"high <= 1. Received: {self.level_range}."
-            )
-        object.__setattr__(self, "level_range", (low, high))
 
     def __call__(self, model, batch):
         x, condition = batch.x, batch.condition

@@ -9,13 +9,14 @@ from keras_flows.objectives.base import Objective
 from keras_flows.ops import bcast_right
 from keras_flows.ops import check_same_shape
 from keras_flows.ops import float_dtype
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 
 
 @register
-@checked(steps_per_stage=SIZE)
+@checked(num_steps=given.SIZES, steps_per_stage=SIZE)
 @dataclasses.dataclass(frozen=True)
 class Progressive(Objective):
     """max(alpha^2 / sigma^2, 1) |x_hat(x_t) - x|^2, x what two steps ask for.
@@ -44,21 +45,11 @@ class Progressive(Objective):
     predicts = "data"
 
     def __post_init__(self):
-        given = tuple(int(n) for n in self.num_steps)
-        object.__setattr__(self, "num_steps", given)
-        if (
-            not given
-            or given[-1] < 1
-            or any(a != 2 * b for a, b in itertools.pairwise(given))
-        ):
+        steps = self.num_steps
+        if not steps or any(a != 2 * b for a, b in itertools.pairwise(steps)):
             raise ValueError(
                 "`num_steps` must halve from stage to stage, as in (8, 4, 2, "
-                f"1). Received: {given}."
-            )
-        if self.steps_per_stage < 1:
-            raise ValueError(
-                "`steps_per_stage` must be at least 1. "
-                f"Received: {self.steps_per_stage!r}."
+                f"1). Received: {steps}."
             )
 
     @property

@@ -32,11 +32,9 @@ def choice(name, value, words, *, none=False):
     """One of some words, or None where that has a meaning."""
     if isinstance(value, str) and value in words or none and value is None:
         return value
-    known = [repr(word) for word in words] + ["None"] * none
     near = difflib.get_close_matches(str(value), words, 1)
     raise ValueError(
-        f"`{name}` must be {'one of ' * (len(known) > 2)}"
-        f"{', '.join(known[:-1])}{' or ' * (len(known) > 1)}{known[-1]}. "
+        f"`{name}` must be one of {', '.join(words)}{' or None' * none}. "
         f"Received: {_short(value)}."
         + (f" Did you mean {near[0]!r}?" if near else "")
     )
@@ -83,6 +81,21 @@ def seed(name, value):
     """None, an int or a `keras.random.SeedGenerator`."""
     known = isinstance(value, keras.random.SeedGenerator) or value is None
     return value if known else SEED(name, value)
+
+
+def dtype(name, value):
+    """What Keras makes a dtype policy of, one that computes in floats."""
+    try:
+        policy = keras.dtype_policies.get(value)
+        fits = keras.backend.is_float_dtype(policy.compute_dtype)
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`{name}` must be a float dtype or a policy of one, such as "
+            f"'bfloat16' or 'mixed_bfloat16'. Received: {_short(value)}."
+        )
+    return value
 
 
 def pair(name, value, low=-MOST, high=MOST, *, equal=False):
@@ -201,6 +214,7 @@ def of(kind, **options):
 
 
 SIZES = of(sizes)
+LEVELS = of(pair, low=0.0, high=1.0)
 MODEL = of(having, methods=("unpack", "generate"), what="an interface")
 IMAGE_SHAPE = of(sizes, ndim=3, like="(height, width, channels)")
 

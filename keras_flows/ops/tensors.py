@@ -55,7 +55,7 @@ def on_state(x, t, r=None):
         ValueError: if a time is no number, or x no batch of examples.
     """
     if _on_host(x):
-        x = _numbers(x, "x_t", "numbers, (batch, ...)")
+        x = _numbers(x, "x_t", "finite numbers, (batch, ...)")
     x = ops.convert_to_tensor(x)
     if not len(x.shape):
         raise ValueError(
@@ -76,7 +76,8 @@ def _numbers(x, argument, what):
         found = np.asarray(x)
     except (TypeError, ValueError):
         found = np.asarray(None)
-    if found.dtype.kind not in "iufb" and str(found.dtype) != "bfloat16":
+    real = found.dtype.kind in "iufb" or str(found.dtype) == "bfloat16"
+    if not real or not np.isfinite(found).all():
         raise ValueError(f"`{argument}` must be {what}. Received: {x!r}.")
     return found
 
@@ -85,7 +86,7 @@ def _times(t, x, argument):
     if _on_host(t):
         what = "finite numbers, one time or one for each example of x"
         found = _numbers(t, argument, what)
-        if found.dtype.kind == "b" or not np.isfinite(found).all():
+        if found.dtype.kind == "b":
             raise ValueError(f"`{argument}` must be {what}. Received: {t!r}.")
         t = found.astype(float_dtype())
     t = ops.convert_to_tensor(t)

@@ -102,8 +102,8 @@ def parse_hf(handle):
     folder = found[2].strip("/") if found else ".."
     if ".." in folder.split("/"):
         raise ValueError(
-            "A handle of Hugging Face is "
-            f"hf://org/repository[/folder][@revision]. Received: {handle!r}."
+            f"No preset at {handle!r}: a handle of Hugging Face is "
+            "hf://org/repository[/folder][@revision]."
         )
     return found[1], folder, found[3]
 
@@ -113,9 +113,8 @@ def parse_kaggle(handle):
     found = _KAGGLE.fullmatch(handle)
     if not found:
         raise ValueError(
-            "A handle of Kaggle is "
-            "kaggle://owner/model/framework/variation[/version]. Received: "
-            f"{handle!r}."
+            f"No preset at {handle!r}: a handle of Kaggle is "
+            "kaggle://owner/model/framework/variation[/version]."
         )
     return found[1], found[2]
 

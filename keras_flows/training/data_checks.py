@@ -11,8 +11,10 @@ from keras_flows.networks.contract import check_data
 from keras_flows.networks.contract import fits
 from keras_flows.networks.labels import Labels
 from keras_flows.networks.labels import check_labels
+from keras_flows.networks.labels import host_condition
 from keras_flows.networks.labels import to_host
 from keras_flows.ops import float_dtype
+from keras_flows.ops.scalars import FLAG
 from keras_flows.training.first_batch import first_batch
 
 # Of the standard deviation, and of the mean the upper one: latents of an
@@ -45,6 +47,15 @@ def check_extras(extras, x, interface):
             f"of x {tuple(x.shape)}. Received: {shape}."
         )
     return ops.cast(mask, float_dtype())
+
+
+def check_loss(model, x, condition, extras, training):
+    """What `loss` is given: (condition, mask or None)."""
+    check_data(x, model.data_shape)
+    FLAG("training", training)
+    condition = host_condition(condition, model.network, x.shape[0])
+    check_condition(condition, model.network, x.shape[0])
+    return condition, check_extras(extras, x, model)
 
 
 def check_host_array(x, shape, argument):

@@ -414,7 +414,7 @@ def test_bad_arguments_are_named():
         networks.PolicyTransformer(3, 4, (5,), width=16, num_heads=3)
     with pytest.raises(ValueError, match="`num_heads`"):
         networks.PolicyDiT(3, 4, (5,), width=16, num_heads=3)
-    with pytest.raises(ValueError, match="`cell`.*'lstm' or 'gru'"):
+    with pytest.raises(ValueError, match="`cell`.*lstm, gru"):
         networks.PolicyRNN(3, 4, (5,), cell="rnn")
     with pytest.raises(ValueError, match="`observation_shape`.*steps"):
         encoder("MLPEncoder", {"a": (2, 3), "b": (3, 3)})

@@ -86,7 +86,7 @@ TARGETS = [
         guidance_t_max=SHARE,
         guidance_power=real(0.0, most=4.0),
         guidance_range=instance("None", also=("(1.0, 4.0)", "(4.0, 1.0)")),
-        norm_eps=positive(most=1.0),
+        norm_eps=real(0.0, most=1.0),
         norm_power=real(0.0, most=2.0),
         fm_portion=SHARE,
         objective=instance(
@@ -119,7 +119,8 @@ TARGETS = [
         interface(
             "SCDInterface",
             warmup_steps=integer(0, most=100),
-            teacher_guidance_scale=real(),
+            stable_target=instance("False", also=("True",)),
+            teacher_guidance_scale=instance("1.0", also=("2.0", "0.0")),
         ),
         required={
             "network": ("mlp()", NETWORK),

@@ -35,7 +35,7 @@ METRICS = [
         {"data": (BOARD, DATA), "num_reference": ("50", AT_LEAST_1)},
         {
             "bins": instance("20", "60", also=("1", "2", "3")),
-            "extent": positive(),
+            "extent": positive(most=4.0),
             "reference": choice("samples", "density"),
             "eps": positive(most=0.1), "seed": SEED,
         },
