@@ -119,6 +119,8 @@ SHARE = Number(0, 1)
 # Sizes are int32 somewhere on the way.
 SIZE = Integer(1, 2**31 - 1)
 COUNT = Integer(0, 2**31 - 1)
+# Of files, which may be larger.
+BYTES = Integer(1, 2**63 - 1)
 SEED = Optional(Integer(0, 2**64 - 1))
 GUIDANCE = Number(-1000, 1000)
 LOCATION = Number(-1000, 1000)

@@ -6,8 +6,8 @@ import re
 import urllib.parse
 
 from keras_flows.ops.files import move
+from keras_flows.ops.scalars import BYTES
 from keras_flows.ops.scalars import FLAG
-from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 from keras_flows.presets import download
@@ -52,7 +52,7 @@ class Checkpoint:
     weights: str
 
 
-@checked(ema=Optional(FLAG), max_bytes=Optional(SIZE))
+@checked(ema=Optional(FLAG), max_bytes=Optional(BYTES))
 def read_checkpoint(source, ema=None, max_bytes=None):
     """Read the weights of a published checkpoint.
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from keras_flows.ops.scalars import BYTES
 from keras_flows.ops.scalars import POSITIVE
-from keras_flows.ops.scalars import SIZE
 
 _GIB = 1 << 30
 
@@ -43,7 +43,7 @@ class Limits:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            kind = SIZE if field.type is int else POSITIVE
+            kind = BYTES if field.type is int else POSITIVE
             kind(field.name, getattr(self, field.name))
 
 
