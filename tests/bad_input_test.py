@@ -61,7 +61,7 @@ CONSTRUCTORS = {
         lambda: kf.SiTInterface(mlp(), interpolant="liner"),
         "`interpolant`.*liner.*Linear",
     ),
-    "unknown norm": (lambda: flow_map(norm="l3"), "`norm`.*l3.*pseudo_huber"),
+    "unknown norm": (lambda: flow_map(norm="l3"), "`norm`.*pseudo_huber.*l3"),
     "network without r": (
         lambda: kf.FlowMapInterface(mlp(), "lsd"),
         r"`network`.*\['r'\].*two_times",

@@ -106,10 +106,19 @@ def test_dtypes(bad):
         kf.networks.DiT((4, 4, 3), 2, 8, 1, 2, dtype=bad)
 
 
-def test_a_state_that_is_not_finite():
-    bad = np.full((2, 2), np.nan, "float32")
-    with pytest.raises(ValueError, match="`x_t` must be finite"):
+@pytest.mark.parametrize(
+    "bad", [np.full((2, 2), np.nan, "float32"), np.zeros((0, 2)), 0.5]
+)
+def test_states_that_are_none(bad):
+    with pytest.raises(ValueError, match="`x_t` must be"):
         predicted(x_t=bad)
+
+
+def test_fit_without_data():
+    model = kf.SiTInterface(mlp(), ema=None)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="`x` is missing"):
+        model.fit()
 
 
 OBJECTS = {

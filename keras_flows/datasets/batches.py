@@ -212,7 +212,7 @@ class Batches(keras.utils.PyDataset):
 def check_source(source):
     """Refuse what gives no records by their numbers."""
     records = hasattr(source, "__len__") and hasattr(source, "__getitem__")
-    if not records or isinstance(source, (str, bytes, dict)):
+    if not records or isinstance(source, (str, bytes, dict, type)):
         raise ValueError(
             "`source` must have `len` and `[i]`, as those of "
             f"`datasets.sources` do. Received: {type(source).__name__}."

@@ -56,6 +56,12 @@ def on_state(x, t, r=None):
     """
     if _on_host(x):
         x = _numbers(x, "x_t", "finite numbers, (batch, ...)")
+        # Not of tensors: a part of a batch in training may have no rows.
+        if not x.ndim or not len(x):
+            raise ValueError(
+                "`x_t` must be a batch of states, (batch, ...). Received the "
+                f"shape {x.shape}."
+            )
     x = ops.convert_to_tensor(x)
     if not len(x.shape):
         raise ValueError(

@@ -87,8 +87,8 @@ def parsed(handle):
     found = _CHECKSUM.fullmatch(fragment)
     if found is None:
         raise ValueError(
-            f"`preset` {handle!r} needs the checksum of its archive: append "
-            "#sha256=<64 hex digits>, as `sha256sum` prints them."
+            f"No preset at {handle!r} without the checksum of its archive: "
+            "append #sha256=<64 hex digits>, as `sha256sum` prints them."
         )
     return url, found[1].lower()
 

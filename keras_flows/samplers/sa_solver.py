@@ -75,14 +75,8 @@ class SASolver(Sampler):
         check_tau(self.tau)
         if self.interval is not None:
             # A saved interval comes back as a list.
-            object.__setattr__(self, "interval", tuple(self.interval))
-            if len(self.interval) != 2 or not (
-                0 <= self.interval[0] <= self.interval[1]
-            ):
-                raise ValueError(
-                    "`interval` must be (low, high) with 0 <= low <= high. "
-                    f"Received: {self.interval!r}."
-                )
+            found = given.pair("interval", self.interval, 0.0, equal=True)
+            object.__setattr__(self, "interval", found)
         given.choice("by", self.by, ("level", "ratio"))
 
     @property

@@ -31,6 +31,8 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
 
 def _fit(model, keras_fit, x, y, callbacks, kwargs):
     compiling.check_ready(model)
+    if x is None:
+        raise ValueError("`x` is missing: `fit` needs data. Received: None.")
     for name in ("epochs", "batch_size", "steps_per_epoch"):
         if kwargs.get(name) is not None:
             kwargs[name] = SIZE(name, kwargs[name])

@@ -24,7 +24,7 @@ import keras_flows as kf
 
 CALLS = int(os.environ.get("CALLS", "0"))
 # Of drawn calls, those with a good outcome: see `calls.outcome`.
-SHARE = 0.95
+SHARE = 0.98
 
 # What a caller is handed and does not make, and parts for other modules.
 INNER = {

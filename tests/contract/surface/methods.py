@@ -119,6 +119,15 @@ def generate(model, **own):
     )
 
 
+# Without the batch axis it is that of a single robot.
+HISTORY = dataclasses.replace(
+    array((2, 2, 2)),
+    values=tuple(
+        text
+        for text in array((2, 2, 2)).values
+        if text != "filled((2, 2), 'float32')"
+    ),
+)
 GUIDANCE = {
     "condition": LABELS,
     "negative_condition": LABELS,
@@ -223,7 +232,7 @@ METHODS = [
     ),
     Target(
         "policy.predict_chunk",
-        {"observation": ("filled((2, 2, 2))", array((2, 2, 2)))},
+        {"observation": ("filled((2, 2, 2))", HISTORY)},
         {
             "num_steps": STEPS,
             "start": choice("noise", "zero", none=True),

@@ -55,7 +55,11 @@ TARGETS = [
     interface("SiTInterface", interpolant=OPTIONAL_PATH, weight=3),
     interface(
         "EDMInterface",
-        interpolant=OPTIONAL_PATH,
+        interpolant=instance(
+            "None",
+            "kf.interpolants.VarianceExploding()",
+            also=("kf.interpolants.Linear(1.0)", "'Linear'"),
+        ),
         t_shift_base=positive(most=10.0, none=True),
     ),
     interface(
