@@ -101,7 +101,7 @@ def check_close(found):
 def check_sampled(found):
     for said, apart, loss, weights in found:
         assert len(said) == 2 and all("training.whole" in s for s in said)
-        assert apart < 1e-6 and np.isfinite(loss) and weights > 4
+        assert apart < 1e-6 and np.isfinite(loss).all() and weights > 4
 
 
 CHECKS = {
