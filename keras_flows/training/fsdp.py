@@ -61,6 +61,21 @@ def shards_of(model):
     return model.__dict__.get("_fsdp_shards")
 
 
+def computed(model, data):
+    """(mean loss, {term: mean}) of a batch, `Trainable.compute`."""
+    shards = shards_of(model)
+    if shards is None:
+        return model.compute(data, training=True)
+    ranks.before_gathering(model)
+    try:
+        return shards(model.compute, data, True)
+    except BaseException:
+        # No backward pass will scatter them.
+        shards.reshard()
+        shards.follow()
+        raise
+
+
 def fully_shard(model, averages_in_loss=False):
     """See `kf.training.fully_shard`."""
     _check(model)
@@ -81,7 +96,6 @@ def fully_shard(model, averages_in_loss=False):
         for v in model.optimizer.variables
         if v.shape and tuple(v.shape) in shapes
     ]
-    averages = tuple(v for v in averages if v.shape)
     for variable in (*averages, *slots):
         old[id(variable.value)] = variable
         shard = dtensor.distribute_tensor(
@@ -90,7 +104,7 @@ def fully_shard(model, averages_in_loss=False):
         variable._value = torch.nn.Parameter(shard, requires_grad=False)
     shards.split = (*trained, *averages)
     if averages_in_loss:
-        shards.read = averages
+        shards.read = tuple(averages)
     # Layers hold the whole parameters, too.
     for network in (model, *networks):
         for layer in network._flatten_layers():
@@ -101,12 +115,14 @@ def fully_shard(model, averages_in_loss=False):
 
 
 def _averages_of(model):
-    """(variables of all averages, the networks that have them)."""
+    """(averages of what trains, the networks that have them)."""
+    trained = {id(v) for v in model.trainable_variables}
     found, networks = [], []
     for part in model.everything():
-        for ema, _ in part.averages.pairs:
-            found += ema.averages
+        for ema, network in part.averages.pairs:
             networks.append(ema.averaged())
+            pairs = zip(ema.averages, network.variables, strict=True)
+            found += [average for average, v in pairs if id(v) in trained]
     return found, networks
 
 
@@ -166,7 +182,12 @@ def as_tensor(value):
 def whole(model):
     """See `kf.training.whole`."""
     shards = shards_of(model)
-    with _gathered(shards.split if shards is not None else ()):
+    if shards is None:
+        yield
+        return
+    ranks.before_gathering(model)
+    with _gathered(shards.split):
+        ranks.end_step(model)
         yield
 
 

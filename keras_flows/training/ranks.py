@@ -21,6 +21,7 @@ from keras_flows.training.processes import place
 _PLACES = {
     "start": "begin `fit`",
     "loss": "compute a loss",
+    "gather": "gather weights",
     "step": "take a step",
     "epoch": "have no batch left in this epoch",
     "checkpoint": "end a step",
@@ -235,6 +236,12 @@ def summed(tensor):
     total = tensor.detach().clone()
     distributed.all_reduce(total)
     return total
+
+
+def before_gathering(model):
+    """Weights that are split are gathered, by all or by none."""
+    _meet("gather")
+    _state(model).busy = True
 
 
 def average(tensors):

@@ -35,10 +35,7 @@ class TrainStep:
         shards = fsdp.shards_of(self)
         summed = ranks.summed if ranks.several() else None
         with running_step(), summing(summed):
-            if shards is None:
-                loss, means = self.compute(data, training=True)
-            else:
-                loss, means = shards(self.compute, data, True)
+            loss, means = fsdp.computed(self, data)
         scaled = optimizer.scale_loss(loss)
         if scales_loss(optimizer):
             scaled = spoil_unless_finite(scaled, loss)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import pickle
 import sys
+import tempfile
 import traceback
 import warnings
 
@@ -63,13 +64,17 @@ def kept(folder, epochs, split=None):
     return replicas.kept(folder, epochs, slice(rank, None, world), split)
 
 
+def held_of(value):
+    return value.to_local() if hasattr(value, "to_local") else value
+
+
 def held():
     """Share of the weights, slots and averages that a rank holds."""
     model = replicas.made("lsd", keras.optimizers.Adam(0.01))
     kf.training.fully_shard(model)
     model.fit(replicas.X, batch_size=8, verbose=0)
     pairs = [
-        (v.value.to_local().numel(), v.value.numel())
+        (held_of(v.value).numel(), v.value.numel())
         for v in [
             *model.trainable_variables,
             *model.emas[0].averages,
@@ -89,7 +94,7 @@ def sampled():
     said = []
     for ask in (
         lambda: model.generate(2, seed=0),
-        lambda: model.save_weights("never.weights.h5"),
+        lambda: model.save_weights(f"{tempfile.mkdtemp()}/no.weights.h5"),
     ):
         try:
             ask()
@@ -102,6 +107,27 @@ def sampled():
     return said, np.abs(found - expected).max(), loss, len(weights)
 
 
+def shortcut():
+    model = kf.FlowMapInterface(
+        replicas.mlp(True), kf.objectives.get("shortcut"), ema=0.9, seed=0
+    )
+    model.compile(keras.optimizers.Adam(0.01))
+    return model
+
+
+def average_in_loss():
+    """As `split_as_not`, with a loss that reads an average."""
+    found = []
+    for split in (False, True):
+        replicas.seeded(0)
+        model = shortcut()
+        if split:
+            kf.training.fully_shard(model, averages_in_loss=True)
+        model.fit(replicas.X, batch_size=8, shuffle=False, verbose=0)
+        found.append(replicas.state(model))
+    return max(replicas.distance(found[1], found[0]).values())
+
+
 def not_split(case):
     """What `fully_shard` refuses."""
     inner = keras.optimizers.Adam(0.01)
@@ -109,12 +135,8 @@ def not_split(case):
         "scaled": lambda: keras.optimizers.LossScaleOptimizer(inner),
         "whole": lambda: keras.optimizers.Adafactor(0.01),
     }.get(case, lambda: inner)()
-    if case == "average":
-        model = kf.FlowMapInterface(
-            replicas.mlp(True), kf.objectives.get("shortcut"), ema=0.9
-        )
-        model.compile(inner)
-    else:
+    model = shortcut()
+    if case != "average":
         model = replicas.made("lsd", optimizer)
     kf.training.fully_shard(model)
     if case == "twice":
