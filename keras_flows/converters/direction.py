@@ -5,9 +5,11 @@ has the same states at 1 - t, and n - x there:
 ours(x, t) = -published(x, 1 - t).
 """
 
+import keras
 import numpy as np
 
 from keras_flows.converters.assign import values_of
+from keras_flows.converters.assign import variables_of
 
 HIDDEN = "t_embedding/hidden/kernel"
 OUT = ("final/out/kernel", "final/out/bias")
@@ -27,7 +29,23 @@ def reverse(network):
     Returns:
         dict of path to array, as `assign` takes it.
     """
-    values = values_of(network)
+    return values_of(network) | _changed(network)
+
+
+def turn(network):
+    """Give a network the weights of `reverse`, those that differ alone."""
+    variables = variables_of(network)
+    for path, value in _changed(network).items():
+        variables[path].assign(value)
+
+
+def _changed(network):
+    """{path: array} of what differs in the reverse."""
+    variables = variables_of(network)
+    values = {
+        path: keras.ops.convert_to_numpy(variables[path])
+        for path in (HIDDEN, *OUT)
+    }
     config = network.get_layer("t_embedding").get_config()
     half = config["num"] // 2
     w = config["max_period"] ** (-np.arange(half) / half)

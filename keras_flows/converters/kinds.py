@@ -10,10 +10,10 @@ from keras_flows.converters import dit
 from keras_flows.converters import edm
 from keras_flows.converters import policy
 from keras_flows.converters import vae
-from keras_flows.converters.assign import assign
 from keras_flows.converters.assign import values_of
 from keras_flows.converters.direction import reverse
 from keras_flows.converters.direction import reversed_call
+from keras_flows.converters.direction import turn
 from keras_flows.converters.sizes import ENCODERS
 from keras_flows.converters.sizes import count
 from keras_flows.converters.sizes import dims
@@ -68,7 +68,7 @@ def _transformer(cls, state, config, options):
 
 
 def _turned(network):
-    assign(reverse(network), network)
+    turn(network)
     return network
 
 

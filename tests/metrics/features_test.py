@@ -243,7 +243,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
         read_state(tmp_path / "s.pth")
     with pytest.raises(ImportError, match=r"keras_flows\[hub\]"):
         read_state(tmp_path / "s.safetensors")
-    with pytest.raises(ImportError, match=r"keras_flows\[hub\]"):
+    with pytest.raises(ImportError, match=r"keras_flows\[encoders\]"):
         kf.metrics.DINOv2Features()
 
 
