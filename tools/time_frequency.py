@@ -242,32 +242,30 @@ def _rounded(value):
 
 
 def table(results):
-    """Markdown: for each task and objective a row of each measure."""
-    lines = []
+    """Markdown: a row for each task and objective, a column a frequency."""
+    columns = sorted(
+        {f for task in results.values() for row in task.values() for f in row},
+        key=float,
+    )
+    lines = [
+        "| task, objective | " + " | ".join(columns) + " |",
+        "|" + "---|" * (1 + len(columns)),
+    ]
     for task, by_objective in results.items():
-        columns = None
         for objective, by_frequency in by_objective.items():
-            if columns is None:
-                columns = list(by_frequency)
-                lines += [
-                    f"| {task} | " + " | ".join(columns) + " |",
-                    "|" + "---|" * (1 + len(columns)),
-                ]
-            runs = [list(by_frequency[c].values()) for c in columns]
-            for name in runs[0][0]:
-                if name == "map_ratios":
-                    continue
-                cells = []
-                for each in runs:
-                    values = [run[name] for run in each if name in run]
-                    cells.append(
-                        f"{np.mean(values):.3g} ({np.ptp(values) / 2:.1g})"
-                        if values
-                        else ""
-                    )
-                lines.append(f"| {objective} {name} | {' | '.join(cells)} |")
-        lines.append("")
+            cells = [_cell(by_frequency.get(f)) for f in columns]
+            lines.append(f"| {task}, {objective} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(runs):
+    """Velocity loss / distance at the fewest calls, each +- its spread."""
+    if not runs:
+        return ""
+    runs = list(runs.values())
+    name = "distance_1" if "distance_1" in runs[0] else "distance_16"
+    found = ([run[key] for run in runs] for key in ("velocity_loss", name))
+    return " / ".join(f"{np.mean(v):.3g} ± {np.ptp(v) / 2:.1g}" for v in found)
 
 
 def main():
@@ -276,7 +274,12 @@ def main():
     )
     parser.add_argument("--out", help="JSON file to write, and to add to")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=2, help="how many")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=2,
+        help="how many; 0: the table of --out only",
+    )
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--objectives", default=",".join(OBJECTIVES))
     parser.add_argument(
@@ -286,6 +289,9 @@ def main():
     out = pathlib.Path(arguments.out) if arguments.out else None
     results = json.loads(out.read_text()) if out and out.exists() else {}
     frequencies = [float(f) for f in arguments.frequencies.split(",")]
+    if not arguments.seeds:
+        print(table(results))
+        return
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     for task in arguments.tasks.split(","):
         for objective in arguments.objectives.split(","):

@@ -4,12 +4,11 @@ import warnings
 
 import keras
 
-# Means over the first so many steps of a fit are looked at.
-_AFTER = (8, 16, 32, 64)
-# By how much the map loss may be above the velocity loss: see
-# docs/extending.md. It is 3.5 or more where features of up to 100 radians
-# spoil a network, and at most 1.6 at their default.
-_FAR = 3.0
+# {steps: how far the mean map loss of so many first steps may be above that
+# of the velocity}. See docs/extending.md: where features of up to 100 radians
+# spoil a network it is 2.8 times or more in the first 8, and ten times in all
+# of them for MeanFlow; with the default ones at most 1.5 times.
+_FAR = {8: 2.0, 16: 3.0, 32: 3.0, 64: 3.0}
 
 
 class MapLossWatch(keras.callbacks.Callback):
@@ -23,12 +22,13 @@ class MapLossWatch(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self._next = list(_AFTER)
+        self._next = list(_FAR)
 
     def on_train_batch_end(self, batch, logs=None):
         steps = batch + 1
         if not self._next or steps < self._next[0]:
             return
+        far = _FAR[self._next[0]]
         # Several, where there are many steps in one call.
         self._next = [n for n in self._next if n > steps]
         mapped, velocity = (
@@ -36,16 +36,16 @@ class MapLossWatch(keras.callbacks.Callback):
         )
         if mapped is None or velocity is None:
             self._next = []
-        elif velocity > 0.0 and mapped > _FAR * velocity:
+        elif velocity > 0.0 and mapped > far * velocity:
             self._next = []
             warnings.warn(
                 f"In the first {steps} steps the map loss was {mapped:.3g} on "
                 f"average, {mapped / velocity:.1f} times the velocity loss. "
                 "The derivative of the network by its times t and r is too "
                 "large to learn from, which spoils the velocity as well. Give "
-                "it slower features of them: a smaller `max_frequency`, of "
-                "kf.networks.TimeFeatures, MLP, ChunkMLP or PolicyRNN (8 is "
-                "the default), or times that are not scaled up before an "
+                "it slower features of them: a smaller `max_frequency` of "
+                "kf.networks.TimeFeatures, MLP, ChunkMLP or PolicyRNN, such "
+                "as the default, or times that are not scaled up before an "
                 "embedding of your own.",
                 stacklevel=2,
             )

@@ -1,6 +1,7 @@
 """Networks of one's own with the default features of time learn jumps."""
 
-import functools
+import json
+import pathlib
 import warnings
 
 import keras
@@ -66,14 +67,13 @@ def trained(network, objective, steps, options):
     model = MODELS[objective](network(objective != "flow", **options))
     rate = keras.optimizers.schedules.CosineDecay(1e-2, steps)
     model.compile(keras.optimizers.Adam(rate))
-    model.fit(data(network, 128 * steps), batch_size=128, verbose=0)
-    return model
+    x = data(network, 128 * steps)
+    return model, model.fit(x, batch_size=128, verbose=0).history
 
 
-@functools.cache
-def velocity_loss(network, objective, **options):
+def velocity_loss(network, objective):
     """|u(x_t, t, t) - dx_t/dt|^2 after a short training."""
-    model = trained(network, objective, 100, options)
+    model, _ = trained(network, objective, 100, {})
     path, rng = model.interpolant, np.random.default_rng(1)
     x = data(network, 2048, seed=1)
     level = rng.uniform(0.02, 0.98, len(x)).astype("float32")
@@ -86,20 +86,48 @@ def velocity_loss(network, objective, **options):
 
 @pytest.mark.slow
 @pytest.mark.once
-@pytest.mark.parametrize("objective", JUMPS)
-@pytest.mark.parametrize("network", [conv, mlp])
-def test_a_jump_model_learns_the_velocity_that_a_flow_does(network, objective):
+@pytest.mark.parametrize(("network", "limit"), [(conv, 1.4), (mlp, 1.1)])
+def test_a_flow_map_learns_the_velocity_that_a_flow_does(network, limit):
+    """At 100 radians: 2.9 and 1.26 times. In 250 steps the first is 1.04."""
     expected = velocity_loss(network, "flow")
-    assert velocity_loss(network, objective) < 1.1 * expected
+    assert velocity_loss(network, "lsd") < limit * expected
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("network", [conv, mlp])
+def test_the_target_of_mean_flow_is_no_noise(network):
+    """At 100 radians its error is 15 and 2.3 times that of the velocity."""
+    _, logs = trained(network, "mean_flow", 40, {})
+    assert logs["map_loss"][0] < 2.0 * logs["velocity_loss"][0]
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("objective", JUMPS)
 def test_a_map_loss_far_above_the_velocity_is_told_once(objective):
     with pytest.warns(UserWarning, match="`max_frequency`") as caught:
-        trained(conv, objective, 12, TOO_FAST)
+        trained(conv, objective, 16, TOO_FAST)
     told = [w for w in caught if "`max_frequency`" in str(w.message)]
     assert len(told) == 1
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*max_frequency")
-        trained(conv, objective, 12, {})
+        trained(conv, objective, 16, {})
+
+
+@pytest.mark.once
+def test_the_builtin_presets_keep_their_own_frequencies():
+    """Saved by name, and no default of today."""
+    classes = ("MLP", "ChunkMLP", "PolicyRNN", "TimeFeatures")
+    found = []
+
+    def look(config):
+        if isinstance(config, dict):
+            if config.get("class_name") in classes:
+                found.append(config["config"]["max_frequency"])
+            config = list(config.values())
+        for value in config if isinstance(config, list) else ():
+            look(value)
+
+    folder = pathlib.Path(kf.presets.__file__).parent / "builtin"
+    for file in sorted(folder.glob("*/config.json")):
+        look(json.loads(file.read_text()))
+    assert sorted(found) == [20.0, 20.0, 100.0, 100.0]

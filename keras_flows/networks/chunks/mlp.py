@@ -133,7 +133,7 @@ class ChunkMLP(DescribedModel):
         depth=8,
         expansion=4,
         time_features=128,
-        max_frequency=8.0,
+        max_frequency=2.0,
         dropout=0.1,
         dtype=None,
         name="chunk_mlp",

@@ -99,7 +99,7 @@ class PolicyRNN(DescribedModel):
         depth=8,
         cell="lstm",
         time_features=128,
-        max_frequency=8.0,
+        max_frequency=2.0,
         dropout=0.1,
         dtype=None,
         name="policy_rnn",

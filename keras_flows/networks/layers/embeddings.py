@@ -334,7 +334,7 @@ class LinearTimeFeatures(layers.Layer):
             in `TimeFeatures`.
     """
 
-    def __init__(self, num=128, max_frequency=8.0, **kwargs):
+    def __init__(self, num=128, max_frequency=2.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
         if num < 2 or num % 2:
