@@ -35,6 +35,7 @@ from keras_flows.interfaces import SCTInterface
 from keras_flows.interfaces import SiTInterface
 from keras_flows.interfaces import StochasticInterpolantInterface
 from keras_flows.objectives import check_jvp
+from keras_flows.ops import familiar
 from keras_flows.presets import from_preset
 from keras_flows.training import EMA
 from keras_flows.training import NonFiniteError
@@ -95,7 +96,7 @@ sCDInterface = SCDInterface
 def __getattr__(name):
     if name in LATER:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(familiar.unknown(name))
 
 
 def __dir__():

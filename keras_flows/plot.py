@@ -49,7 +49,11 @@ def _named(name, samples, check):
     return {str(title): check(name, x) for title, x in samples.items()}
 
 
-@checked(path=given.of(given.path_of, none=True), extent=Optional(POSITIVE))
+@checked(
+    path=given.of(given.path_of, none=True),
+    extent=Optional(POSITIVE),
+    bins=SIZE,
+)
 def points(samples, path=None, extent=None, bins=150):
     """Histograms of 2-D points, side by side.
 
@@ -76,7 +80,6 @@ def points(samples, path=None, extent=None, bins=150):
         ValueError: if an array is not (n, 2).
     """
     found = _named("samples", samples, given.of(given.array, ndim=2, last=2))
-    bins = SIZE("bins", bins)
     if extent is None:
         extent = 1.05 * float(np.abs(next(iter(found.values()))).max())
     figure = _figure(figsize=(3.2 * len(found), 3.4))

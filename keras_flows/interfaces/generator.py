@@ -11,6 +11,7 @@ from keras_flows.networks import building
 from keras_flows.networks import contract
 from keras_flows.networks import labels_of
 from keras_flows.ops import bcast_right
+from keras_flows.ops import familiar
 from keras_flows.ops import known
 from keras_flows.ops import mean_flat
 from keras_flows.ops.scalars import FLAG
@@ -18,6 +19,7 @@ from keras_flows.training import Trainable
 from keras_flows.training import data_checks
 
 
+@familiar.answers_familiar_names
 class Generator(Trainable):
     """A `Trainable` that samples.
 
@@ -183,6 +185,7 @@ class Generator(Trainable):
         use_ema=True,
         start=None,
         return_trajectory=False,
+        **others,
     ):
         """Sample.
 
@@ -191,8 +194,7 @@ class Generator(Trainable):
         however many there are, and whatever the `batch_size`.
 
         Args:
-            num_samples: int; by default the number of rows of `condition`
-                or `noise`.
+            num_samples: int; by default the rows of `condition` or `noise`.
             condition: one row per sample (or a structure of such tensors),
                 or a single scalar label for all.
             negative_condition: what guidance leads away from; by default the
@@ -203,22 +205,19 @@ class Generator(Trainable):
             guidance_interval: (low, high), the levels of noise (0 data,
                 1 noise) between which guidance acts.
             guidance_channels: how many channels are guided, the first ones;
-                by default all (DiT's and SiT's published figures guide 3 of
-                a latent's 4).
+                by default all (published figures of DiT and SiT: 3 of 4).
             guidance_model: a weaker interface on the same interpolant, to
-                lead away from (autoguidance, arXiv 2406.02507); it is called
-                with `negative_condition`, or `condition` without one, and
-                with its own EMA weights.
+                lead away from (autoguidance, arXiv 2406.02507), called with
+                `negative_condition`, or `condition`, and its own EMA weights.
             seed: int, or None for a fresh one.
             noise: standard normal (B, ...), for runs that must agree.
             sampler: name or `Sampler`; by default the objective's.
             batch_size: how many to sample at once; by default all.
             use_ema: whether to use the first EMA's weights, here and of the
                 `guidance_model`.
-            start: (x, t), a state x (B, ...) of the path at the time t, one
-                number, to start from in the place of noise: `num_steps` then
-                lead from t to the data. For image to image x is data with
-                noise on it, which is yours to add:
+            start: (x, t), a state x (B, ...) of the path at one time t, to
+                start from in the place of noise: `num_steps` lead from t to
+                the data. For image to image x is data with noise on it,
                 `model.sample_x_t(data, model.sample_n(data.shape), t)`.
             return_trajectory: whether to return the states at all times of the
                 grid, `sampler.times(model.interpolant, num_steps)`.
@@ -230,6 +229,7 @@ class Generator(Trainable):
         Raises:
             ValueError: if an argument does not fit; the message says how.
         """
+        familiar.refuse("generate", others)
         request = samplers.make_request(
             self, num_samples, condition, negative_condition, num_steps,
             guidance_scale, guidance_interval, guidance_channels,
