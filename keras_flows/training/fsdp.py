@@ -9,6 +9,7 @@ steps each process holds its share of weights, slots and averages only.
 """
 
 import contextlib
+import functools
 
 import keras
 import torch
@@ -61,19 +62,24 @@ def shards_of(model):
     return model.__dict__.get("_fsdp_shards")
 
 
-def computed(model, data):
-    """(mean loss, {term: mean}) of a batch, `Trainable.compute`."""
+def compute_of(model):
+    """Function of a batch to (mean loss, {term: mean}): `compute`."""
+    compute = functools.partial(model.compute, training=True)
     shards = shards_of(model)
     if shards is None:
-        return model.compute(data, training=True)
-    ranks.before_gathering(model)
-    try:
-        return shards(model.compute, data, True)
-    except BaseException:
-        # No backward pass will scatter them.
-        shards.reshard()
-        shards.follow()
-        raise
+        return compute
+
+    def gathered(data):
+        ranks.before_gathering(model)
+        try:
+            return shards(compute, data)
+        except BaseException:
+            # No backward pass will scatter them.
+            shards.reshard()
+            shards.follow()
+            raise
+
+    return gathered
 
 
 def fully_shard(model, averages_in_loss=False):

@@ -35,7 +35,7 @@ class TrainStep:
         shards = fsdp.shards_of(self)
         summed = ranks.summed if ranks.several() else None
         with running_step(), summing(summed):
-            loss, means = fsdp.computed(self, data)
+            loss, means = fsdp.compute_of(self)(data)
         scaled = optimizer.scale_loss(loss)
         if scales_loss(optimizer):
             scaled = spoil_unless_finite(scaled, loss)
