@@ -138,6 +138,7 @@ class DiT(DescribedModel):
     }
 
     @checked(
+        guidance=guidance_flag,
         image_shape=given.IMAGE_SHAPE,
         patch_size=SIZE,
         width=SIZE,
@@ -148,7 +149,6 @@ class DiT(DescribedModel):
         num_classes=Optional(SIZE),
         learn_sigma=FLAG,
         remat=FLAG,
-        guidance=guidance_flag,
     )
     def __init__(
         self,
