@@ -34,10 +34,14 @@ def read(name):
 
 def recipe(name):
     """A recipe as a module."""
-    path = ROOT / "recipes" / f"{name}.py"
+    return loaded(ROOT / "recipes" / f"{name}.py")
+
+
+def loaded(path):
+    """A script as a module, whose flags are forgotten."""
     paths = list(sys.path)
     sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", path)
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     known = set(flags.FLAGS)
     try:
@@ -105,6 +109,39 @@ def few_steps():
     # Both are of 100,000 samples.
     floor = read("presets")["lsd_checkerboard"]["samples"]["floor"]
     return recipe("few_steps").table(read("few_steps")["results"], floor)
+
+
+def export():
+    said = {"tf_saved_model": "SavedModel", "onnx": "ONNX"}
+    cells = []
+    for name, found in read("export").items():
+        preset, backend = name.split(", ")
+        batches = found["latency"].values()
+        for run in found["latency"]["batch 1"]:
+            made = found["formats"].get(run)
+            cells.append(
+                [
+                    f"`{preset}`, {backend}",
+                    said.get(run, f"`{run}`"),
+                    f"{made['bytes'] / 1e6:.2f} MB" if made else "",
+                    f"{max(made['parity'].values()):.0e}" if made else "",
+                    *(
+                        f"{batch[run]['milliseconds']:.3g} "
+                        f"({batch[run]['ratio']:.2f})"
+                        for batch in batches
+                    ),
+                ]
+            )
+    return rows(
+        ["preset, backend", "runs", "size", "parity", "batch 1, ms (ratio)",
+         "batch 64, ms (ratio)"],
+        cells,
+    )  # fmt: skip
+
+
+def time_frequency():
+    path = ROOT / "tools" / "time_frequency.py"
+    return loaded(path).table(read("time_frequency"))
 
 
 def policies():
@@ -190,6 +227,7 @@ TABLES = {
     "board-density": lambda: board("density", "paper"),
     "bridge": bridge,
     "digits": digits,
+    "export": export,
     "few-steps": few_steps,
     "gpu": gpu,
     "jvp": jvp,
@@ -197,6 +235,7 @@ TABLES = {
     "policies": policies,
     "policy-latency": policy_latency,
     "policy-steps": policy_steps,
+    "time-frequency": time_frequency,
 }
 
 
