@@ -11,6 +11,7 @@ import pathlib
 import re
 import sys
 
+import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,6 +39,8 @@ ONCE = {
     "solvers.md",
     "training.md",
 }
+# Pages that train, on the backend that trains them fastest.
+ON_JAX = {"README.md"}
 # Pages that may have no block that runs, and why.
 WITHOUT_CODE = {
     "changelog.md": "the list of changes",
@@ -84,6 +87,8 @@ def code_of(text):
     ids=[page.name for page in PAGES],
 )
 def test_page_runs(page, tmp_path, monkeypatch):
+    if page.name in ON_JAX and keras.backend.backend() != "jax":
+        pytest.skip("runs once, on JAX")
     source, blocks = code_of(page.read_text())
     if not blocks:
         assert page.name in WITHOUT_CODE, f"{page.name} runs no code"
