@@ -52,7 +52,6 @@ def check_shapes(config, saved, path):
                 )
 
 
-@contextlib.contextmanager
 def within(saved):
     """Variables that are made meanwhile, in this thread, fit the weights.
 
@@ -62,12 +61,47 @@ def within(saved):
     Raises:
         ValueError: before the first variable beyond that is allocated.
     """
-    thread = threading.get_ident()
     left = {
         "unsaved_variables": _TIMES * len(saved) + limits().unsaved_variables,
         "unsaved_elements": limits().unsaved_elements
         + _TIMES * sum(math.prod(array.shape) for array in saved.values()),
     }
+    return _spending(
+        left,
+        lambda name, shape: (
+            f"it asks for more {name.removeprefix('unsaved_')} than the "
+            f"weights beside it can fill. {beyond(name)}"
+        ),
+    )
+
+
+def at_most(elements):
+    """Variables that are made meanwhile have at most so many elements.
+
+    A weight of shape (10^6, 1) takes 4 MB and says that the width is 10^6: a
+    network of that width would take terabytes.
+
+    Raises:
+        ValueError: before the first variable beyond that is allocated.
+    """
+    return _spending(
+        {"elements": elements},
+        lambda name, shape: (
+            "a network of the sizes that the weights tell would have more "
+            f"than {elements:,} numbers; one weight asks for the shape {shape}."
+        ),
+    )
+
+
+@contextlib.contextmanager
+def _spending(left, said):
+    """Count the variables that this thread makes.
+
+    Args:
+        left: how many "...variables" and "...elements" may be made.
+        said: function (name of what is spent, shape) to the message.
+    """
+    thread = threading.get_ident()
     cls = keras.Variable
     refused = []
 
@@ -76,17 +110,12 @@ def within(saved):
             sizes = shape
             if sizes is None:
                 sizes = getattr(initializer, "shape", ())
-            left["unsaved_variables"] -= 1
-            left["unsaved_elements"] -= math.prod(
-                size for size in sizes if isinstance(size, int)
-            )
-            for name, rest in left.items():
-                if rest < 0:
-                    refused.append(
-                        f"it asks for more {name.removeprefix('unsaved_')} "
-                        "than the weights beside it can fill. "
-                        f"{beyond(name)}"
-                    )
+            sizes = tuple(size for size in sizes if isinstance(size, int))
+            for name in left:
+                spent = 1 if name.endswith("variables") else math.prod(sizes)
+                left[name] -= spent
+                if left[name] < 0:
+                    refused.append(said(name, sizes))
                     raise ValueError(refused[0])
         original(self, initializer, shape, *args, **kwargs)
 

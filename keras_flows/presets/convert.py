@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from keras_flows.ops import given
-from keras_flows.presets.building import at_most
+from keras_flows.presets.budget import at_most
 from keras_flows.presets.card import Card
 from keras_flows.presets.convert_files import read_checkpoint
 from keras_flows.presets.preset import save_to_preset
