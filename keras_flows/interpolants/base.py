@@ -191,6 +191,7 @@ class Interpolant(Config):
 
     def initial(self, noise, t=None):
         """The state at `t_noise`, or the number t: sigma(t) noise."""
+        noise = ops.convert_to_tensor(noise)
         t = self.t_noise if t is None else t
         t = ops.full((1,), t, dtype=noise.dtype)
         return bcast_right(self.sigma(t), noise) * noise

@@ -144,8 +144,11 @@ class Frozen(Fixed):
     """Holds a network that is used but neither trained nor saved.
 
     Its variables are among the layer's, so that compiled functions take them
-    as arguments; weight files leave them out.
+    as arguments; weight files, and a preset's number of parameters, leave
+    them out.
     """
+
+    saved = False
 
     def __init__(self, network, name=None):
         super().__init__(name=name)

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_flows.ops.scalars import MOST
+from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import Integer
 
@@ -68,6 +69,17 @@ def sizes(name, value, *, ndim=None, low=1, single=False, like=None):
             f"{_short(value)}."
         )
     return found
+
+
+def factors(name, value):
+    """Positive numbers as a tuple."""
+    try:
+        return tuple(POSITIVE(name, each) for each in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be a tuple of positive numbers. Received: "
+            f"{_short(value)}."
+        ) from error
 
 
 def shape(name, value):

@@ -145,7 +145,7 @@ def _write(model, folder, metadata, card, max_shard_size, weights_dtype):
     about = {
         "keras_version": keras.__version__,
         "keras_flows_version": __version__,
-        "parameter_count": model.count_params(),
+        "parameter_count": _parameters(model),
         "date_saved": time.strftime("%Y-%m-%d@%H:%M:%S"),
     }
     text = card_text(folder.name, config, about, card)
@@ -282,9 +282,20 @@ def _load_weights(model, folder, saved, dtype, preset):
             f"The weights of preset {str(preset)!r} do not fit its {kind}: "
             f"{error}"
         ) from error
-    count = read_metadata(folder).get("parameter_count")
-    if count is not None and count != model.count_params():
+    about = read_metadata(folder)
+    # Before there were checksums, REPA's encoder was counted too.
+    count = about.get("parameter_count") if "sha256" in about else None
+    if count is not None and count != _parameters(model):
         raise ValueError(
             f"{folder / METADATA} has a 'parameter_count' of {count:,}, and "
-            f"the {kind} has {model.count_params():,}."
+            f"the {kind} has {_parameters(model):,}."
         )
+
+
+def _parameters(model):
+    """How many there are, but for layers that are not saved."""
+    return model.count_params() - sum(
+        layer.count_params()
+        for layer in model._flatten_layers()
+        if not getattr(layer, "saved", True)
+    )

@@ -42,6 +42,8 @@ INNER = {
     "deserialize_network", "fixed_copy", "input_specs", "inverse",
     "labels_of", "load_checkpoint", "registered_config",
     "serialize_network", "serialized", "Limits", "limits", "set_limits",
+    # Of several processes, which tests/training/ranks_test starts.
+    "fully_shard", "whole",
 }  # fmt: skip
 MODULES = (
     kf, kf.callbacks, kf.datasets, kf.datasets.robots, kf.interpolants,

@@ -241,7 +241,7 @@ def test_both_directions_are_one_path(name, rng):
     [
         (lambda: kf.interpolants.Linear(noise_at=0.5), "noise_at"),
         (lambda: kf.interpolants.VarianceExploding(2.0, 1.0), "sigma_min"),
-        (lambda: kf.interpolants.VariancePreserving("sqrt"), "'cosine'"),
+        (lambda: kf.interpolants.VariancePreserving("sqrt"), "linear, cosine"),
         (lambda: kf.interpolants.TrigFlow(0.0), "sigma_d"),
         (
             lambda: kf.interpolants.StochasticInterpolant(gamma="x"),

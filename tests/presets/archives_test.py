@@ -244,7 +244,9 @@ def test_limits_that_are_none(limited):
 def test_a_body_without_an_end_is_cut_off(server, saved, limited):
     """Whose server does not say how long it is."""
     limited(download_bytes=3 << 20)
-    with pytest.raises(ValueError, match="sends 3,.* bytes or more. The limit"):
+    with pytest.raises(
+        ValueError, match="sends [34],.* bytes or more. The limit"
+    ):
         kf.from_preset(f"{server.url}/files/endless#{64 * 'a'}")
     assert left_in_cache() == []
 

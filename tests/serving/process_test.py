@@ -5,7 +5,6 @@ once, and 40 clients that leave, and prints the figures.
 """
 
 import asyncio
-import configparser
 import fnmatch
 import json
 import os
@@ -17,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 
 import pytest
 
@@ -179,12 +179,12 @@ def spoken_is_refused(port):
 
 def test_package_data():
     """Every file beside Python's goes into a wheel."""
-    setup = configparser.ConfigParser()
-    setup.read(ROOT.parent / "setup.cfg")
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    data = project["tool"]["setuptools"]["package-data"]
     patterns = [
-        (ROOT.parent / package.replace(".", "/") / pattern.strip()).as_posix()
-        for package, given in setup["options.package_data"].items()
-        for pattern in given.split(",")
+        (ROOT.parent / package.replace(".", "/") / pattern).as_posix()
+        for package, given in data.items()
+        for pattern in given
     ]
     files = [
         path.as_posix()

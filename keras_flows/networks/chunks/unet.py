@@ -158,7 +158,7 @@ class TemporalUNet(DescribedModel):
     """
 
     @checked(
-        width_mult=given.SIZES,
+        width_mult=given.factors,
         condition_shape=given.SIZES,
         action_dim=SIZE,
         horizon=SIZE,
