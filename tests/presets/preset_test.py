@@ -217,11 +217,10 @@ def test_save_refuses_a_folder_that_is_no_preset(tmp_path):
     "name, limits",
     [
         ("lsd_checkerboard", (0.0422, 0.0352)),
-        pytest.param(
-            "psd_checkerboard", (0.066, 0.033), marks=pytest.mark.once
-        ),
+        ("psd_checkerboard", (0.066, 0.033)),
     ],
 )
+@pytest.mark.once
 def test_shipped_presets_sample_the_checkerboard(name, limits):
     """The KL of the shipped presets, with a margin for sampling noise."""
     model = kf.Interface.from_preset(name)

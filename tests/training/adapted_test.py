@@ -96,7 +96,14 @@ def test_lora_survives_a_preset(name, tmp_path):
     close(sample(loaded, use_ema=False), live, 5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # A minute of compiling on JAX.
+        pytest.param(name, marks=[pytest.mark.once] * (name == "dit"))
+        for name in NAMES
+    ],
+)
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_int8_weights_sample_alike_and_reload(name, ema, tmp_path):
     model = model_of(name, ema)
