@@ -11,6 +11,7 @@ import math
 import warnings
 
 import h5py
+import keras
 import numpy as np
 from keras.src.saving import saving_lib
 
@@ -143,9 +144,9 @@ class _Layout(saving_lib.H5IOStore):
         return self
 
     def __setitem__(self, key, value):
-        dtype = str(getattr(value, "dtype", None) or np.asarray(value).dtype)
-        # A backend's own name, such as torch.float32.
-        dtype = dtype.rpartition(".")[2]
+        dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
+        # A backend has names of its own, such as torch.float32.
+        dtype = keras.backend.standardize_dtype(dtype)
         if dtype == "bfloat16":
             array = Array(tuple(value.shape), "f", 2)
         else:

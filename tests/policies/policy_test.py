@@ -32,7 +32,9 @@ def test_policy_fits_and_acts(objective):
     observations[3, 0, 1] = np.nan
     with pytest.raises(ValueError, match="`observation` holds NaN.*row 3"):
         policy.fit(actions, observations)
-    history = policy.fit(source, steps_per_epoch=8, epochs=3, verbose=0)
+    # A flow map's loss is the noisier one.
+    epochs = 6 if objective == "lsd" else 3
+    history = policy.fit(source, steps_per_epoch=8, epochs=epochs, verbose=0)
     losses = history.history["loss"]
     assert losses[-1] < losses[0]
     observation = source[0][1]
