@@ -75,7 +75,8 @@ class DMDInterface(Holder):
             copy of the teacher.
         method: "dmd" or "sid", the generator's loss.
         num_steps: number of G's steps.
-        fake_updates: updates of the fake network for each of G.
+        fake_updates: updates of the fake network for each of G: 5 in DMD2,
+            1 in SiD. With 2 short runs find both modes from every path.
         separate_fakes: whether each of several steps has a fake network of
             its own, and a discriminator if there are any. Each sees the
             whole batch, so the calls of teacher, fake network and
@@ -111,7 +112,7 @@ class DMDInterface(Holder):
         *,
         method="dmd",
         num_steps=1,
-        fake_updates=5,
+        fake_updates=2,
         separate_fakes=False,
         alpha=1.0,
         regression_weight=0.0,

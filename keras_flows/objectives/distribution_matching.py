@@ -132,7 +132,7 @@ class DistributionMatching(Objective):
     adversarial_weight: float = 3e-3
     discriminator_weight: float = 1e-2
     level_range: tuple = (0.02, 0.98)
-    fake_updates: int = 5
+    fake_updates: int = 2
 
     name = "distribution_matching"
     terms = ("generator_loss", "fake_loss")

@@ -79,7 +79,7 @@ def test_distribution_matching_finds_both_modes(kind, method):
     The last are of EDM, from pure noise and each example weighed alone.
     """
     keras.utils.set_random_seed(0)
-    model = kf.DMDInterface(teacher(kind), method=method, fake_updates=2)
+    model = kf.DMDInterface(teacher(kind), method=method)
     adam = keras.optimizers.Adam
     model.compile(adam(5e-4, beta_1=0.0), adam(2e-3))
     train(model, UPDATES[kind])
