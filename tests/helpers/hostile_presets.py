@@ -336,6 +336,11 @@ def member(name, content=b"", **fields):
     return functools.partial(tar, add)
 
 
+def absolute(good):
+    """Beside the test's folder, where the test would find it."""
+    return member(str(good.parents[1] / "outside"), b"x")(good)
+
+
 def bomb(kind, folder):
     """1.5 GB of zeros behind gzip, as a file or as the header of one."""
     info = tarfile.TarInfo("p/zeros")
@@ -390,7 +395,7 @@ ARCHIVES = {
     "deep folders": (member("p/" + "a/" * 1500 + "x"), "too many or long"),
     "long name": (member("p/" + "a" * 300), "too many or long"),
     "upwards": (member("p/../../outside", b"x"), "upwards"),
-    "absolute": (member("/tmp/outside", b"x"), "absolute"),
+    "absolute": (absolute, "absolute"),
     "link": (member("p/l", type=tarfile.SYMTYPE, linkname="/"), "a link"),
     "sparse": (member("p/s", type=tarfile.GNUTYPE_SPARSE), "sparse|broken"),
     "twice": (member("p/config.json", b"{}"), "twice"),
