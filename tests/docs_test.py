@@ -33,6 +33,7 @@ ONCE = {
     "own_data.md",
     "own_objective.md",
     "own_parts.md",
+    "own_robot.md",
     "presets.md",
     "robots.md",
     "serving.md",

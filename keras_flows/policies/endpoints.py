@@ -181,7 +181,13 @@ def policy_plan(policy, served):
         endpoints["velocity"] = velocity_endpoint(policy, velocity, inputs)
         checks["velocity"] = compiled_check(velocity, layers)
     settings = described(policy, served, sampler, num_steps, plan.times)
-    settings |= {"start": plan.start, "output_range": None}
+    settings |= {
+        "start": plan.start,
+        "output_range": None,
+        # What a control loop around the file has to know.
+        "obs_steps": policy.obs_steps,
+        "act_steps": policy.act_steps,
+    }
     return Plan(
         endpoints, checks, layers, example_of(policy), settings,
         "predict_chunk",

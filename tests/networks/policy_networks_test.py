@@ -261,7 +261,7 @@ def seen(shapes, rows=3):
     rng = np.random.default_rng(0)
     return {
         k: keras.ops.convert_to_tensor(
-            rng.uniform(0.0, 255.0 if len(shape) == 4 else 1.0, (rows, *shape))
+            rng.uniform(-1.0 if len(shape) == 4 else 0.0, 1.0, (rows, *shape))
         )
         for k, shape in shapes.items()
     }
@@ -279,6 +279,32 @@ def encoder(kind, shapes=None, **options):
     elif kind != "IdentityEncoder":
         options = {"width": 6, "depth": 1} | options
     return getattr(kf.networks, kind)(shapes or VECTORS, **options)
+
+
+@pytest.mark.once
+def test_images_of_episodes_reach_the_backbone_as_they_are():
+    """Bytes become -1 to 1 in `Windows`, and nothing scales them again."""
+    model = encoder("ImageEncoder", crop_shape=None)
+    shapes = {key: shape[1:] for key, shape in CAMERAS.items()}
+    rng = np.random.default_rng(0)
+    episode = {
+        "observation": {
+            "left": rng.integers(0, 256, (4, *shapes["left"]), "uint8"),
+            "right": rng.integers(0, 256, (4, *shapes["right"]), "uint8"),
+            "arm": np.zeros((4, 4), "float32"),
+        },
+        "action": np.zeros((4, 2), "float32"),
+    }
+    windows = kf.datasets.robots.Windows(
+        [episode], 3, 2, 2, batch_size=2, shuffle=False
+    )
+    _, given = windows[0]
+    scaled = keras.Model(model.inputs, model.get_layer("left_scale").output)
+    pixels = to_numpy(scaled([given[x.name] for x in model.inputs]))
+    np.testing.assert_allclose(
+        pixels, given["left"].reshape(pixels.shape), atol=1e-6
+    )
+    assert pixels.min() < -0.98 and pixels.max() > 0.98
 
 
 @pytest.mark.once

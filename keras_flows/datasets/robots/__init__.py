@@ -23,6 +23,7 @@ from keras_flows.datasets.robots.metaworld import OBSERVATION_DIM
 from keras_flows.datasets.robots.metaworld import demonstrations
 from keras_flows.datasets.robots.metaworld import make_env
 from keras_flows.datasets.robots.readers.minari import read_minari
+from keras_flows.datasets.robots.readers.npz import read_npz
 from keras_flows.datasets.robots.pool import EnvPool
 from keras_flows.datasets.robots.readers.replay import read_replay_buffer
 from keras_flows.datasets.robots.readers.replay import (

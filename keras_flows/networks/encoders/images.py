@@ -179,8 +179,8 @@ class ImageEncoder(ObservationEncoder):
             makes them), as in diffusion policy's image experiments, or
             "average", as in arXiv 2512.01809.
         keypoints: number of maps of the softmax.
-        pixel_scale: factor of the pixels, by default for values from 0 to
-            255.
+        pixel_scale: factor of the pixels. Images of episodes (bytes) reach
+            the encoder as -1 to 1, which needs none.
         dtype: dtype policy of backbone and MLP.
         name: model name.
 
@@ -210,7 +210,7 @@ class ImageEncoder(ObservationEncoder):
         share_weights=False,
         pooling="spatial_softmax",
         keypoints=32,
-        pixel_scale=1.0 / 255.0,
+        pixel_scale=1.0,
         dtype=None,
         name="image_encoder",
     ):

@@ -321,6 +321,7 @@ ROBOTS = [
             ("read_lerobot", "path_or_repo", {
                 "episodes": instance("None", also=("[0]",))}),
             ("read_minari", "name_or_path", {}),
+            ("read_npz", "path", {"action_key": WORD}),
             ("read_replay_buffer", "path", {
                 "action_key": WORD}),
             ("read_robomimic", "path", {
