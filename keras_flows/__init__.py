@@ -6,39 +6,9 @@ One objective, three backends: JAX, TensorFlow and PyTorch.
 import importlib
 import typing
 
-# First: it must speak before Keras does.
-from keras_flows._backend import BACKEND
-from keras_flows import converters
-from keras_flows import datasets
-from keras_flows import interpolants
-from keras_flows import networks
-from keras_flows import objectives
-from keras_flows import ops
-from keras_flows import parametrization
-from keras_flows import policies
-from keras_flows import presets
-from keras_flows import samplers
-from keras_flows import training
+from keras_flows._backend import check_backend
+from keras_flows._command import is_bare
 from keras_flows._version import __version__
-from keras_flows.interfaces import ConsistencyInterface
-from keras_flows.interfaces import DiscreteInterface
-from keras_flows.interfaces import DMDInterface
-from keras_flows.interfaces import EDMInterface
-from keras_flows.interfaces import FlowMapInterface
-from keras_flows.interfaces import Interface
-from keras_flows.interfaces import MeanFlowInterface
-from keras_flows.interfaces import ProgressiveInterface
-from keras_flows.interfaces import ReparametrizedInterface
-from keras_flows.interfaces import REPAInterface
-from keras_flows.interfaces import SCDInterface
-from keras_flows.interfaces import SCTInterface
-from keras_flows.interfaces import SiTInterface
-from keras_flows.interfaces import StochasticInterpolantInterface
-from keras_flows.objectives import check_jvp
-from keras_flows.ops import familiar
-from keras_flows.presets import from_preset
-from keras_flows.training import EMA
-from keras_flows.training import NonFiniteError
 
 if typing.TYPE_CHECKING:
     from keras_flows import callbacks
@@ -81,23 +51,58 @@ __all__ = [
     "SiTInterface",
     "StochasticInterpolantInterface",
     "check_jvp",
+    "distil",
     "from_preset",
     "EMA",
     "NonFiniteError",
 ]
 
-# The names in the interfaces' document.
-Interfaces = Interface
-DiT_REPA = REPAInterface
-sCTInterface = SCTInterface
-sCDInterface = SCDInterface
+if not is_bare():
+    # First: it must speak before Keras does.
+    check_backend()
 
+    from keras_flows import converters
+    from keras_flows import datasets
+    from keras_flows import interpolants
+    from keras_flows import networks
+    from keras_flows import objectives
+    from keras_flows import ops
+    from keras_flows import parametrization
+    from keras_flows import policies
+    from keras_flows import presets
+    from keras_flows import samplers
+    from keras_flows import training
+    from keras_flows.interfaces import ConsistencyInterface
+    from keras_flows.interfaces import DiscreteInterface
+    from keras_flows.interfaces import DMDInterface
+    from keras_flows.interfaces import EDMInterface
+    from keras_flows.interfaces import FlowMapInterface
+    from keras_flows.interfaces import Interface
+    from keras_flows.interfaces import MeanFlowInterface
+    from keras_flows.interfaces import ProgressiveInterface
+    from keras_flows.interfaces import ReparametrizedInterface
+    from keras_flows.interfaces import REPAInterface
+    from keras_flows.interfaces import SCDInterface
+    from keras_flows.interfaces import SCTInterface
+    from keras_flows.interfaces import SiTInterface
+    from keras_flows.interfaces import StochasticInterpolantInterface
+    from keras_flows.interfaces import distil
+    from keras_flows.objectives import check_jvp
+    from keras_flows.ops import familiar
+    from keras_flows.presets import from_preset
+    from keras_flows.training import EMA
+    from keras_flows.training import NonFiniteError
 
-def __getattr__(name):
-    if name in LATER:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(familiar.unknown(name))
+    # The names in the interfaces' document.
+    Interfaces = Interface
+    DiT_REPA = REPAInterface
+    sCTInterface = SCTInterface
+    sCDInterface = SCDInterface
 
+    def __getattr__(name):
+        if name in LATER:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(familiar.unknown(name))
 
-def __dir__():
-    return sorted({*globals(), *LATER})
+    def __dir__():
+        return sorted({*globals(), *LATER})

@@ -48,6 +48,3 @@ def check_backend():
         f'or keras_flows add os.environ["KERAS_BACKEND"] = "{installed[0]}" '
         f"after import os, or in the shell export KERAS_BACKEND={installed[0]}."
     )
-
-
-BACKEND = check_backend()

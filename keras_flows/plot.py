@@ -10,12 +10,13 @@ import numpy as np
 
 from keras_flows.ops import given
 from keras_flows.ops.files import replacing
+from keras_flows.ops.pictures import image_grid
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
-__all__ = ["chunks", "grid", "points"]
+__all__ = ["chunks", "grid", "points", "samples"]
 
 # Panels of `chunks`: more are not read.
 MOST = 8
@@ -117,8 +118,6 @@ def grid(images, path=None, columns=None):
     Raises:
         ValueError: if the array is of another shape.
     """
-    from keras_flows.callbacks import image_grid
-
     picture = image_grid(images, columns)
     height, width = picture.shape[:2]
     # At least four inches wide, at most eight.
@@ -162,3 +161,49 @@ def chunks(actions, path=None):
         axis.set_title(f"action {index}")
     axes[0].set_xlabel("step")
     return _written(figure, path)
+
+
+# Samples of `show`, by the rank of one.
+SHOWN = {1: 10_000}
+
+
+def show(model, num_samples, path, options):
+    """What `Generator.show` does.
+
+    Args:
+        model: the `Generator`.
+        num_samples, path, options: of `Generator.show`.
+    """
+    rows = options.get("condition"), options.get("noise")
+    if num_samples is None and all(np.ndim(given) == 0 for given in rows):
+        num_samples = SHOWN.get(len(model.sample_shape or (0,)), 16)
+    x = model.generate(num_samples, **{"seed": 0} | options)
+    return samples(x, path)
+
+
+@checked(path=given.of(given.path_of, none=True))
+def samples(x, path=None):
+    """The picture that fits the shape: points, images, or curves over time.
+
+    Args:
+        x: (n, d), of which the first two numbers are shown; (n, height,
+            width, 1 or 3) in [-1, 1]; or (n, length, channels).
+        path: PNG file to write, or None.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: of arrays of another shape.
+    """
+    found = given.array("x", x)
+    if found.ndim == 2 and found.shape[1] > 1:
+        return points(found[:, :2], path)
+    if found.ndim == 3:
+        return chunks(found, path)
+    if found.ndim == 4 and found.shape[-1] in (1, 3):
+        return grid(found, path)
+    raise ValueError(
+        "`x` must be points (n, d), series (n, length, channels) or images "
+        f"(n, height, width, 1 or 3). Received the shape {found.shape}."
+    )

@@ -23,6 +23,7 @@ PAGES = [
 # Pages that are NumPy's for the most part, or hardly the backend's.
 ONCE = {
     "changelog.md",
+    "cli.md",
     "coming_from.md",
     "faq.md",
     "index.md",

@@ -28,6 +28,7 @@ LEVELS = {
     "callbacks": 4,
     "converters": 4,
     "serving": 4,
+    "cli": 4,
 }
 # Folders whose modules may import a backend; `serving` runs exports in
 # TensorFlow whatever the backend.
@@ -36,7 +37,14 @@ FRAMEWORKS = {"jax", "tensorflow", "torch"}
 
 
 # Modules beside the folders, and their levels.
-MODULES = {"_version": 0, "parametrization": 2}
+MODULES = {
+    "_backend": 0,
+    "_command": 0,
+    "_quiet": 0,
+    "_version": 0,
+    "plot": 1,
+    "parametrization": 2,
+}
 # Private names of others for what has no public one.
 FOREIGN = {
     name.rpartition(".")[2] for names in NAMES.values() for name in names

@@ -63,3 +63,19 @@ def test_chunks_are_lines_of_each_action(rng):
 def test_other_arrays_are_refused(function, array, argument):
     with pytest.raises(ValueError, match=f"`{argument}`"):
         function(array)
+
+
+def test_a_model_shows_what_it_samples(tmp_path):
+    """Points, images and series by the shape; the count of a condition."""
+    shapes = {(2,): 1, (4, 4, 1): 1, (6, 3): 3}
+    for shape, panels in shapes.items():
+        network = kf.networks.MLP(shape, 8, 1, num_classes=3)
+        model = kf.SiTInterface(network, seed=0)
+        path = tmp_path / f"{len(shape)}.png"
+        figure = model.show(path=path, condition=[0, 1, 2], num_steps=1)
+        assert len(figure.axes) >= panels and path.is_file()
+        figure = model.show(condition=0, num_steps=1, seed=3)
+        assert figure.axes[0].get_images() or figure.axes[0].lines
+    assert len(figure.axes[0].lines) == 16
+    with pytest.raises(ValueError, match="Received the shape"):
+        kf.plot.samples(np.zeros((4, 1)))

@@ -13,6 +13,7 @@ from keras_flows.datasets.latents import Latents
 from keras_flows.datasets.prepare import describe_autoencoder
 from keras_flows.datasets.prepare import prepare_latents
 from keras_flows.datasets.rings import Rings
+from keras_flows.datasets.rows import Rows
 from keras_flows.datasets.sources import EdmSource
 from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
@@ -32,5 +33,6 @@ __all__ = [
     "prepare_latents",
     "Rings",
     "robots",
+    "Rows",
     "TfdsSource",
 ]

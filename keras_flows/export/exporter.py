@@ -17,6 +17,7 @@ from keras_flows.export.objects import send_objects
 from keras_flows.export.parity import verify
 from keras_flows.export.signature import write_signature
 from keras_flows.ops import given
+from keras_flows.ops.bars import Bar
 from keras_flows.presets import registered_config
 
 # What each format needs beside Keras, and the file by which it is known.
@@ -36,7 +37,10 @@ def export(model, served, filepath, format, version, verbose):
     """
     _check_format(format)
     plan = model.export_plan(served)
-    target = _target(filepath, version)
+    target = target_of(filepath, version)
+    # Planned, written, compared.
+    bar = Bar(3, "part", verbose)
+    bar.advance()
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(
         tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent)
@@ -47,7 +51,9 @@ def export(model, served, filepath, format, version, verbose):
             write(plan, folder, format)
         else:
             _order(model, served, temporary, folder, format)
+        bar.advance()
         parity = verify(plan, folder, format)
+        bar.advance()
         write_signature(folder, model, plan, format, parity)
         _move(folder, target, temporary)
     finally:
@@ -118,7 +124,7 @@ def _writes_itself(format):
     )
 
 
-def _target(filepath, version):
+def target_of(filepath, version):
     """The folder that the export will be, checked."""
     target = pathlib.Path(filepath)
     if version is not None:

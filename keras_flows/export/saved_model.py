@@ -2,9 +2,18 @@
 
 import keras
 
+from keras_flows._quiet import muted
+
 # One file for every platform: one lowered for CUDA alone does not load on a
 # CPU.
 PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def tensorflow():
+    """TensorFlow, imported without its greeting."""
+    with muted():
+        import tensorflow as tf
+    return tf
 
 
 def write_saved_model(folder, endpoints, variables):
@@ -15,7 +24,7 @@ def write_saved_model(folder, endpoints, variables):
         endpoints: {name: Endpoint}, "serve" with an input "noise" among them.
         variables: the `keras.Variable`s that the endpoints read.
     """
-    import tensorflow as tf
+    tf = tensorflow()
 
     root = tf.Module()
     if keras.backend.backend() == "jax":
@@ -54,7 +63,7 @@ def write_saved_model(folder, endpoints, variables):
 
 def load_saved_model(folder):
     """{name: function of a dict of arrays to an array} of a SavedModel."""
-    import tensorflow as tf
+    tf = tensorflow()
 
     loaded = tf.saved_model.load(str(folder))
 

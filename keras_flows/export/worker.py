@@ -39,10 +39,15 @@ class _Process:
         """Its answer to an order; what it last wrote, if it died."""
         if self.process is None:
             self.start()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(line + "\n")
+                self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BaseException:
+            # Interrupted: what it writes is not wanted any more.
+            self.process.kill()
+            raise
         if answer:
             return json.loads(answer)
         self.process.wait()

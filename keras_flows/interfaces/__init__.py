@@ -2,6 +2,7 @@
 
 from keras_flows.interfaces.consistency import ConsistencyInterface
 from keras_flows.interfaces.discrete import DiscreteInterface
+from keras_flows.interfaces.distillation import distil
 from keras_flows.interfaces.dmd import DMDInterface
 from keras_flows.interfaces.edm import EDMInterface
 from keras_flows.interfaces.flow_map import FlowMapInterface
@@ -23,6 +24,7 @@ from keras_flows.interfaces.trig_consistency import SCTInterface
 __all__ = [
     "ConsistencyInterface",
     "DiscreteInterface",
+    "distil",
     "DMDInterface",
     "EDMInterface",
     "FlowMapInterface",

@@ -7,6 +7,7 @@ from keras_flows import samplers
 from keras_flows.export import Served
 from keras_flows.export import export
 from keras_flows.export import sampling_plan
+from keras_flows.interfaces.binding import bound_for
 from keras_flows.networks import building
 from keras_flows.networks import contract
 from keras_flows.networks import labels_of
@@ -185,6 +186,7 @@ class Generator(Trainable):
         use_ema=True,
         start=None,
         return_trajectory=False,
+        progress=False,
         **others,
     ):
         """Sample.
@@ -221,6 +223,7 @@ class Generator(Trainable):
                 `model.sample_x_t(data, model.sample_n(data.shape), t)`.
             return_trajectory: whether to return the states at all times of the
                 grid, `sampler.times(model.interpolant, num_steps)`.
+            progress: whether to show a bar, which moves with each batch.
 
         Returns:
             Samples (B, ...), a tensor of the backend; with
@@ -237,7 +240,20 @@ class Generator(Trainable):
         )  # fmt: skip
         if return_trajectory:
             request = request.with_trajectory()
-        return self.loop.run(request, *self._predictors(request, use_ema))
+        predictors = bound_for(self, request, use_ema)
+        return self.loop.run(request, *predictors, FLAG("progress", progress))
+
+    def show(self, num_samples=None, *, path=None, **options):
+        """A figure of samples, which a notebook shows; see `plot.samples`.
+
+        Args:
+            num_samples: by default 16, or 10,000 points.
+            path: PNG file to write, or None.
+            options: of `generate`; by default the seed is 0.
+        """
+        from keras_flows import plot
+
+        return plot.show(self, num_samples, path, options)
 
     def encode(
         self,
@@ -284,32 +300,10 @@ class Generator(Trainable):
             batch_size,
         )  # fmt: skip
         request = samplers.inverse(request, self)
-        end = self.loop.run(request, *self._predictors(request, use_ema))
+        end = self.loop.run(request, *bound_for(self, request, use_ema))
         # `start` is affine in the noise.
         zero = self.start(ops.zeros_like(end))
         return (end - zero) / (self.start(ops.ones_like(end)) - zero)
-
-    def _predictors(self, request, use_ema):
-        """What `Loop.run` needs for a checked request."""
-        network, guide = self.inference_network(use_ema), request.guide
-        # Compiled steps outlive the request and its arrays.
-        where = request.interval, request.channels
-        others = []
-        if guide is not None:
-            weak = guide.inference_network(use_ema)
-            others = guide.sampling_layers(use_ema)
-
-        def bind(inputs, guided):
-            positive = self.bind(network, inputs.get("condition"))
-            if not guided:
-                return positive
-            if guide is None:
-                negative = self.bind(network, inputs["negative"])
-            else:
-                negative = guide.bind(weak, inputs.get("negative"))
-            return samplers.Guided(positive, negative, inputs["scale"], *where)
-
-        return bind, self.sampling_layers(use_ema), others, self.start
 
     def export(
         self,

@@ -1,5 +1,6 @@
 """Metrics of samples, and the networks in whose features they compare."""
 
+from keras_flows.metrics.by_calls import by_calls
 from keras_flows.metrics.features import ClassifierFeatures
 from keras_flows.metrics.features import DINOv2Features
 from keras_flows.metrics.features import FeatureExtractor
@@ -17,6 +18,7 @@ from keras_flows.metrics.kernel_distance import kernel_distance
 from keras_flows.metrics.precision_recall import precision_recall
 
 __all__ = [
+    "by_calls",
     "ClassifierFeatures",
     "DINOv2Features",
     "FeatureExtractor",

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_flows.datasets.robots.pool import EnvPool
 from keras_flows.ops import given
+from keras_flows.ops.bars import Bar
 from keras_flows.ops.files import replacing
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
@@ -120,7 +121,7 @@ def evaluate(
     success = np.zeros(len(starts), bool)
     steps = np.full(len(starts), max_steps)
     envs = _together(envs)
-    bar = _bar(len(starts)) if progress else None
+    bar = Bar(len(starts), "episode", progress)
     before = _counts(policy)
     for first in range(0, len(starts), len(envs)):
         wave = np.arange(first, min(first + len(envs), len(starts)))
@@ -128,8 +129,7 @@ def evaluate(
             policy, envs, starts[wave], wave, success, steps, max_steps,
             {**options, "seed": seed + first},
         )  # fmt: skip
-        if bar is not None:
-            bar.update(int(wave[-1]) + 1)
+        bar.advance(len(wave))
     clipped, predicted = np.subtract(_counts(policy), before)
     return Rollout(starts, success, steps, float(clipped / max(predicted, 1)))
 
@@ -288,9 +288,3 @@ def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
             duration=1000 // fps, loop=0,
         )  # fmt: skip
     return achieved
-
-
-def _bar(total):
-    import keras
-
-    return keras.utils.Progbar(total, unit_name="episode")

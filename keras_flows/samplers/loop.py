@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_flows.ops import compiled
+from keras_flows.ops.bars import Bar
 from keras_flows.ops.replicas import check_whole
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
@@ -51,7 +52,7 @@ class Loop:
             self._kept.popitem(last=False)
         return self._kept[key][0]
 
-    def run(self, request, bind, layers, guide_layers, start):
+    def run(self, request, bind, layers, guide_layers, start, progress=False):
         """Samples of a `Request`, (B, ...).
 
         Args:
@@ -61,6 +62,7 @@ class Loop:
             layers: whose variables the model's own predictor reads.
             guide_layers: and what a guide's reads.
             start: function of standard normal noise and a time to the state.
+            progress: whether to show a bar.
 
         With `request.trajectory` the states at all times, (steps + 1, B, ...).
         """
@@ -81,7 +83,7 @@ class Loop:
             key = options, left, tuple(sorted(inputs)), len(state), guidance
             return self.function(key, lambda: step, reads[guided])
 
-        batches = []
+        batches, bar = [], Bar(request.num_samples, "sample", progress)
         for noise, draw, inputs in request.batches():
             x = noise
             if request.state is None:
@@ -114,6 +116,7 @@ class Loop:
                 if request.trajectory:
                     states.append(x)
             batches.append(ops.stack(states) if request.trajectory else x)
+            bar.advance(len(x))
         if len(batches) == 1:
             return batches[0]
         return ops.concatenate(batches, axis=1 if request.trajectory else 0)

@@ -1,4 +1,4 @@
-"""An HTTP service of an export or a preset; tools/serve.py runs it.
+"""An HTTP service of an export or a preset; `keras-flows serve` runs it.
 
 FastAPI is imported with `create_app`, not before.
 """

@@ -13,8 +13,10 @@ import pathlib
 import re
 import shutil
 
+from keras_flows.export.exporter import target_of
 from keras_flows.networks import input_specs
 from keras_flows.ops import given
+from keras_flows.ops.files import replacing
 from keras_flows.ops.scalars import checked
 from keras_flows.policies import Policy
 
@@ -90,12 +92,15 @@ def write_page(model, folder, runtime=None, **settings):
                     "`dist` of npm install onnxruntime-web. Received: "
                     f"{str(runtime)!r}."
                 )
-    model.export(folder, "onnx", **settings)
-    for file in files:
-        shutil.copy(file, folder / file.name)
     source = RUNTIME[0] if files else CDN + RUNTIME[0]
     script = _script("page_files.js").replace('"RUNTIME"', json.dumps(source))
-    (folder / "index.html").write_text(page_of(script), encoding="utf-8")
+    target_of(folder, None)
+    with replacing(folder) as temporary:
+        model.export(temporary, "onnx", **settings)
+        for file in files:
+            shutil.copy(file, temporary / file.name)
+        page = page_of(script)
+        (temporary / "index.html").write_text(page, encoding="utf-8")
 
 
 def _script(name):

@@ -90,7 +90,7 @@ def from_export(folder):
     if not (folder / "signature.json").is_file():
         raise ValueError(
             f"No export at {str(folder)!r}: it has no signature.json. Write "
-            "one by tools/export.py or model.export."
+            "one by `keras-flows export` or model.export."
         )
     record = json.loads((folder / "signature.json").read_text())
     serve = record["endpoints"]["serve"]

@@ -1,10 +1,8 @@
 """Published checkpoints become presets: layouts, sizes, direction, safety."""
 
 import argparse
-import functools
 import json
 import pathlib
-import runpy
 
 import keras
 import numpy as np
@@ -13,6 +11,8 @@ from helpers.checkpoints import published
 from helpers.checkpoints import save_safetensors
 from helpers.checkpoints import save_torch
 from helpers.close import close
+from helpers.commands import refused
+from helpers.commands import run
 from keras import ops
 from oracle import ExactNetwork
 from oracle import Linear
@@ -385,53 +385,27 @@ def test_sits_convention_samples_the_data_once_turned(turned):
     assert close == turned
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    """tools/convert_checkpoint.py, called with flags.
-
-    Its flags are its own: other tools in this process have some of the names.
-    """
-    flags = pytest.importorskip("absl.flags")
-    own = flags.FlagValues()
-    for name in (
-        "DEFINE_bool", "DEFINE_enum", "DEFINE_integer", "DEFINE_string",
-        "mark_flags_as_required",
-    ):  # fmt: skip
-        function = functools.partial(getattr(flags, name), flag_values=own)
-        monkeypatch.setattr(flags, name, function)
-    monkeypatch.setattr(flags, "FLAGS", own)
-    module = runpy.run_path(HERE.parent / "tools" / "convert_checkpoint.py")
-    return lambda *args: module["main"](own(["convert_checkpoint.py", *args]))
-
-
-def test_the_command(tmp_path, tool, capsys):
+def test_the_command(tmp_path, capsys):
     """There, with the difference printed, and back."""
     state, output = published("convert_sit")
     path = save_torch(tmp_path / "sit.pt", state)
     np.savez(tmp_path / "golden.npz", **golden(output))
-    tool(
-        "--kind=sit",
-        f"--source={path}",
+    words = ["convert", path, "--kind=sit"]
+    made = run(
+        *words,
         f"--out={tmp_path / 'preset'}",
         '--options={"num_heads": 2}',
         f"--golden={tmp_path / 'golden.npz'}",
     )
     text = capsys.readouterr().out
-    with pytest.raises(SystemExit, match="Not converted.*max_bytes="):
-        tool(
-            "--kind=sit",
-            f"--source={path}",
-            f"--out={tmp_path / 'none'}",
-            "--max_bytes=10",
-        )
+    assert made == 0
+    few = [f"--out={tmp_path / 'none'}", "--max_bytes=10"]
+    said = refused(capsys, *words, *few)
+    assert said.startswith("Not converted") and "max_bytes=" in said
     assert "SiTInterface of DiT" in text and "weights: only" in text
     assert float(text.rpartition("difference: ")[2]) < limit(output)
-    tool(
-        "--kind=sit",
-        "--to_torch",
-        f"--source={tmp_path / 'preset'}",
-        f"--out={tmp_path / 'back.npz'}",
-    )
+    words = ["convert", tmp_path / "preset", "--kind=sit", "--to_torch"]
+    assert run(*words, f"--out={tmp_path / 'back.npz'}") == 0
     assert "back.npz: 32 arrays" in capsys.readouterr().out
     back = read_checkpoint(tmp_path / "back.npz").state
     name = "t_embedder.mlp.0.weight"

@@ -372,7 +372,7 @@ def test_labels_that_the_network_does_not_have(served):
 
 @pytest.mark.once
 def test_service_takes_the_newest_version(served):
-    """tools/serve.py runs an export as it is, and tells what it takes."""
+    """The service runs an export as it is, and tells what it takes."""
     from keras_flows.serving import sources
 
     model, settings, folder = served(guided_sit)
@@ -409,15 +409,17 @@ def test_guidance_outside_its_interval_costs_nothing():
 
 @pytest.mark.once
 def test_tool(tmp_path):
-    """tools/export.py writes and measures a policy; ONNX, too, has its GELU."""
+    """The command writes and measures a policy; ONNX, too, has its GELU."""
     pytest.importorskip("tf2onnx")
     pytest.importorskip("onnxruntime")
     mip_policy()[0].save_to_preset(tmp_path / "preset")
     subprocess.run(
         [
             sys.executable,
-            "tools/export.py",
-            f"--preset={tmp_path}/preset",
+            "-m",
+            "keras_flows",
+            "export",
+            f"{tmp_path}/preset",
             f"--out={tmp_path}/served",
             "--version=4",
             f"--measure={tmp_path}/figures.json",

@@ -26,13 +26,13 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
 from helpers.clients import visit
+from helpers.commands import refused
 from helpers.services import call
 from helpers.services import gauge
 from helpers.services import post_head
 from helpers.services import until
 
 from keras_flows.serving import server
-from keras_flows.serving.__main__ import main
 
 pytestmark = pytest.mark.once
 
@@ -116,17 +116,16 @@ def test_the_line_of_curl_in_the_docs(service):
     assert (answer["shape"], answer["seed"]) == ([4, 2], 0)
 
 
-def test_a_port_in_use_is_one_sentence(service):
+def test_a_port_in_use_is_one_sentence(service, capsys):
     """Before the model is looked for."""
     _, port, _ = service
-    with pytest.raises(SystemExit) as ended:
-        main(["--preset=none_of_this_name", f"--port={port}"])
-    assert str(ended.value) == (
-        f"keras_flows.serving: Port {port} of 127.0.0.1 is in use: choose "
-        "another by --port, or 0 for any that is free."
+    words = ["serve", "--preset=none_of_this_name", f"--port={port}"]
+    assert refused(capsys, *words) == (
+        f"Port {port} of 127.0.0.1 is in use: choose another by --port, or 0 "
+        "for any that is free."
     )
-    with pytest.raises(SystemExit, match="no.such.host.invalid.*--host"):
-        main(["--preset=x", "--host=no.such.host.invalid", "--port=0"])
+    words = ["serve", "--preset=x", "--host=no.such.host.invalid", "--port=0"]
+    assert re.search("no.such.host.invalid.*--host", refused(capsys, *words))
 
 
 def test_a_signal_ends_it_when_all_are_answered(service):

@@ -18,6 +18,7 @@ import warnings
 import numpy as np
 
 from keras_flows.ops import given
+from keras_flows.ops.bars import Bar
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import NOT_NEGATIVE
 from keras_flows.ops.scalars import SIZE
@@ -198,18 +199,13 @@ def demonstrations(
         tried = (episode(env, start) for start in starts)
     else:
         tried = pool.imap(episode, starts)
-    bar = None
-    if progress:
-        import keras
-
-        bar = keras.utils.Progbar(num, unit_name="demonstration")
+    bar = Bar(num, "demonstration", progress)
     episodes = []
     with contextlib.closing(tried):
         for found in tried:
             if found is not None:
                 episodes.append(found)
-                if bar is not None:
-                    bar.update(len(episodes))
+                bar.advance()
             if len(episodes) == num:
                 return episodes
     raise ValueError(

@@ -1,0 +1,1 @@
+"""One module a command, with `run(flags)`; imported where it is called."""
