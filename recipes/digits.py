@@ -36,6 +36,11 @@ from _common import muon
 from _common import pyplot
 from _common import settings
 from _common import write
+from _methods import DISTILLED
+from _methods import METHODS as OBJECTIVES
+from _methods import ONE_STEP
+from _methods import interface
+from _probe import nearest
 from absl import app
 from absl import flags
 from keras import layers
@@ -43,7 +48,6 @@ from keras import layers
 import keras_flows as kf
 from keras_flows.ops.files import replacing
 
-OBJECTIVES = ("sit", "edm", "mean_flow", "repa", "lsd", "lmd", "dmd2")
 FLAGS = flags.FLAGS
 flags.DEFINE_list("objective", list(OBJECTIVES), "Objectives to train.")
 flags.register_validator(
@@ -76,8 +80,6 @@ STEPS = (1, 2, 4, 32)
 # Guidance scales to choose from. MeanFlow's would be inside its training, and
 # DMD's its teacher's.
 SCALES = (1.0, 1.25, 1.5, 2.0)
-ONE_STEP = ("mean_flow", "lsd", "lmd")
-DISTILLED = ("lmd", "dmd2")
 # A generator that starts as the teacher's copy, beside an unsteady rival.
 RATES = {"dmd2": 5e-4}
 
@@ -144,45 +146,32 @@ def trained_teacher():
     return teacher
 
 
-def build(objective, encoder):
-    """The interface of one objective."""
-    if objective == "dmd2":
-        return kf.DMDInterface(trained_teacher(), fake_updates=5)
-    keras.utils.set_random_seed(FLAGS.seed)
-    network = kf.networks.DiT(
+def network(two_times):
+    """A new network for the digits."""
+    return kf.networks.DiT(
         SHAPE,
         patch_size=FLAGS.patch_size,
         width=FLAGS.width,
         depth=FLAGS.depth,
         num_heads=4,
-        two_times=objective in ONE_STEP,
+        two_times=two_times,
         num_classes=CLASSES,
     )
-    common = {"ema": FLAGS.ema, "seed": FLAGS.seed}
-    if objective == "edm":
-        return kf.EDMInterface(network, x_sigma=0.75, **common)
-    if objective == "mean_flow":
-        return kf.MeanFlowInterface(network, **common)
-    if objective == "lsd":
-        return kf.FlowMapInterface(network, "lsd", **common)
-    if objective == "lmd":
-        teacher = trained_teacher()
-        return kf.FlowMapInterface(
-            network,
-            "lmd",
-            teacher=teacher,
-            interpolant=teacher.interpolant,
-            **common,
-        )
-    sit = kf.SiTInterface(network, **common)
-    if objective == "sit":
-        return sit
-    return kf.REPAInterface(
-        sit,
-        feature_dim=encoder.output.shape[-1],
-        repa_depth=FLAGS.depth // 2,
-        proj_dim=256,
+
+
+def build(objective, encoder):
+    """The interface of one objective."""
+    teacher = trained_teacher() if objective in DISTILLED else None
+    keras.utils.set_random_seed(FLAGS.seed)
+    return interface(
+        objective,
+        network,
+        teacher=teacher,
         encoder=encoder,
+        x_sigma=0.75,
+        depth=FLAGS.depth,
+        ema=FLAGS.ema,
+        seed=FLAGS.seed,
     )
 
 
@@ -273,15 +262,6 @@ def choose_scale(model, objective, extractor):
         for scale in SCALES
     }
     return min(distances, key=distances.get), distances
-
-
-def nearest(x, others):
-    """Root mean square distance of each image to its nearest other."""
-    x, others = (a.reshape(len(a), -1).astype("float64") for a in (x, others))
-    square = (
-        np.sum(x**2, 1)[:, None] + np.sum(others**2, 1) - 2.0 * x @ others.T
-    )
-    return np.sqrt(np.maximum(square.min(axis=1), 0.0) / x.shape[1])
 
 
 def accuracy(extractor, x, labels):
@@ -434,23 +414,23 @@ def main(argv):
     for objective in FLAGS.objective:
         folder = out / objective
         if FLAGS.train:
-            interface = build(objective, token_encoder(model))
-            seconds = train(interface, objective, folder)
+            trainee = build(objective, token_encoder(model))
+            seconds = train(trainee, objective, folder)
             if objective == "repa":
-                interface = interface.interface
+                trainee = trainee.interface
             trained = {
                 "seconds": round(seconds, 1),
                 "training_steps": FLAGS.steps or TRAINING_STEPS[objective],
                 "settings": config,
             }
-            interface.save_to_preset(folder / "preset", {"training": trained})
+            trainee.save_to_preset(folder / "preset", {"training": trained})
         else:
-            interface = kf.Interface.from_preset(folder / "preset")
+            trainee = kf.Interface.from_preset(folder / "preset")
             metadata = json.loads(
                 (folder / "preset" / "metadata.json").read_text()
             )
             trained = metadata["training"]
-        result, pictures = evaluate(interface, objective, extractor)
+        result, pictures = evaluate(trainee, objective, extractor)
         result |= trained
         np.savez_compressed(
             folder / "samples.npz",

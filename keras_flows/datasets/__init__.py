@@ -10,10 +10,12 @@ from keras_flows.datasets.images import from_edm_zip
 from keras_flows.datasets.images import from_image_folder
 from keras_flows.datasets.images import from_tfds
 from keras_flows.datasets.latents import Latents
+from keras_flows.datasets.mnist import mnist
 from keras_flows.datasets.prepare import describe_autoencoder
 from keras_flows.datasets.prepare import prepare_latents
 from keras_flows.datasets.rings import Rings
 from keras_flows.datasets.rows import Rows
+from keras_flows.datasets.scenes import Scenes
 from keras_flows.datasets.sources import EdmSource
 from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
@@ -30,9 +32,11 @@ __all__ = [
     "from_image_folder",
     "from_tfds",
     "Latents",
+    "mnist",
     "prepare_latents",
     "Rings",
     "robots",
     "Rows",
+    "Scenes",
     "TfdsSource",
 ]

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_flows.ops import given
 from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
@@ -67,11 +68,11 @@ def generator(seed):
     return np.random.Generator(np.random.Philox(SEED("seed", seed)))
 
 
-def check_data(data):
+def check_data(data, method="sample"):
     """Refuse what does not draw samples."""
-    if not callable(getattr(data, "sample", None)):
+    if not callable(getattr(data, method, None)):
         raise ValueError(
-            "`data` must have a method `sample(num, seed)`, as "
+            f"`data` must have a method `{method}(num, seed)`, as "
             f"kf.datasets.Checkerboard has. Received: {type(data).__name__}."
         )
 
@@ -87,15 +88,20 @@ class Endless(keras.utils.PyDataset):
             parts, such as (x, condition); the seed is a NumPy generator.
         batch_size: rows of a batch.
         seed: int.
+        labelled: whether batches are those of `sample_labelled(num, seed)`,
+            (x, labels), such as `Scenes` and `Checkerboard` have.
     """
 
-    @checked(batch_size=SIZE, seed=SEED)
-    def __init__(self, data, batch_size, seed=0):
+    @checked(batch_size=SIZE, seed=SEED, labelled=FLAG)
+    def __init__(self, data, batch_size, seed=0, labelled=False):
         super().__init__()
-        check_data(data)
+        method = "sample_labelled" if labelled else "sample"
+        check_data(data, method)
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
+        self.labelled = labelled
+        self._draw = getattr(data, method)
 
     @property
     def num_batches(self):
@@ -103,5 +109,5 @@ class Endless(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         stream = np.random.Philox(key=self.seed, counter=[0, 0, index, 0])
-        batch = self.data.sample(self.batch_size, np.random.Generator(stream))
+        batch = self._draw(self.batch_size, np.random.Generator(stream))
         return batch if isinstance(batch, tuple) else (batch,)

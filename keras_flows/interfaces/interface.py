@@ -20,6 +20,7 @@ from keras_flows.networks import contract
 from keras_flows.networks import input_names
 from keras_flows.networks import null_labels
 from keras_flows.networks import serialize_network
+from keras_flows.networks.keys import as_tensors
 from keras_flows.networks.labels import host_condition
 from keras_flows.objectives import norms
 from keras_flows.ops import bcast_right
@@ -169,9 +170,8 @@ class Interface(Generator):
             contract.check_time(r, x_t, "r")
             inputs["r"] = self.c_noise(r)
         if condition is not None:
-            inputs["condition"] = keras.tree.map_structure(
-                ops.convert_to_tensor, condition
-            )
+            specs = contract.input_specs(network)
+            inputs["condition"] = as_tensors(condition, specs)
         return inputs
 
     def net(self, x_t, t, r=None, *, condition=None, network=None,

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_flows.networks.keys import check_keys
 from keras_flows.ops import dtype_of
 from keras_flows.ops import given
 
@@ -368,6 +369,7 @@ def check_condition(condition, network, batch=None, argument="condition"):
         return
     expected = contract.inputs["condition"]
     if not isinstance(expected, Spec):
+        check_keys(condition, expected, network, argument)
         return
     for leaf in tree.flatten(condition):
         if not fits(tuple(leaf.shape[1:]), expected.shape):

@@ -14,6 +14,7 @@ from keras import ops
 from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.images.lightning_dit import LightningDiTBlock
 from keras_flows.networks.images.lightning_dit import RMSFinalLayer
+from keras_flows.networks.images.transformer import class_counts
 from keras_flows.networks.images.transformer import embedded_times
 from keras_flows.networks.images.transformer import image_inputs
 from keras_flows.networks.images.transformer import with_label
@@ -104,7 +105,7 @@ class DDT(DescribedModel):
         mlp_ratio=POSITIVE,
         qk_norm=FLAG,
         two_times=FLAG,
-        num_classes=Optional(SIZE),
+        num_classes=class_counts,
         remat=FLAG,
     )
     def __init__(

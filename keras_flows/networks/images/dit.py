@@ -10,6 +10,7 @@ import functools
 from keras import ops
 
 from keras_flows.networks.described import DescribedModel
+from keras_flows.networks.images.transformer import class_counts
 from keras_flows.networks.images.transformer import guidance_flag
 from keras_flows.networks.images.transformer import image_transformer
 from keras_flows.networks.images.transformer import size_arguments
@@ -26,7 +27,6 @@ from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
-from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
 
@@ -110,7 +110,9 @@ class DiT(DescribedModel):
         mlp_ratio: width of a block's MLP over `width`.
         two_times: whether the network takes `r`, as flow maps need.
         num_classes: where given, `condition` is a label below it; label
-            `num_classes` is the null label, `null_label`.
+            `num_classes` is the null label, `null_label`. With several labels
+            an example, a dict from their names to their numbers of classes:
+            `condition` and `null_label` are then dicts, too.
         learn_sigma: whether the last layer has as many outputs again, which
             DiT's and SiT's published weights have and SiT drops, as here.
         remat: whether the blocks' activations are computed again in the
@@ -146,7 +148,7 @@ class DiT(DescribedModel):
         num_heads=SIZE,
         mlp_ratio=POSITIVE,
         two_times=FLAG,
-        num_classes=Optional(SIZE),
+        num_classes=class_counts,
         learn_sigma=FLAG,
         remat=FLAG,
     )

@@ -8,6 +8,7 @@ from keras import layers
 from keras import ops
 
 from keras_flows.networks.described import DescribedModel
+from keras_flows.networks.images.transformer import class_counts
 from keras_flows.networks.images.transformer import image_transformer
 from keras_flows.networks.images.transformer import size_arguments
 from keras_flows.networks.layers.attention import SelfAttention
@@ -24,7 +25,6 @@ from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
-from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
 
@@ -213,7 +213,7 @@ class LightningDiT(DescribedModel):
         qk_norm=FLAG,
         shift=FLAG,
         two_times=FLAG,
-        num_classes=Optional(SIZE),
+        num_classes=class_counts,
         learn_sigma=FLAG,
         remat=FLAG,
     )

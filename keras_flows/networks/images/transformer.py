@@ -1,6 +1,7 @@
 """What transformers for images have around their blocks."""
 
 import functools
+import operator
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from keras_flows.networks.layers.patches import SinCosPositions
 from keras_flows.networks.layers.patches import Unpatchify
 from keras_flows.networks.layers.patches import patch_grid
 from keras_flows.ops import float_dtype
+from keras_flows.ops.scalars import SIZE
 
 
 def size_arguments(size, sizes):
@@ -43,6 +45,22 @@ def guidance_flag(name, value):
     )
 
 
+def class_counts(name, value):
+    """None, a number of classes, or a dict of one for each label."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        return SIZE(name, value)
+    if not value or not all(isinstance(key, str) for key in value):
+        raise ValueError(
+            f"`{name}` must be an int, or a dict from the name of each label "
+            f"to the number of its classes. Received: {value!r}."
+        )
+    # The order of the weights in a file must not be the dict's, which JSON
+    # does not keep.
+    return {key: SIZE(f"{name}[{key!r}]", value[key]) for key in sorted(value)}
+
+
 def image_inputs(image_shape, two_times, num_classes, guidance=False):
     """The dict of inputs of a network for images."""
     inputs = {
@@ -51,7 +69,12 @@ def image_inputs(image_shape, two_times, num_classes, guidance=False):
     }
     if two_times:
         inputs["r"] = keras.Input((), dtype=float_dtype(), name="r")
-    if num_classes is not None:
+    if isinstance(num_classes, dict):
+        inputs["condition"] = {
+            key: keras.Input((), dtype="int32", name=f"condition_{key}")
+            for key in num_classes
+        }
+    elif num_classes is not None:
         inputs["condition"] = keras.Input((), dtype="int32", name="condition")
     if guidance:
         inputs["guidance"] = keras.Input(
@@ -78,17 +101,36 @@ def embedded_times(inputs, embedding):
     return c
 
 
+def embedded_labels(inputs, num_classes, embedding, name):
+    """embedding(count, name)(label), of several labels the sum."""
+    if not isinstance(num_classes, dict):
+        return embedding(num_classes, name)(inputs["condition"])
+    return functools.reduce(
+        operator.add,
+        [
+            embedding(count, f"{name}_{key}")(inputs["condition"][key])
+            for key, count in num_classes.items()
+        ],
+    )
+
+
 def with_label(c, inputs, num_classes):
-    """c plus the embedding of the label, where there is one."""
+    """c plus the embedding of the label, where there is one, or of each."""
     if num_classes is None:
         return c
-    return c + layers.Embedding(
-        num_classes + 1,
-        c.shape[-1],
-        embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
-        dtype=float_dtype(),
-        name="label_embedding",
-    )(inputs["condition"])
+
+    def embedding(count, name):
+        return layers.Embedding(
+            count + 1,
+            c.shape[-1],
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            dtype=float_dtype(),
+            name=name,
+        )
+
+    return c + embedded_labels(
+        inputs, num_classes, embedding, "label_embedding"
+    )
 
 
 def image_transformer(

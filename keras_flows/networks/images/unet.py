@@ -11,6 +11,8 @@ from keras import layers
 from keras import ops
 
 from keras_flows.networks.described import DescribedModel
+from keras_flows.networks.images.transformer import class_counts
+from keras_flows.networks.images.transformer import embedded_labels
 from keras_flows.networks.images.transformer import image_inputs
 from keras_flows.networks.images.unet_layers import DHARIWAL
 from keras_flows.networks.images.unet_layers import SONG
@@ -29,7 +31,6 @@ from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
-from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
 
@@ -137,8 +138,7 @@ class SongUNet(DescribedModel):
         dropout: rate inside the blocks.
         architecture: "ddpm++" or "ncsn++".
         two_times: whether the network takes `r`, as flow maps need.
-        num_classes: where given, `condition` is a label below it; label
-            `num_classes` is the null label, `null_label`.
+        num_classes: as in `DiT`.
         dtype: dtype policy; times are embedded in float32.
         name: model name.
     """
@@ -151,7 +151,7 @@ class SongUNet(DescribedModel):
         num_blocks=SIZE,
         dropout=Number(0, below=1),
         two_times=FLAG,
-        num_classes=Optional(SIZE),
+        num_classes=class_counts,
     )
     def __init__(
         self,
@@ -174,13 +174,18 @@ class SongUNet(DescribedModel):
         noise = channels * (2 if ncsn else 1)
         emb = _embedded_times(inputs, noise, architecture)
         if num_classes is not None:
-            emb = emb + LabelProjection(
+            emb = emb + embedded_labels(
+                inputs,
                 num_classes,
-                noise,
-                use_bias=True,
-                scale=math.sqrt(num_classes),
-                name="map_label",
-            )(inputs["condition"])
+                lambda count, name: LabelProjection(
+                    count,
+                    noise,
+                    use_bias=True,
+                    scale=math.sqrt(count),
+                    name=name,
+                ),
+                "map_label",
+            )
         emb = _mapping(SONG, 4 * channels, "silu", "map_layer0", noise)(emb)
         emb = _mapping(SONG, 4 * channels, "silu", "map_layer1", 4 * channels)(
             emb
@@ -235,8 +240,7 @@ class DhariwalUNet(DescribedModel):
         attn_resolutions: heights at which blocks attend, 64 channels a head.
         dropout: rate inside the blocks.
         two_times: whether the network takes `r`, as flow maps need.
-        num_classes: where given, `condition` is a label below it; label
-            `num_classes` is the null label, `null_label`.
+        num_classes: as in `DiT`.
         dtype: dtype policy; times are embedded in float32.
         name: model name.
     """
@@ -249,7 +253,7 @@ class DhariwalUNet(DescribedModel):
         num_blocks=SIZE,
         dropout=Number(0, below=1),
         two_times=FLAG,
-        num_classes=Optional(SIZE),
+        num_classes=class_counts,
     )
     def __init__(
         self,
@@ -270,14 +274,19 @@ class DhariwalUNet(DescribedModel):
         emb = _mapping(DHARIWAL, units, "silu", "map_layer0", channels)(emb)
         emb = _mapping(DHARIWAL, units, None, "map_layer1", units)(emb)
         if num_classes is not None:
-            emb = emb + LabelProjection(
+            emb = emb + embedded_labels(
+                inputs,
                 num_classes,
-                units,
-                use_bias=False,
-                # Kaiming's sqrt(1 / n) times sqrt(n): unit variance.
-                initializer=initializers.RandomNormal(stddev=1.0),
-                name="map_label",
-            )(inputs["condition"])
+                lambda count, name: LabelProjection(
+                    count,
+                    units,
+                    use_bias=False,
+                    # Kaiming's sqrt(1 / n) times sqrt(n): unit variance.
+                    initializer=initializers.RandomNormal(stddev=1.0),
+                    name=name,
+                ),
+                "map_label",
+            )
         emb = ops.silu(emb)
 
         def block(out, name, resample, attention):
