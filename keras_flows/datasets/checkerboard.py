@@ -89,6 +89,9 @@ class Endless(keras.utils.PyDataset):
         seed: int.
     """
 
+    # `fit` keeps Keras from shuffling, of which it would warn.
+    ordered = True
+
     @checked(batch_size=SIZE, seed=SEED)
     def __init__(self, data, batch_size, seed=0):
         super().__init__()
