@@ -1,9 +1,15 @@
-"""What a framework says while it is imported, held back unless it fails."""
+"""One good line of output: what the frameworks say is left out.
+
+Warnings of this library stay, each a line. The standard library alone is used
+here: scripts run this file by its path, before anything else.
+"""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
+import warnings
 
 
 @contextlib.contextmanager
@@ -33,3 +39,29 @@ def muted():
         finally:
             os.dup2(before, error)
             os.close(before)
+
+
+# Of TensorFlow and XLA in C++, before they are imported.
+SILENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "GRPC_VERBOSITY": "ERROR",
+    "ABSL_MIN_LOG_LEVEL": "3",
+}
+
+
+def silence():
+    """Call it before Keras is imported; processes started later inherit it."""
+    for name, value in SILENT.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings(
+        "always", category=UserWarning, module=r"keras_flow"
+    )
+    warnings.showwarning = _line
+    for name in ("absl", "tensorflow", "tf2onnx", "jax", "jax._src", "h5py"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _line(message, category, filename, lineno, file=None, line=None):
+    print(f"warning: {message}", file=file or sys.stderr)

@@ -5,10 +5,15 @@ import math
 import time
 
 import keras
+from absl import app
 from absl import flags
+from absl import logging
 
 from keras_flows.ops.files import replacing
 from keras_flows.ops.files import write_text
+
+# `app.run` would show what TensorFlow and JAX log.
+app.call_after_init(lambda: logging.set_verbosity(logging.ERROR))
 
 
 def write(path, content):

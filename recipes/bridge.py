@@ -20,6 +20,7 @@ import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import _quiet  # noqa: F401
 import keras
 from _common import cosine
 from _common import muon
@@ -95,7 +96,8 @@ def train(model):
         kf.datasets.Endless(Pairs(), FLAGS.batch_size, seed=FLAGS.seed),
         steps_per_epoch=FLAGS.steps // epochs,
         epochs=epochs,
-        verbose=2,
+        verbose=0,
+        callbacks=[kf.callbacks.ProgressBar()],
     )
     return time.time() - start
 

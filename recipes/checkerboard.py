@@ -24,6 +24,7 @@ import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 from _common import cosine
@@ -163,12 +164,20 @@ def train(model, seed):
     data = kf.datasets.Checkerboard()
     if FLAGS.data_size is not None:
         data = Pool(data, seed)
+    print(
+        f"Training a flow map ({model.objective.name}) of "
+        f"{model.count_params():,} parameters on the checkerboard: "
+        f"{FLAGS.steps:,} steps of {FLAGS.batch_size:,} points, on "
+        f"{keras.backend.backend()}",
+        flush=True,
+    )
     start = time.time()
     model.fit(
         kf.datasets.Endless(data, FLAGS.batch_size, seed=seed),
         steps_per_epoch=FLAGS.steps // epochs,
         epochs=epochs,
-        verbose=2,
+        verbose=0,
+        callbacks=[kf.callbacks.ProgressBar()],
     )
     return time.time() - start
 
@@ -354,7 +363,7 @@ def main(argv):
                     model.generate(noise=noise, num_steps=1)
                 ),
             )
-            model.export(folder / "saved_model", num_steps=1)
+            model.export(folder / "saved_model", num_steps=1, verbose=False)
     for name, samples in shipped(FLAGS.objective, FLAGS.num_samples).items():
         label = f"{name.split('_')[0].upper()} (shipped)"
         results[name] = evaluate(name.split("_")[0], samples)
@@ -363,7 +372,8 @@ def main(argv):
     write(out / "results.json", results)
     picture(out / "checkerboard.png", rows, kls)
     print(table(results))
-    print(f"Wrote {out}/results.json and {out}/checkerboard.png")
+    print(f"Figures: {out}/results.json")
+    print(f"Picture: {out}/checkerboard.png")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 from _common import cosine
@@ -213,15 +214,18 @@ def train(model, objective, out):
         Digits().batches(FLAGS.seed),
         steps_per_epoch=steps // epochs,
         epochs=epochs,
-        verbose=2,
-        callbacks=kf.callbacks.SampleGrid(
-            out / "grids",
-            max(steps // 5, 1),
-            columns=10,
-            scale=4,
-            condition=np.arange(40, dtype="int32") % 10,
-            num_steps=1 if objective in (*ONE_STEP, *DISTILLED) else 16,
-        ),
+        verbose=0,
+        callbacks=[
+            kf.callbacks.ProgressBar(),
+            kf.callbacks.SampleGrid(
+                out / "grids",
+                max(steps // 5, 1),
+                columns=10,
+                scale=4,
+                condition=np.arange(40, dtype="int32") % 10,
+                num_steps=1 if objective in (*ONE_STEP, *DISTILLED) else 16,
+            ),
+        ],
     )
     return time.time() - start
 

@@ -27,6 +27,7 @@ import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 from _common import cosine
@@ -278,8 +279,8 @@ def fit(name, model, steps, callbacks=()):
         data,
         steps_per_epoch=steps // len(STAGES),
         epochs=len(STAGES),
-        verbose=2,
-        callbacks=list(callbacks),
+        verbose=0,
+        callbacks=[kf.callbacks.ProgressBar(), *callbacks],
     )
     return time.time() - start
 

@@ -18,6 +18,7 @@ import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 from _common import write
@@ -162,7 +163,11 @@ def train(policy, windows, plain=()):
     epochs = min(10, steps)
     start = time.time()
     policy.fit(
-        windows, steps_per_epoch=steps // epochs, epochs=epochs, verbose=2
+        windows,
+        steps_per_epoch=steps // epochs,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[kf.callbacks.ProgressBar()],
     )
     return time.time() - start
 

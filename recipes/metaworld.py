@@ -39,6 +39,7 @@ from _common import write
 # Where this folder comes first, `import metaworld` finds this file.
 sys.path[:] = [p for p in sys.path if pathlib.Path(p).resolve() != HERE]
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 from absl import app
@@ -157,7 +158,8 @@ def train(policy, windows):
         windows,
         steps_per_epoch=FLAGS.steps // epochs,
         epochs=epochs,
-        verbose=2,
+        verbose=0,
+        callbacks=[kf.callbacks.ProgressBar()],
     )
     return time.time() - start
 

@@ -25,6 +25,7 @@ import time
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import _quiet  # noqa: F401
 import keras
 import numpy as np
 from _common import cosine
@@ -91,7 +92,13 @@ def fit(model, data):
     rate = LEARNING_RATE.get(name, 4e-3)
     model.compile(muon(cosine(rate, FLAGS.steps, 50)))
     start = time.time()
-    model.fit(data, steps_per_epoch=FLAGS.steps, epochs=1, verbose=2)
+    model.fit(
+        data,
+        steps_per_epoch=FLAGS.steps,
+        epochs=1,
+        verbose=0,
+        callbacks=[kf.callbacks.ProgressBar()],
+    )
     return time.time() - start
 
 

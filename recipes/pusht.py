@@ -24,6 +24,8 @@ from absl import flags
 from keras_flows.datasets import robots
 
 FLAGS = flags.FLAGS
+# `--help` tells them too.
+flags.adopt_module_key_flags(imitation)
 flags.DEFINE_enum(
     "observation", "keypoint", ["keypoint", "state"], "What the policy sees."
 )

@@ -79,6 +79,8 @@ TASKS = {
 }
 
 FLAGS = flags.FLAGS
+# `--help` tells them too.
+flags.adopt_module_key_flags(imitation)
 flags.DEFINE_enum("task", "lift_ph", list(TASKS), "What is demonstrated.")
 flags.DEFINE_enum(
     "actions",

@@ -8,8 +8,10 @@ recipes/checkerboard.py writes them. Keras is barred from the process.
 
 import importlib.machinery
 import pathlib
+import runpy
 import sys
 
+ROOT = pathlib.Path(__file__).parents[1]
 TOLERANCE = 1e-5
 
 
@@ -40,9 +42,12 @@ class NoKeras:
 def main():
     if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
         raise SystemExit(__doc__)
+    quiet = runpy.run_path(str(ROOT / "keras_flows" / "_quiet.py"))
     sys.meta_path.insert(0, NoKeras())
     import numpy as np
-    import tensorflow as tf
+
+    with quiet["muted"]():
+        import tensorflow as tf
 
     folder = pathlib.Path(sys.argv[1])
     reference = np.load(folder / "reference.npz")

@@ -11,14 +11,15 @@ export KERAS_BACKEND=${KERAS_BACKEND:-jax} TF_CPP_MIN_LOG_LEVEL=3
 if [ ! -f "$venv/.ready" ]; then
   echo "Installing into $venv (CPU builds of JAX and TensorFlow) ..."
   "${PYTHON:-python3.11}" -m venv "$venv"
-  "$venv/bin/python" -m pip install -q --upgrade pip
-  "$venv/bin/python" -m pip install -q tensorflow-cpu -e '.[jax,recipes]'
+  # Errors alone: no notices and no warnings of pip.
+  install=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)
+  "${install[@]}" --upgrade pip
+  "${install[@]}" tensorflow-cpu -e '.[jax,recipes]'
   if [ "$KERAS_BACKEND" = torch ]; then
-    "$venv/bin/python" -m pip install -q torch==2.13.0
+    "${install[@]}" torch==2.13.0
   fi
   touch "$venv/.ready"
 fi
 
 "$venv/bin/python" recipes/checkerboard.py --out="$out" "$@"
 "$venv/bin/python" tools/check_saved_model.py "$out/lsd"
-echo "Picture: $out/checkerboard.png"

@@ -12,9 +12,11 @@ stamp=$(cksum pyproject.toml requirements/constraints.txt tools/test.sh | cksum 
 if [ ! -f "$venv/.ready-$stamp" ]; then
   echo "Installing into $venv (CPU builds of the three backends) ..."
   "${PYTHON:-python3.11}" -m venv "$venv"
-  "$venv/bin/python" -m pip install -q --upgrade pip
+  # Errors alone: no notices and no warnings of pip.
+  quiet=(-qq --disable-pip-version-check)
+  "$venv/bin/python" -m pip install "${quiet[@]}" --upgrade pip
   # The versions that the tests last passed with; tools/versions.sh tries others.
-  install=("$venv/bin/python" -m pip install -q -c requirements/constraints.txt)
+  install=("$venv/bin/python" -m pip install "${quiet[@]}" -c requirements/constraints.txt)
   # torch first and pinned: a range would pull gigabytes of CUDA.
   "${install[@]}" torch==2.13.0
   "${install[@]}" -e '.[dev]'
@@ -23,8 +25,10 @@ if [ ! -f "$venv/.ready-$stamp" ]; then
   touch "$venv/.ready-$stamp"
 fi
 
-"$venv/bin/ruff" check .
-"$venv/bin/ruff" format --check .
+echo "== lint and types"
+"$venv/bin/ruff" check -q .
+"$venv/bin/ruff" format -q --check .
+"$venv/bin/mypy"
 
 # One process a core; each keeps to its own.
 workers=${TEST_WORKERS:-$(getconf _NPROCESSORS_ONLN)}

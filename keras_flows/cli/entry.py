@@ -11,7 +11,7 @@ from keras_flows._backend import BACKENDS
 from keras_flows._backend import chosen
 from keras_flows._command import load
 from keras_flows._quiet import muted
-from keras_flows.cli import quiet
+from keras_flows._quiet import silence
 from keras_flows.cli.flags import parser
 
 # What a user can mend: told in a sentence, without a traceback.
@@ -47,7 +47,7 @@ def main(arguments=None):
 def _run(flags):
     _check_out(flags)
     if not flags.verbose:
-        quiet.silence()
+        silence()
     _choose_backend(flags.backend)
     with contextlib.nullcontext() if flags.verbose else muted():
         load()

@@ -92,6 +92,9 @@ class Endless(keras.utils.PyDataset):
             (x, labels), such as `Scenes` and `Checkerboard` have.
     """
 
+    # `fit` keeps Keras from shuffling, of which it would warn.
+    ordered = True
+
     @checked(batch_size=SIZE, seed=SEED, labelled=FLAG)
     def __init__(self, data, batch_size, seed=0, labelled=False):
         super().__init__()

@@ -37,6 +37,15 @@ def results(recipe, out, *arguments):
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.parametrize("recipe", ["pusht.py", "robomimic.py"])
+def test_help_tells_the_flags_of_all_that_a_recipe_imports(recipe):
+    """And nothing but the recipe speaks."""
+    result = run(recipe, "--help")
+    for flag in ("--steps", "--synthetic", "--batch_size", "--seed", "--out"):
+        assert f"  {flag}:" in result.stdout.replace("[no]", "")
+    assert not result.stderr
+
+
 def test_pusht_recipe_learns(tmp_path):
     pytest.importorskip("zarr")
     found = results(
