@@ -15,6 +15,10 @@ import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import pages
+
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -24,6 +28,7 @@ PAGES = [
 ONCE = {
     "changelog.md",
     "cli.md",
+    "choose.md",
     "coming_from.md",
     "faq.md",
     "index.md",
@@ -49,32 +54,18 @@ WITHOUT_CODE = {
     "distribution.md": "a distribution is global",
     "faq.md": "answers",
 }
-
-FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*([\w+-]*)")
-NOT_RUN = re.compile(r"^\s*<!-- not run: \S.* -->\s*$")
+# Pages that another test runs, with their commands.
+ELSEWHERE = {"first_hour.md": "newcomer_test.py"}
 
 
 def code_of(text):
     """(source, number of blocks): the blocks, every other line empty."""
-    source, blocks = [], 0
-    fence, runs, indent, before = None, False, "", ""
-    for line in text.splitlines():
-        found = FENCE.match(line)
-        kept = ""
-        if fence is None and found:
-            indent, fence, language = found.groups()
-            runs = language in ("python", "py", "python3")
-            runs = runs and not NOT_RUN.match(before)
-            blocks += runs
-        elif fence is not None and line.strip() == fence:
-            fence = None
-        elif fence is not None and runs:
-            kept = line.removeprefix(indent)
-        source.append(kept)
-        if line.strip():
-            before = line
-    assert fence is None, "a code block is not closed"
-    return "\n".join(source) + "\n", blocks
+    kept = [block for block in pages.blocks(text) if block.python]
+    source = [""] * len(text.splitlines())
+    for block in kept:
+        first = block.line - 1
+        source[first : first + len(block.lines)] = block.lines
+    return "\n".join(source) + "\n", len(kept)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +82,8 @@ def code_of(text):
 def test_page_runs(page, tmp_path, monkeypatch):
     if page.name in ON_JAX and keras.backend.backend() != "jax":
         pytest.skip("runs once, on JAX")
+    if page.name in ELSEWHERE:
+        pytest.skip(f"{ELSEWHERE[page.name]} runs it")
     source, blocks = code_of(page.read_text())
     if not blocks:
         assert page.name in WITHOUT_CODE, f"{page.name} runs no code"

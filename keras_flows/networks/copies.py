@@ -1,7 +1,6 @@
 """Copies of a network: with variables of their own, or with values alone."""
 
 import contextlib
-import inspect
 
 import keras
 import numpy as np
@@ -9,6 +8,8 @@ from keras import ops
 from keras import tree
 
 from keras_flows.networks.building import build
+from keras_flows.networks.constructed import described
+from keras_flows.networks.constructed import own_arguments
 from keras_flows.networks.contract import Spec
 from keras_flows.networks.contract import input_specs
 from keras_flows.networks.contract import is_functional
@@ -84,25 +85,15 @@ def _from_config(network, config):
 
 
 def own_config(network):
-    """`get_config`, without what the constructor does not take.
-
-    Keras adds name, dtype and `trainable` to the arguments that it takes down
-    where a class has no `get_config` of its own.
+    """`get_config`, or what a class without one of its own is made by.
 
     Raises:
-        NotImplementedError: if there are arguments that it cannot take down.
+        NotImplementedError: if Keras cannot take an argument down.
+        ValueError: if the arguments cannot be told.
     """
-    config = network.get_config()
     if type(network).get_config is not keras.Model.get_config:
-        return config
-    return {key: config[key] for key in config if _takes(network, key)}
-
-
-def _takes(network, key):
-    parameters = inspect.signature(type(network).__init__).parameters
-    return key in parameters or any(
-        p.kind is p.VAR_KEYWORD for p in parameters.values()
-    )
+        return network.get_config()
+    return own_arguments(network)
 
 
 def serialize_network(network):
@@ -113,19 +104,13 @@ def serialize_network(network):
     """
     if network is None or is_functional(network):
         return keras.saving.serialize_keras_object(network)
-    try:
-        config = keras.saving.serialize_keras_object(network)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"`network` ('{network.name}') cannot be saved or copied: its "
-            "constructor takes objects that Keras cannot take down. Give the "
-            "class a `get_config` with all its arguments."
-        ) from error
     if type(network).get_config is keras.Model.get_config:
-        arguments = config["config"]
-        config["config"] = {
-            key: arguments[key] for key in arguments if _takes(network, key)
+        arguments = own_arguments(network)
+        config = described(network) | {
+            "config": keras.saving.serialize_keras_object(arguments)
         }
+    else:
+        config = keras.saving.serialize_keras_object(network)
     # Keras would build it by floats alone, and hide that it failed.
     config.pop("build_config", None)
     inputs = input_specs(network)

@@ -1,8 +1,11 @@
-"""An HTTP service of an export or a preset; `keras-flows serve` runs it.
+"""An HTTP service of an export or a preset, and a page without one.
+
+`keras-flows serve` runs the service.
 
 FastAPI is imported with `create_app`, not before.
 """
 
+from keras_flows.serving.page import write_page
 from keras_flows.serving.sources import Source
 from keras_flows.serving.sources import from_export
 from keras_flows.serving.sources import from_preset
@@ -28,4 +31,5 @@ __all__ = [
     "from_export",
     "from_preset",
     "Source",
+    "write_page",
 ]

@@ -292,3 +292,96 @@ def test_it_exports(tmp_path):
     model.train_on_batch(X, LABELS)
     model.export(tmp_path / "served", num_steps=2, verbose=False)
     assert (tmp_path / "served" / "saved_model.pb").is_file()
+
+
+@register
+class Kept(keras.Model):
+    """Its arguments are attributes of the same names."""
+
+    def __init__(self, width=4, scale=1.0):
+        super().__init__()
+        self.width, self.scale = width, scale
+        self.hidden, self.out = layers.Dense(width), layers.Dense(2)
+
+    def call(self, inputs):
+        t = ops.expand_dims(inputs["t"], -1)
+        h = ops.concatenate([inputs["x"], t], axis=-1)
+        return self.scale * self.out(self.hidden(h))
+
+
+@register
+class Lost(Kept):
+    """One of its arguments is kept under another name."""
+
+    def __init__(self, width=4, factor=1.0):
+        super().__init__(width, factor)
+
+
+@register
+class Doubled(Kept):
+    """An attribute that is not the argument of its name."""
+
+    def __init__(self, width=4):
+        super().__init__(2 * width)
+
+
+@register
+class Dropping(Kept):
+    """What is lost is in a layer."""
+
+    def __init__(self, rate=0.1):
+        super().__init__()
+        self.drop = layers.Dropout(rate)
+
+
+@register
+class Needed(Kept):
+    """An argument without a default."""
+
+    def __init__(self, width):
+        super().__init__(width)
+
+
+def saved(network, folder):
+    model = kf.SiTInterface(network, ema=None, seed=0)
+    model.compile("adam")
+    model.fit(np.random.randn(8, 2).astype("float32"), verbose=0)
+    model.save_to_preset(folder)
+    return model
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: Kept(),
+        lambda: Kept(scale=3.0),
+        lambda: Kept(8, scale=-1.0),
+        lambda: Needed(8),
+        lambda: Lost(8),
+    ],
+)
+def test_arguments_come_back_with_a_preset(network, tmp_path):
+    model = saved(network(), tmp_path / "preset")
+    again = kf.from_preset(tmp_path / "preset")
+    np.testing.assert_allclose(
+        numpy(again.generate(3, num_steps=2, seed=0)),
+        numpy(model.generate(3, num_steps=2, seed=0)),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (lambda: Lost(factor=3.0), "`scale` is 3.0, .* new one 1.0"),
+        (lambda: Doubled(8), "`width` is 16, .* new one 32"),
+        (lambda: Dropping(0.5), "layer 'dropout.*' is another one"),
+    ],
+)
+def test_arguments_that_are_lost_are_refused(network, told, tmp_path):
+    """Keras keeps the defaults of a model's arguments, whatever was given."""
+    with pytest.raises(ValueError, match=f"{told}.*self.width = width"):
+        saved(network(), tmp_path / "preset")
+    assert not (tmp_path / "preset").exists()
