@@ -125,11 +125,11 @@ class Folder(_Split):
         else:
             self.classes = None
         order = np.random.default_rng(seed).permutation(len(images))
-        held = max(len(images) // 5, 1)
-        if len(images) - held < 2:
+        held = len(images) // 5
+        if held < 5:
             raise ValueError(
-                f"--folder={path!r} holds {len(images)} images: one in five is "
-                "held out, and two or more must be left to train on."
+                f"--folder={path!r} holds {len(images)} images. One in five is "
+                "held out to compare with: 25 are the least."
             )
         test, train = order[:held], order[held:]
         self.images, self.labels = images[train], rows_of(labels, train)

@@ -11,6 +11,12 @@ def _spoken(name):
     return name.replace("_", " ")
 
 
+def _seconds(trained):
+    """Of a training, with that of the weights it started from."""
+    before = trained.get("before")
+    return trained["seconds"] + (0 if before is None else _seconds(before))
+
+
 def table(results):
     """Markdown: a row for real images, one for each method and its calls."""
     real = results["real"]
@@ -30,7 +36,7 @@ def table(results):
             f"{found['precision']:.2f}",
             f"{found['recall']:.2f}",
             *(f"{found['accuracy'][k]:.1%}" for k in factors),
-            *([f"{found['nearest']:.3f}"] * near),
+            *([f"{found['nearest']:.3f}"] if near else []),
             minutes,
         ]
 
@@ -38,7 +44,7 @@ def table(results):
     rows.append(row("untrained", "1", results["untrained"]))
     for name, result in results["methods"].items():
         for calls, found in result["calls"].items():
-            minutes = f"{result['seconds'] / 60:.0f}"
+            minutes = f"{_seconds(result) / 60:.0f}"
             rows.append(row(name, calls, found, minutes))
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -22,7 +22,7 @@ def interface(
         encoder: of images to tokens, for REPA.
         x_sigma: standard deviation of the data, for EDM.
         depth: number of the network's blocks, for REPA.
-        start: None, or a model whose weights those of `ONE_STEP` start from.
+        start: None, or a model whose weights the network starts from.
         **common: further arguments of the interfaces: `ema`, `seed`.
     """
     if method == "dmd2":
@@ -58,20 +58,19 @@ def interface(
 
 
 def start_from(network, other):
-    """Give a network of two times the weights of one of one time.
+    """Give a network the weights of another.
 
-    The embedding of t - r ends in zeros: u(x, t, r) = v(x, t) at first.
+    Where it alone has a second time, the embedding of t - r ends in zeros:
+    u(x, t, r) = v(x, t) at first.
     """
     known = {weight.path: weight for weight in other.weights}
-    last = None
     for weight in network.weights:
         if weight.path in known:
             weight.assign(known[weight.path])
         elif weight.path == "interval_embedding/out/kernel":
-            last = weight
+            weight.assign(keras.ops.zeros(weight.shape))
         elif not weight.path.startswith("interval_embedding"):
             raise ValueError(
                 f"--start has no weight {weight.path!r}: weights pass from a "
                 "DiT to a DiT of the same sizes."
             )
-    last.assign(keras.ops.zeros(last.shape))

@@ -67,10 +67,13 @@ flags.register_validator(
     f"must be some of {', '.join(METHODS)}",
 )
 flags.DEFINE_string(
-    "teacher", None, "Preset of a SiT to start from or distil; --out's."
+    "teacher", None, "Preset that lmd and dmd2 distil; the sit of --out."
 )
-flags.DEFINE_bool(
-    "start", True, "Whether mean_flow and lsd start from the SiT's weights."
+flags.DEFINE_string(
+    "start",
+    None,
+    "Preset whose weights a method starts from; for mean_flow and lsd the sit "
+    "of --out, if it is there; 'none' for new weights.",
 )
 flags.DEFINE_bool("latents", False, "Train in an own autoencoder's latents.")
 flags.DEFINE_integer(
@@ -135,30 +138,37 @@ def network(data, two_times):
     )
 
 
-def trained_teacher(method):
-    """The preset of --teacher or the sit of --out, frozen, or None."""
-    wanted = method in DISTILLED or method in ("mean_flow", "lsd")
-    path = pathlib.Path(FLAGS.teacher or f"{FLAGS.out}/sit/preset")
-    if not wanted or (not path.exists() and method not in DISTILLED):
+def teacher_of(method):
+    """What a method distils, frozen, or None."""
+    if method not in DISTILLED:
         return None
+    path = pathlib.Path(FLAGS.teacher or f"{FLAGS.out}/sit/preset")
     if not path.exists():
         raise ValueError(
-            f"--method={method} distils the sit of --out, and there is none: "
-            "train --method=sit first, or name a preset by --teacher."
+            f"--method={method} distils {path}, and there is none: train "
+            "--method=sit first, or name a preset by --teacher."
         )
     teacher = kf.Interface.from_preset(path)
     teacher.trainable = False
     return teacher
 
 
+def start_of(method):
+    """The preset whose weights a method starts from, or None."""
+    if FLAGS.start is not None:
+        return None if FLAGS.start == "none" else pathlib.Path(FLAGS.start)
+    path = pathlib.Path(FLAGS.out) / "sit" / "preset"
+    return path if method in ("mean_flow", "lsd") and path.exists() else None
+
+
 def build(method, data, probe):
     """A new model of one method."""
-    teacher = trained_teacher(method)
-    encoder = None
+    start, encoder = start_of(method), None
     if method == "repa":
         if FLAGS.network == "unet" or FLAGS.latents:
             raise ValueError("--method=repa is for --network=dit on pixels.")
         encoder = token_encoder(probe.model, data.shape[0] // FLAGS.patch_size)
+    teacher = teacher_of(method)
     keras.utils.set_random_seed(FLAGS.seed)
     return interface(
         method,
@@ -166,7 +176,7 @@ def build(method, data, probe):
         teacher=teacher,
         encoder=encoder,
         depth=FLAGS.depth,
-        start=teacher if FLAGS.start else None,
+        start=None if start is None else kf.Interface.from_preset(start),
         ema=FLAGS.ema,
         seed=FLAGS.seed,
     )
@@ -192,19 +202,32 @@ def train(model, method, data):
         verbose=0,
         callbacks=[clock],
     )
-    return {
+    took = {
         "seconds": round(time.time() - began, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "training_steps": clock.steps,
         "images_seen": clock.steps * FLAGS.batch_size,
     }
+    start = start_of(method)
+    if start is not None:
+        took["before"] = training_of(start)
+    return took
+
+
+def training_of(preset):
+    """What a preset of this recipe keeps of its training."""
+    metadata = json.loads((preset / "metadata.json").read_text())
+    return metadata["training"]
 
 
 def sampler_of(method, calls):
-    """The sampler and its number of steps for so many network calls."""
+    """The sampler and its number of steps for so many network calls.
+
+    Heun's method takes two calls a step, and one in the last.
+    """
     if method in (*ONE_STEP, *DISTILLED):
         return "flow_map_jump", calls
-    return ("euler", 1) if calls == 1 else ("heun", calls // 2)
+    return ("euler", calls) if calls <= 2 else ("heun", calls // 2)
 
 
 def draw(model, method, data, labels, num, calls, seed):
@@ -255,6 +278,10 @@ def evaluate(model, method, data, pixels, judge, calls_of):
 def floors(data, pixels, probe, judge):
     """What real images score, and what a network scores before training."""
     real = judged(judge, pixels.real)
+    if pixels.training is not None:
+        # The probe knows the training images, each of which is its own nearest.
+        held_out = judge(*pixels.fresh(REFERENCE, 0))
+        real |= {key: held_out[key] for key in ("accuracy", "nearest")}
     keras.utils.set_random_seed(FLAGS.seed)
     model = kf.SiTInterface(network(data, False), ema=None, seed=FLAGS.seed)
     none, _ = evaluate(model, "untrained", data, pixels, judge, CALLS[:1])
@@ -297,8 +324,7 @@ def main(argv):
             model.save_to_preset(folder / "preset", {"training": trained})
         else:
             model = kf.from_preset(folder / "preset")
-            metadata = (folder / "preset" / "metadata.json").read_text()
-            trained = json.loads(metadata)["training"]
+            trained = training_of(folder / "preset")
         # dmd2's generator knows one number of steps.
         calls = (1,) if method == "dmd2" else CALLS
         found, shown = evaluate(model, method, data, pixels, judge, calls)

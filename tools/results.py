@@ -92,6 +92,10 @@ def digits():
     return module.table(found["objectives"], found["real"])
 
 
+def images(name):
+    return recipe("_image_table").table(read(name))
+
+
 def bridge():
     found = read("bridge")
     named = {
@@ -231,10 +235,12 @@ TABLES = {
     "few-steps": few_steps,
     "gpu": gpu,
     "jvp": jvp,
+    "mnist": lambda: images("mnist"),
     "objectives": objectives,
     "policies": policies,
     "policy-latency": policy_latency,
     "policy-steps": policy_steps,
+    "scenes": lambda: images("scenes"),
     "time-frequency": time_frequency,
 }
 

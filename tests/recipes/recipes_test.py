@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_flows as kf
+
 ROOT = pathlib.Path(__file__).parents[2]
 BACKEND = keras.backend.backend()
 
@@ -180,3 +182,76 @@ def test_benchmark_of_images(tmp_path):
         row = results[name]
         rate = 2e3 / row["milliseconds"]
         assert np.isclose(row["images_per_second"], rate)
+
+
+SMALL = (
+    "--steps=4", "--width=16", "--depth=1", "--num_samples=30", "--draws=2",
+    "--batch_size=8",
+)  # fmt: skip
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_scenes_are_measured_beside_real_ones(tmp_path):
+    text = check(
+        run("images.py", "--method=sit,lsd", "--pool=500", "--patch_size=8",
+            "--probe_steps=60", *SMALL, f"--out={tmp_path}")
+    )  # fmt: skip
+    assert "| lsd | 1 |" in text and "| real images |" in text
+    results = json.loads((tmp_path / "results.json").read_text())
+    real, noise = results["real"], results["untrained"]
+    # The probe is trained; the models are not: the figures tell.
+    assert real["accuracy"]["floor_hue"] > 0.8
+    assert noise["accuracy"]["floor_hue"] < 0.5
+    assert noise["fd"] > 3 * real["fd"] and noise["recall"] < 0.1
+    assert real["fd_range"][0] <= real["fd"] <= real["fd_range"][1]
+    assert set(real["accuracy"]) == set(kf.datasets.Scenes.factors)
+    lsd = results["methods"]["lsd"]
+    assert list(lsd["calls"]) == ["1", "2", "4", "32"]
+    # It began with the weights of the SiT before it.
+    assert lsd["before"]["training_steps"] == 4
+    assert lsd["calls"]["1"]["fd"] > 3 * real["fd"]
+    model = kf.from_preset(tmp_path / "lsd" / "preset")
+    assert model.null_label["shape"] == 4
+    assert (tmp_path / "images.png").stat().st_size > 1000
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_any_folder_or_what_is_wrong_with_it(tmp_path):
+    images = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+
+    def folder(name, count, channels=3):
+        path = tmp_path / name
+        path.mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (20, 16, channels), "uint8")
+            pixels[:10] = 255  # a side that is up
+            images.fromarray(pixels.squeeze()).save(path / f"{i}.png")
+        return tmp_path / name.split("/")[0]
+
+    folder("mine/one class", 20)
+    mine = folder("mine/one class/and grey ones", 10, 1)
+    few, none = folder("few", 9), tmp_path / "none"
+    none.mkdir()
+    line = ("--data=folder", "--size=16", "--patch_size=2", "--latents",
+            "--autoencoder_steps=5", "--method=sit", "--probe_steps=30",
+            *SMALL, f"--out={tmp_path / 'out'}")  # fmt: skip
+    unsaid, empty, small, repa, good, printed = run_lines(
+        "images.py",
+        line,
+        (*line, f"--folder={none}"),
+        (*line, f"--folder={few}"),
+        (*line, f"--folder={mine}", "--method=repa"),
+        (*line, f"--folder={mine}"),
+    )
+    assert "--data=folder needs --folder=PATH" in unsaid
+    assert "holds no images" in empty and "holds 9 images" in small
+    assert "--method=repa is for --network=dit on pixels" in repa
+    assert good is None and "in latents (4, 4, 8)" in printed
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    # One class says nothing; which way is up does.
+    assert list(results["real"]["accuracy"]) == ["upright"]
+    assert results["methods"]["sit"]["training_steps"] == 4
+    assert results["methods"]["sit"]["calls"]["32"]["nearest"] > 0.1

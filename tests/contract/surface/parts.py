@@ -1,5 +1,6 @@
 """Interpolants, time laws, samplers, objectives and networks."""
 
+import dataclasses
 import inspect
 
 from contract.calls import Target
@@ -228,7 +229,22 @@ IMAGE = listed(
 )  # fmt: skip
 DROPOUT = real(0.0, 1.0)
 COMMON = {"two_times": FLAG, "dtype": DTYPE, "name": NAME}
-PICTURES = {**COMMON, "num_classes": NONE_OR_1}
+
+
+def counts(value):
+    """The verdict on a number of classes, or a dict of them."""
+    if isinstance(value, dict):
+        good = value in ({"a": 1}, {"a": 2}, {"b": 2, "a": 1})
+        return "good" if good else "bad"
+    return NONE_OR_1.verdict(value)
+
+
+COUNTS = dataclasses.replace(
+    NONE_OR_1,
+    verdict=counts,
+    values=("{'a': 2}", "{'b': 2, 'a': 1}", "{'a': 0}", "{2: 3}"),
+)
+PICTURES = {**COMMON, "num_classes": COUNTS}
 TRANSFORMER = {
     "patch_size": instance("1", "2", "4", also=("3",)),
     "width": WIDTH, "num_heads": HEADS, "mlp_ratio": positive(most=4.0),

@@ -168,7 +168,7 @@ DATASETS = [
     }, "made.sample(3, 0), made.density(points())"),
     *(
         Target(f"kf.datasets.{name}().sample", SAMPLE, {"seed": SEED})
-        for name in ("Checkerboard", "Rings")
+        for name in ("Checkerboard", "Rings", "Scenes")
     ),
     *(
         Target(f"kf.datasets.{name}().density",
@@ -177,9 +177,17 @@ DATASETS = [
     ),
     Target("kf.datasets.Endless", {
         "data": (BOARD, DATA), "batch_size": ("2", AT_LEAST_1)},
-        {"seed": integer(0, most=2**31)}, "batches(made)", weight=2),
+        {"seed": integer(0, most=2**31), "labelled": FLAG},
+        "batches(made)", weight=2),
     Target("kf.datasets.digits", {"split": (
         "'test'", choice("train", "validation", "test"))}),
+    Target("kf.datasets.mnist", {"split": ("'test'", choice("train", "test"))},
+           # True would download it.
+           {"full": dataclasses.replace(FLAG, drawn=None, pool=False,
+                                        values=("False", "'no'", "'False'"))}),
+    Target("kf.datasets.Scenes", {}, {
+        "size": instance("32", "64", also=("128", "np.int64(32)", "48"))},
+        "made.sample(3, 0)"),
     Target("kf.datasets.Batches", {
         "source": ("Records()", instance(
             "Records()", also=("points()", "classifier()"))),
