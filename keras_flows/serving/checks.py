@@ -67,7 +67,7 @@ def checked_rows(source, request, max_samples):
             raise wrong("condition", f"Must be {describe(source.inputs)}.")
         fields = {name: (f"condition.{name}", given[name]) for name in fields}
     inputs = {
-        name: checked_array(*field, *source.inputs[name], source)
+        name: checked_array(name, *field, *source.inputs[name], source)
         for name, field in fields.items()
     }
     # One row without the batch axis is for all samples.
@@ -103,7 +103,7 @@ def describe(inputs):
     return parts[0].split(": ", 1)[1]
 
 
-def checked_array(field, value, shape, dtype, source):
+def checked_array(name, field, value, shape, dtype, source):
     """A value of JSON as an array, of one row or of many."""
     try:
         array = np.asarray(value)
@@ -119,7 +119,10 @@ def checked_array(field, value, shape, dtype, source):
             f"Received: {array.shape}.",
         )
     if whole:
-        highest, null = source.highest_label, source.null_label
+        highest, null = (
+            label.get(name) if isinstance(label, dict) else label
+            for label in (source.highest_label, source.null_label)
+        )
         null = null if isinstance(null, int) else None
         highest = null if highest is None else highest
         labels = Labels(source.name, highest, null, None)

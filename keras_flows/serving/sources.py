@@ -42,9 +42,10 @@ class Source:
         num_steps: the default.
         guidance_scale: the default.
         fixed: whether steps and guidance are part of the file.
-        null_label: the label that stands for none, or None.
+        null_label: the label that stands for none, or None; of several labels
+            a dict of them, by the names of their inputs.
         highest_label: the highest label, the null label counted, or None
-            where it is not known.
+            where it is not known; a dict as well.
         value_range: what black and white are, of images.
         draws: function of num_steps to whether the sampler draws noise in so
             many steps; a ValueError where the model has no so many. `export`
@@ -58,8 +59,8 @@ class Source:
     num_steps: int
     guidance_scale: float = 1.0
     fixed: bool = True
-    null_label: int | None = None
-    highest_label: int | None = None
+    null_label: int | dict | None = None
+    highest_label: int | dict | None = None
     value_range: tuple = (-1.0, 1.0)
     draws: typing.Callable = never
 
@@ -102,6 +103,11 @@ def from_export(folder):
     load = {"onnx": _onnx, "tf_saved_model": _saved_model}[record["format"]]
     run = load(folder)
     settings = record["settings"]
+    null = record["null_label"]
+    highest = record.get("highest_label", null)
+    if isinstance(null, dict):
+        null = {f"condition_{name}": part for name, part in null.items()}
+        highest = null
     return Source(
         name=f"{record['model']}, {folder}",
         noise=noise,
@@ -109,8 +115,8 @@ def from_export(folder):
         run=lambda given, num_steps, guidance_scale: run(given),
         num_steps=settings["num_steps"],
         guidance_scale=settings.get("guidance_scale", 1.0),
-        null_label=record["null_label"],
-        highest_label=record.get("highest_label", record["null_label"]),
+        null_label=null,
+        highest_label=highest,
         value_range=tuple(settings["output_range"] or (-1.0, 1.0)),
     )
 
@@ -158,9 +164,13 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
         inputs = {name: (shape, "float32") for name, shape in spec.items()}
     else:
         condition = input_specs(model.network).get("condition")
-        inputs = {}
-        if condition is not None:
-            inputs["condition"] = condition.shape, condition.dtype or "float32"
+        several = isinstance(condition, dict)
+        parts = condition if several else {"condition": condition}
+        inputs = {
+            name: (spec.shape, spec.dtype or "float32")
+            for name, spec in parts.items()
+            if spec is not None
+        }
 
     @functools.lru_cache(256)
     def draws(num_steps):
@@ -177,7 +187,7 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
         return keras.ops.convert_to_numpy(
             model.generate(
                 noise=noise,
-                condition=given.get("condition"),
+                condition=given if several else given.get("condition"),
                 num_steps=num_steps,
                 guidance_scale=guidance_scale,
                 seed=seed,
@@ -193,9 +203,16 @@ def from_preset(handle, num_steps=None, guidance_scale=1.0):
         guidance_scale=guidance_scale,
         fixed=False,
         null_label=model.null_label,
-        highest_label=getattr(model.labels(), "highest", None),
+        highest_label=_highest(model.labels()),
         draws=never if policy else draws,
     )
+
+
+def _highest(labels):
+    """The highest label, or a dict of those of several."""
+    if isinstance(labels, dict):
+        return {name: part.highest for name, part in labels.items()}
+    return getattr(labels, "highest", None)
 
 
 def rows_for_warming(source, size):

@@ -47,6 +47,19 @@ def figures():
             found[name, f"FD, {n} step{plural}"] = round(steps[n]["fd"], 2)
         n, text = ("1", "1 step") if one_step else ("32", "32 steps")
         found[name, f"accuracy, {text}"] = round(steps[n]["accuracy"], 4)
+    for data in ("scenes", "mnist"):
+        methods = json.loads((results / f"{data}.json").read_text())["methods"]
+        for method, shown, n in (
+            ("sit", ("4", "32"), "32"),
+            ("lsd", ("1", "2", "4", "32"), "1"),
+        ):
+            calls = methods[method]["calls"]
+            for each in shown:
+                fd = f"FD, {each} call{'s' * (each != '1')}"
+                found[f"{data}_{method}", fd] = round(calls[each]["fd"], 2)
+            text = f"lowest accuracy, {n} call{'s' * (n != '1')}"
+            least = min(calls[n]["accuracy"].values())
+            found[f"{data}_{method}", text] = round(least, 4)
     return found
 
 

@@ -48,6 +48,32 @@ def test_answers():
         assert told["sample_shape"] == [2] and told["null_label"] == 4
 
 
+def test_several_labels_a_sample(tmp_path):
+    network = kf.networks.DiT(
+        (4, 4, 1), 4, width=8, depth=1, num_heads=2,
+        num_classes={"hue": 5, "shape": 3},
+    )  # fmt: skip
+    model = kf.SiTInterface(network, ema=None, seed=0)
+    model.save_to_preset(tmp_path / "preset")
+    source = sources.from_preset(str(tmp_path / "preset"), num_steps=2)
+    labels = {"hue": [4, 0], "shape": [1, 2]}
+    with serving(source) as url:
+        status, answer = call(f"{url}/sample", {"seed": 3, "condition": labels})
+        assert status == 200
+        assert np.shape(answer["samples"]) == (2, 4, 4, 1)
+        for wrong, field in (
+            ({"hue": [6, 0], "shape": [1, 2]}, "condition.hue"),
+            ({"hue": [4, 0], "shape": [4, 2]}, "condition.shape"),
+            ({"hue": [4, 0]}, "condition"),
+        ):
+            status, answer = call(f"{url}/sample", {"condition": wrong})
+            assert status == 422
+            (problem,) = json.loads(answer)["detail"]
+            assert ".".join(problem["loc"][1:]) == field
+        _, told = call(f"{url}/model")
+        assert told["null_label"] == {"hue": 5, "shape": 3}
+
+
 @pytest.mark.parametrize(
     "field, body",
     [
