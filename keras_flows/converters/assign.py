@@ -21,8 +21,17 @@ def values_of(network):
     }
 
 
+def taken(state):
+    """(name, array) of a dict, one after another out of it.
+
+    A large checkpoint is then in memory once, and not again in the model.
+    """
+    for name in list(state):
+        yield name, state.pop(name)
+
+
 def assign(values, network):
-    """Assign {path: array} to the variables of a network.
+    """Assign {path: array} to the variables of a network, and empty the dict.
 
     Args:
         values: dict of a variable's path (without the network's name) to the
@@ -49,4 +58,4 @@ def assign(values, network):
         if not np.isfinite(np.asarray(value, "float32")).all():
             raise ValueError(f"the weight {path!r} has NaN or infinity in it.")
     for path, variable in variables.items():
-        variable.assign(values[path])
+        variable.assign(values.pop(path))

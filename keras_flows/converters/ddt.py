@@ -7,6 +7,7 @@ the architecture "ddt") or bytetriper/RAE ("rae") name them.
 import numpy as np
 
 from keras_flows.converters.assign import assign
+from keras_flows.converters.assign import taken
 
 LAYERS = {
     "s_embedder.proj": "encoder_patch_embedding",
@@ -108,7 +109,8 @@ def convert(state, network):
     """Assign every weight of a published state to a network of ours.
 
     Args:
-        state: dict of name to array, as the PyTorch repositories save it.
+        state: dict of name to array, as the PyTorch repositories save it;
+            emptied.
         network: a `DDT` of the same architecture.
 
     Raises:
@@ -117,7 +119,7 @@ def convert(state, network):
     """
     config = network.get_config()
     values = {}
-    for name, value in state.items():
+    for name, value in taken(state):
         if name.startswith(UNUSED):
             continue
         try:

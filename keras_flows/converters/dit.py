@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from keras_flows.converters.assign import assign
+from keras_flows.converters.assign import taken
 from keras_flows.networks.layers.patches import sincos_positions
 
 PREFIXES = {
@@ -92,7 +93,8 @@ def convert(state, network):
     """Assign every weight of a published state to a network of ours.
 
     Args:
-        state: dict of name to array, as the PyTorch repositories save it.
+        state: dict of name to array, as the PyTorch repositories save it;
+            emptied.
         network: a network of the same architecture.
 
     Raises:
@@ -100,7 +102,7 @@ def convert(state, network):
             nothing is assigned then.
     """
     values = {}
-    for name, value in state.items():
+    for name, value in taken(state):
         if not name.startswith(UNUSED):
             try:
                 values[_path(name)] = _value(name, value)
@@ -152,10 +154,10 @@ def diffusers_state(state):
     """{name: array} as facebookresearch/DiT has it, from diffusers' names.
 
     Every block there has a copy of the embeddings of time and label; the
-    first block's is taken.
+    first block's is taken. `state` is emptied.
     """
     values = {}
-    for name, value in state.items():
+    for name, value in taken(state):
         for theirs, ours in DIFFUSERS.items():
             if name.startswith(theirs):
                 name = ours + name.removeprefix(theirs)

@@ -7,6 +7,7 @@ network inside EDM's preconditioning names them (without its "model.").
 import numpy as np
 
 from keras_flows.converters.assign import assign
+from keras_flows.converters.assign import taken
 
 
 def _path(name):
@@ -56,7 +57,7 @@ def convert(state, network):
         if hasattr(layer, "num_heads")
     }
     values = {}
-    for name, value in state.items():
+    for name, value in taken(state):
         if "resample_filter" in name or name.startswith("map_augment"):
             continue
         path = _path(name)

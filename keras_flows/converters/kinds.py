@@ -110,7 +110,8 @@ def _dit(state, config, options):
 
 def _mean_flow(state, config, options):
     if any(name.endswith(".kernel") for name in state):
-        state = dit.flax_state(state)
+        flax, state = state, dit.flax_state(state)
+        flax.clear()
     network = _transformer(DiT, state, config, options)
     return MeanFlowInterface(network, t_shift_base=None, ema=None)
 

@@ -13,6 +13,7 @@ import re
 import numpy as np
 
 from keras_flows.converters.assign import assign
+from keras_flows.converters.assign import taken
 
 # Heads of a scalar that ours lack, and fixed tables that ours compute.
 UNUSED = re.compile(
@@ -239,7 +240,8 @@ def convert(state, network):
     The heads of a scalar, which ours lack, are left out.
 
     Args:
-        state: dict of name to array, as the PyTorch repository saves it.
+        state: dict of name to array, as the PyTorch repository saves it;
+            emptied.
         network: ours of the same sizes.
 
     Raises:
@@ -253,10 +255,10 @@ def convert(state, network):
         )
     config = network.get_config()
     levels = len(config.get("width_mult", ())) or config.get("depth")
-    state, values = dict(state), {}
+    values = {}
     if kind == "PolicyRNN":
         values |= _recurrent(state, config["cell"])
-    for name, value in state.items():
+    for name, value in taken(state):
         if UNUSED.match(name):
             continue
         value = np.asarray(value)

@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from keras_flows.converters.assign import assign
+from keras_flows.converters.assign import taken
 
 LAYERS = {
     "encoder.conv_in": "encoder_in",
@@ -80,7 +81,7 @@ def convert(state, network):
     """Assign every weight of diffusers' `AutoencoderKL` to ours.
 
     Args:
-        state: dict of name to array, as diffusers saves it.
+        state: dict of name to array, as diffusers saves it; emptied.
         network: an `AutoencoderKL` of the same architecture.
 
     Raises:
@@ -89,7 +90,7 @@ def convert(state, network):
     """
     levels = len(network.get_config()["block_out_channels"])
     values = {}
-    for name, value in state.items():
+    for name, value in taken(state):
         try:
             path = _path(name, levels)
         except KeyError:

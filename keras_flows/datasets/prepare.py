@@ -211,6 +211,10 @@ def prepare_latents(
         ValueError: if `out` holds latents made in another way.
     """
     given.choice("dtype", dtype, ("float32", "float16"))
+    given.having(
+        "source", source, ("__len__", "__getitem__", "name", "classes"),
+        "a source of `datasets.sources`",
+    )  # fmt: skip
     if not 1 <= shards <= len(source):
         raise ValueError(
             f"`shards` must lie between 1 and the {len(source)} records. "

@@ -6,6 +6,7 @@ from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
 from keras_flows.interfaces.interface import Interface
 from keras_flows.networks import contract
+from keras_flows.ops import on_jump
 from keras_flows.ops import on_state
 
 
@@ -121,10 +122,10 @@ class Holder(Generator):
 
     def jump(self, x_t, t, r, *, condition=None, network=None):
         """X_{t->r}(x_t), (B, ...)."""
+        asked, (x_t, t, r) = r, on_jump(x_t, t, r)
         if "map" not in self.provides:
-            self.require_end(r)
+            self.require_end(asked)
             return self.end(x_t, t, condition=condition, network=network)
-        x_t, t, r = on_state(x_t, t, r)
         return self.bound(condition, network).jump(x_t, t, r)
 
     def end(self, x_t, t, *, condition=None, network=None):

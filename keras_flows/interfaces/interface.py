@@ -27,6 +27,7 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import example_size
 from keras_flows.ops import float_dtype
 from keras_flows.ops import note_losses
+from keras_flows.ops import on_jump
 from keras_flows.ops import on_state
 from keras_flows.presets import from_preset
 from keras_flows.training import data_checks
@@ -250,11 +251,11 @@ class Interface(Generator):
             ValueError: if the model has no map, or r lies before t.
         """
         inputs = {"condition": condition, "network": network}
+        asked, (x_t, t, r) = (t, r), on_jump(x_t, t, r)
         if "map" not in self.provides:
-            self.require_end(r)
+            self.require_end(asked[1])
             return self.end(x_t, t, **inputs)
-        contract.check_order(self.interpolant, t, r)
-        x_t, t, r = on_state(x_t, t, r)
+        contract.check_order(self.interpolant, *asked)
         u = self.pred(x_t, t, r, **inputs)
         return x_t + bcast_right(r - t, x_t) * u
 

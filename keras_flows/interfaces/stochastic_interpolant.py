@@ -14,6 +14,16 @@ from keras_flows.training import EMA
 from keras_flows.training import data_checks
 
 
+def _check_same_inputs(network, noise_network):
+    """The two are called with one dict."""
+    own, others = map(contract.input_names, (network, noise_network))
+    if None not in (own, others) and own != others:
+        raise ValueError(
+            "`noise_network` must take the inputs of `network`, "
+            f"{sorted(own)}. Received one of {sorted(others)}."
+        )
+
+
 @register
 class StochasticInterpolantInterface(Interface):
     """Maps any data set x_0 to any other x_1 through gamma(t) z.
@@ -59,6 +69,7 @@ class StochasticInterpolantInterface(Interface):
             )
         if noise_network is not None:
             contract.check_network(noise_network, False, "the noise network")
+            _check_same_inputs(network, noise_network)
         self.noise_network = noise_network
         self.noise_emas = []
         if noise_network is not None:

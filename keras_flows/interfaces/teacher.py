@@ -117,7 +117,7 @@ def one_step(identifier):
     Raises:
         ValueError: if it looks at earlier steps.
     """
-    sampler = samplers.get(identifier)
+    sampler = samplers.get(identifier, "teacher_sampler")
     if sampler.history:
         raise ValueError(
             "`teacher_sampler` must be a one-step sampler, such as 'ddim', "

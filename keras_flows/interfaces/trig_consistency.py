@@ -126,6 +126,12 @@ class SCDInterface(SCTInterface):
             network, x_sigma=x_sigma, warmup_steps=warmup_steps, **kwargs
         )
         check_stable(self.stable_target)
+        path = getattr(teacher, "interpolant", None)
+        if isinstance(path, TrigFlow) and path != self.interpolant:
+            raise ValueError(
+                "`x_sigma` must be the sigma_d of the teacher's TrigFlow, "
+                f"{path.sigma_d}. Received: {x_sigma}."
+            )
         self.teacher = Teacher(teacher, self, teacher_guidance_scale)
         self.teacher_guidance_scale = teacher_guidance_scale
 

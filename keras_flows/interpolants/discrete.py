@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_flows.interpolants.base import Interpolant
+from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
@@ -78,24 +79,19 @@ class DiscreteVariancePreserving(Interpolant):
     log_snr_grid = "log_snr"
 
     def __post_init__(self):
-        given = not isinstance(self.schedule, str)
-        if given:
-            betas = np.asarray(self.schedule, dtype="float64")
-            if betas.ndim != 1:
-                raise ValueError(
-                    "The betas of `schedule` must be one row of numbers. "
-                    f"Received shape {betas.shape}."
-                )
+        own = not isinstance(self.schedule, str)
+        if own:
+            betas = given.array("schedule", self.schedule, ndim=1)
             # A tuple can be compared, hashed and saved.
             object.__setattr__(self, "schedule", tuple(betas.tolist()))
-        count = len(self.schedule) if given else 1000
+        count = len(self.schedule) if own else 1000
         if self.num_timesteps is None:
             object.__setattr__(self, "num_timesteps", count)
-        if self.num_timesteps < 2 or (given and self.num_timesteps != count):
+        if self.num_timesteps < 2 or (own and self.num_timesteps != count):
             raise ValueError(
                 "`num_timesteps` must be at least 2, and the number of betas "
                 f"where those are given. Received: {self.num_timesteps!r}"
-                + (f" for {count} betas." if given else ".")
+                + (f" for {count} betas." if own else ".")
             )
         if not np.all((self.betas > 0.0) & (self.betas < 1.0)):
             raise ValueError(

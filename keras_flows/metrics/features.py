@@ -275,6 +275,7 @@ class ClassifierFeatures(FeatureExtractor):
 
     @checked(
         layer=given.of(given.text, none=True),
+        name=given.of(given.text, none=True),
         from_logits=FLAG,
         batch_size=SIZE,
     )

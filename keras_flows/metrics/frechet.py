@@ -239,7 +239,7 @@ class FrechetDistance:
         elif isinstance(reference, GaussianStatistics):
             self._reference_name = "statistics"
         else:
-            reference = self.statistics(reference)
+            reference = self._of_reference(reference)
         self.reference = reference
 
     def _batches(self, samples):
@@ -254,6 +254,12 @@ class FrechetDistance:
             return samples
         starts = range(0, len(samples), self.batch_size)
         return (samples[i : i + self.batch_size] for i in starts)
+
+    def _of_reference(self, samples):
+        try:
+            return self.statistics(samples)
+        except ValueError as error:
+            raise ValueError(f"In `reference`: {error}") from error
 
     def statistics(self, samples):
         """`GaussianStatistics` of the features of samples.

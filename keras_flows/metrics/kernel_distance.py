@@ -50,6 +50,11 @@ def kernel_distance(real, fake, num_subsets=100, subset_size=1000, seed=0):
     """
     real, fake = check_pair(real, fake)
     least = min(len(real), len(fake))
+    if least < 2:
+        raise ValueError(
+            "`real` and `fake` must have 2 rows at least. Received "
+            f"{len(real)} and {len(fake)}."
+        )
     if not 2 <= subset_size <= least:
         raise ValueError(
             f"`subset_size` must lie in [2, {least}], {least} being the "

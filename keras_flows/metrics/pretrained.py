@@ -1,13 +1,14 @@
 """Files of trained weights: found, checked by sha256, read without pickle."""
 
 import hashlib
-import importlib
-import importlib.util
 import pathlib
 import urllib.parse
 
 import keras
-import numpy as np
+
+from keras_flows.presets import stored
+from keras_flows.presets.weight_files import read_weights
+from keras_flows.presets.weight_files import told
 
 SUFFIXES = (".npz", ".safetensors", ".pth", ".pt")
 
@@ -68,34 +69,19 @@ def find_weights(weights, sha256=None, cache_dir=None):
 def read_state(path):
     """{name: NumPy array} of a .npz, .safetensors or PyTorch file.
 
+    No code of the file is run, and no more is read than it may declare: see
+    `presets.read_checkpoint`.
+
     Raises:
-        ValueError: if the file is of another kind.
-        ImportError: if the package that reads it is not installed.
+        ValueError: if the file is of another kind, damaged, or declares more
+            than its size allows.
     """
     path = pathlib.Path(path)
-    if path.suffix == ".npz":
-        with np.load(path) as file:
-            return dict(file)
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors.numpy import load_file
-        except ImportError as error:
-            raise ImportError(
-                "Reading .safetensors needs: pip install keras_flows[hub]"
-            ) from error
-        return load_file(path)
-    if path.suffix in (".pth", ".pt"):
-        if importlib.util.find_spec("torch") is None:
-            raise ImportError(
-                f"Reading {path.name!r} needs PyTorch (any backend may run): "
-                "pip install torch. Or save its state where PyTorch is, by "
-                "np.savez(path, **{k: v.numpy() for k, v in state.items()}), "
-                "and give that .npz."
-            )
-        # A reader of files here, not the backend.
-        torch = importlib.import_module("torch")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: value.numpy() for name, value in state.items()}
-    raise ValueError(
-        f"`weights` must end in one of {SUFFIXES}. Received: {path.name!r}."
-    )
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"`weights` must end in one of {SUFFIXES}. Received: {path.name!r}."
+        )
+    with told(path, "weights"):
+        state = stored.flat(read_weights(path))
+        limit = stored.limit_of(None, path.stat().st_size)
+        return stored.read_all(state, limit)

@@ -372,6 +372,7 @@ def check_condition(condition, network, batch=None, argument="condition"):
         check_keys(condition, expected, network, argument)
         return
     for leaf in tree.flatten(condition):
+        given.rows(argument, leaf)
         if not fits(tuple(leaf.shape[1:]), expected.shape):
             raise ValueError(
                 f"`{argument}` must have shape {listed(expected.shape)}, as "

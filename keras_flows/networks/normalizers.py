@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_flows.ops import deserialized
 from keras_flows.ops import float_dtype
 from keras_flows.ops import given
 from keras_flows.ops import register
@@ -70,13 +71,25 @@ class Normalizer(keras.layers.Layer):
             ValueError: if there is no data, or it is not finite.
         """
         if hasattr(data, "shape") or not hasattr(data, "__iter__"):
+            if len(getattr(data, "shape", ())) == 1:
+                raise ValueError(
+                    "`data` must hold rows, of shape (rows, features). "
+                    f"Received one row, of shape {tuple(data.shape)}: of one "
+                    "feature pass data[:, None]."
+                )
             data = [data]
-        state, count = None, 0
+        state, count, width = None, 0, None
         for part in data:
             rows = given.array("data", part, finite=False)
             if not rows.ndim:
                 raise ValueError("`data` must hold rows. Received one number.")
-            rows = rows.reshape(-1, rows.shape[-1])
+            rows = rows.reshape(-1, max(rows.shape[-1], 1))
+            width = rows.shape[1] if width is None else width
+            if rows.shape[1] != width:
+                raise ValueError(
+                    "`data` must have the same features in all its parts. "
+                    f"Received {width} and then {rows.shape[1]}."
+                )
             if not np.isfinite(rows).all():
                 raise ValueError(
                     "`data` to adapt to holds NaN or infinite values, in "
@@ -219,7 +232,7 @@ def get(identifier, argument="normalizer"):
     if isinstance(identifier, Normalizer):
         return identifier
     if isinstance(identifier, dict) and "class_name" in identifier:
-        return keras.saving.deserialize_keras_object(identifier)
+        return deserialized(identifier, argument, Normalizer)
     if not isinstance(identifier, str) or identifier not in _KNOWN:
         near = difflib.get_close_matches(str(identifier), _KNOWN, 1)
         raise ValueError(

@@ -17,6 +17,7 @@ from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+from keras_flows.parametrization import BY_NAME
 
 
 class Objective(Config):
@@ -110,8 +111,26 @@ def check_option(argument, value, allowed):
     given.choice(argument, value, allowed)
 
 
+def _names(name, value):
+    """Names as a tuple of strings."""
+    several = isinstance(value, (tuple, list))
+    if not several or not all(each and isinstance(each, str) for each in value):
+        raise ValueError(
+            f"`{name}` must be a tuple of names, such as ('velocity_loss',). "
+            f"Received: {value!r}."
+        )
+    return tuple(value)
+
+
 @register
-@checked(fn=given.function, needs_r=FLAG, num_steps=SIZE)
+@checked(
+    fn=given.function,
+    needs_r=FLAG,
+    num_steps=SIZE,
+    predicts=given.of(given.choice, words=tuple(BY_NAME)),
+    sampler=given.text,
+    terms=_names,
+)
 @dataclasses.dataclass(frozen=True)
 class FunctionObjective(Objective):
     """A function (model, batch) -> terms as an objective.
@@ -132,6 +151,10 @@ class FunctionObjective(Objective):
     @property
     def name(self):
         return self.fn.__name__
+
+    def check(self, model):
+        # An unknown name is refused here, and not after the training.
+        _ = model.default_sampler
 
     def __call__(self, model, batch):
         return self.fn(model, batch)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_flows.networks import contract
 from keras_flows.ops import bcast_right
 from keras_flows.ops import compiled
 from keras_flows.ops import exact_products
@@ -147,6 +148,8 @@ def check_jvp(model, batch, tolerance=0.02):
             check the same network in float32.
     """
     x, condition, _ = model.unpack(batch)
+    given.rows("batch", x)
+    contract.check_data(x, model.data_shape)
     model.complete(x, condition)
     x = ops.convert_to_tensor(x, dtype=float_dtype())
     rng = np.random.default_rng(_SEED)

@@ -19,6 +19,7 @@ from keras_flows.ops.compiled import arguments
 from keras_flows.ops.compiled import compiled
 from keras_flows.ops.compiled import eager_float64
 from keras_flows.ops.config import Config
+from keras_flows.ops.config import deserialized
 from keras_flows.ops.config import register
 from keras_flows.ops.config import resolve
 from keras_flows.ops.matmul import exact_matmul
@@ -38,6 +39,7 @@ from keras_flows.ops.tensors import example_size
 from keras_flows.ops.tensors import float_dtype
 from keras_flows.ops.tensors import known
 from keras_flows.ops.tensors import mean_flat
+from keras_flows.ops.tensors import on_jump
 from keras_flows.ops.tensors import on_state
 from keras_flows.ops.tensors import sum_flat
 from keras_flows.ops.terms import ERROR

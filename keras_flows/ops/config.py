@@ -31,6 +31,27 @@ def _key(name):
     return str(name).lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
+def deserialized(config, argument, base):
+    """An instance of `base` from a Keras config dictionary.
+
+    Raises:
+        ValueError: naming `argument`, where Keras cannot make one of it.
+    """
+    try:
+        made = keras.saving.deserialize_keras_object(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{argument}` cannot be made of its config: {error}"
+        ) from error
+    if not isinstance(made, base):
+        raise ValueError(
+            f"`{argument}` must be the config of a {base.__name__}, as "
+            "keras.saving.serialize_keras_object gives it, with 'module', "
+            f"'class_name' and 'config'. Received: {config!r}."
+        )
+    return made
+
+
 def resolve(identifier, known, argument, base=None):
     """Turn a string, class or instance into an instance.
 
@@ -45,7 +66,7 @@ def resolve(identifier, known, argument, base=None):
         ValueError: if the name is not known; the message lists those that are.
     """
     if isinstance(identifier, dict) and "class_name" in identifier:
-        return keras.saving.deserialize_keras_object(identifier)
+        return deserialized(identifier, argument, base or object)
     if isinstance(identifier, str):
         by_key = {_key(name): factory for name, factory in known.items()}
         if _key(identifier) in by_key:

@@ -201,6 +201,23 @@ def array(name, value, *, last=None, ndim=None, finite=True):
     return found
 
 
+def rows(name, value):
+    """A tensor, or an array of numbers, with a row for each example."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        raise ValueError(
+            f"`{name}` must be a tensor or array. Received: {_short(value)}."
+        )
+    # Of a NumPy array; bfloat16 has the kind V.
+    kind = getattr(value.dtype, "kind", "f")
+    if kind not in "fiubV" or not len(value.shape):
+        raise ValueError(
+            f"`{name}` must be an array of numbers with one row for each "
+            f"example. Received dtype {value.dtype}, shape "
+            f"{tuple(value.shape)}."
+        )
+    return value
+
+
 def plain_array(name, value):
     """Real numbers as NumPy, in their own dtype: no words, no complex."""
     try:

@@ -46,6 +46,7 @@ class Number:
     high: float | None = None
     above: float | None = None
     below: float | None = None
+    multiple: int = dataclasses.field(default=1, kw_only=True)
     kind: str = dataclasses.field(default="a finite number", kw_only=True)
     types: tuple = dataclasses.field(default=(int, float), kw_only=True)
 
@@ -59,6 +60,7 @@ class Number:
             and (self.high is None or found <= self.high)
             and (self.above is None or found > self.above)
             and (self.below is None or found < self.below)
+            and (self.multiple == 1 or found % self.multiple == 0)
         )
         if not fits:
             raise ValueError(
@@ -81,9 +83,10 @@ class Number:
         return " and".join(words)
 
 
-def Integer(low=None, high=None):
-    """The range of a whole number."""
-    return Number(low, high, kind="an int", types=(int,))
+def Integer(low=None, high=None, multiple=1):
+    """The range of a whole number, a multiple of another."""
+    kind = "an int" if multiple == 1 else f"a multiple of {multiple}, an int"
+    return Number(low, high, multiple=multiple, kind=kind, types=(int,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +122,10 @@ SHARE = Number(0, 1)
 # Sizes are int32 somewhere on the way.
 SIZE = Integer(1, 2**31 - 1)
 COUNT = Integer(0, 2**31 - 1)
+EVEN = Integer(0, 2**31 - 1, multiple=2)
+PAIRS = Integer(2, 2**31 - 1, multiple=2)
+# Sine and cosine of two times, or of two coordinates.
+FOURFOLD = Integer(4, 2**31 - 1, multiple=4)
 # Of files, which may be larger.
 BYTES = Integer(1, 2**63 - 1)
 SEED = Optional(Integer(0, 2**64 - 1))

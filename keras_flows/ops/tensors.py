@@ -71,6 +71,27 @@ def on_state(x, t, r=None):
     return x, _times(t, x, "t"), None if r is None else _times(r, x, "r")
 
 
+def on_jump(x, t, r):
+    """As `on_state`, of a jump, which has a time to go to.
+
+    Raises:
+        ValueError: also without `r`, or if it is not one for each of x.
+    """
+    if r is None:
+        raise ValueError("`r` is missing: the time to jump to. Received: None.")
+    x, t, r = on_state(x, t, r)
+    if (
+        len(r.shape) != 1
+        or None not in (r.shape[0], x.shape[0])
+        and (r.shape[0] != x.shape[0])
+    ):
+        raise ValueError(
+            "`r` must be one time, or one for each example of x. Received "
+            f"the shape {tuple(r.shape)} beside x of {tuple(x.shape)}."
+        )
+    return x, t, r
+
+
 def _on_host(x):
     """Whether x is no tensor, or variable, of the backend."""
     return isinstance(x, (np.ndarray, np.generic)) or not hasattr(x, "dtype")

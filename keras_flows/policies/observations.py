@@ -229,11 +229,7 @@ def check_observation(observation, spec, batch=None):
         expected = spec if key is None else spec[key]
         leaf = observation if key is None else observation[key]
         name = "observation" if key is None else f"observation[{key!r}]"
-        if not hasattr(leaf, "shape"):
-            raise ValueError(
-                f"`{name}` must be an array or tensor. Received: "
-                f"{type(leaf).__name__}."
-            )
+        given.rows(name, leaf)
         shape = tuple(expected.shape[1:])
         if not fits(tuple(leaf.shape[1:]), shape):
             raise ValueError(

@@ -177,6 +177,7 @@ class Policy(Holder):
 
     def encode(self, observation, encoder=None, training=False):
         """The network's condition from an observation history."""
+        self.check_observation(observation)
         encoder = self.encoder if encoder is None else encoder
         observation = observations.normalize(
             self.observation_normalizers, observation

@@ -15,6 +15,7 @@ from keras_flows.ops import given
 from keras_flows.presets.budget import at_most
 from keras_flows.presets.card import Card
 from keras_flows.presets.convert_files import read_checkpoint
+from keras_flows.presets.initializers import skipped
 from keras_flows.presets.preset import save_to_preset
 
 CONVERTERS = {}
@@ -29,8 +30,9 @@ class Converter:
     Attributes:
         description: which checkpoints, in one line.
         build: function of (state, config, options) that gives the model;
-            state is a dict of name to array, config the file beside it or
-            {}, options overrule what is inferred.
+            state is a dict of name to array, which it may empty as it reads,
+            config the file beside it or {}, options overrule what is
+            inferred. Random initial values are zeros meanwhile.
         output: function of (model, inputs) that gives the output of the
             published network, in its direction of time and with its sign.
         torch_state: function of a model that gives {name: array} as the
@@ -121,8 +123,12 @@ def convert(
         if not name.startswith(converter.unused)
     }
     numbers = sum(value.size for value in state.values())
-    with _told(source, kind), at_most(2 * numbers + _SMALL):
-        model = converter.build(state, checkpoint.config, dict(options or {}))
+    dropped = tuple(sorted(set(checkpoint.state) - set(state)))
+    weights, config = checkpoint.weights, checkpoint.config
+    # Arrays are let go as the model takes them.
+    del checkpoint
+    with _told(source, kind), at_most(2 * numbers + _SMALL), skipped():
+        model = converter.build(state, config, dict(options or {}))
     difference = None
     if expected is not None:
         difference = _difference(converter, model, expected)
@@ -133,13 +139,12 @@ def convert(
             {
                 "converted_from": str(source),
                 "kind": kind,
-                "weights": checkpoint.weights,
+                "weights": weights,
                 "golden_difference": difference,
             },
             card=Card(description=f"Converted: {converter.description}."),
         )
-    dropped = tuple(sorted(set(checkpoint.state) - set(state)))
-    return Conversion(model, checkpoint.weights, dropped, difference)
+    return Conversion(model, weights, dropped, difference)
 
 
 @contextlib.contextmanager

@@ -67,8 +67,8 @@ def read_weights(path):
 
 
 @contextlib.contextmanager
-def told(path):
-    """Whatever goes wrong is a ValueError that names the file.
+def told(path, argument="source"):
+    """Whatever goes wrong is a ValueError that names `argument` and the file.
 
     What is damaged may be of any type anywhere; readers say what they expect
     and what they found, and the rest of Python's errors end here.
@@ -91,7 +91,7 @@ def told(path):
         if not isinstance(error, ValueError):
             reason = f"it is damaged ({type(error).__name__}: {reason})."
         raise ValueError(
-            f"`source`: {str(path)!r} cannot be read: {reason}"
+            f"`{argument}`: {str(path)!r} cannot be read: {reason}"
         ) from error
 
 

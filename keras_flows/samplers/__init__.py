@@ -52,13 +52,13 @@ _KNOWN = {
 }
 
 
-def get(identifier):
-    """A sampler from its name, config or instance.
+def get(identifier, argument="sampler"):
+    """A sampler from its name, config or instance; errors name `argument`.
 
     Raises:
         ValueError: if the name is unknown; the message lists the known ones.
     """
-    return resolve(identifier, _KNOWN, "sampler", Sampler)
+    return resolve(identifier, _KNOWN, argument, Sampler)
 
 
 def check_fit(sampler, provides, what):

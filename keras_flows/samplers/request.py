@@ -234,6 +234,16 @@ def _leading(structure):
     return tree.flatten(structure)[0].shape[0]
 
 
+def _has_rows(condition):
+    """Whether a condition is one row for each sample, not one label."""
+    if condition is None:
+        return False
+    leaves = tree.flatten(condition)
+    if not leaves:
+        raise ValueError(f"`condition` is empty. Received: {condition!r}.")
+    return bool(np.ndim(leaves[0]))
+
+
 def _count(num_samples, condition, noise, state):
     counts = {}
     if num_samples is not None:
@@ -242,7 +252,7 @@ def _count(num_samples, condition, noise, state):
         counts["noise"] = _leading(noise)
     if state is not None:
         counts["start"] = _leading(state)
-    if condition is not None and np.ndim(tree.flatten(condition)[0]):
+    if _has_rows(condition):
         counts["condition"] = _leading(condition)
     if not counts:
         raise ValueError(

@@ -18,6 +18,15 @@ def _optimizer(name, identifier):
         ) from error
 
 
+def _on_replicas():
+    """Whether this is the step of one of several replicas of TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
 @register
 class AlternatingOptimizer(keras.optimizers.Optimizer):
     """`optimizer` moves one group of variables, then `second` the other.
@@ -72,7 +81,11 @@ class AlternatingOptimizer(keras.optimizers.Optimizer):
     def build(self, variables):
         """Make the slots of both."""
         self._turn = self.add_variable(
-            shape=(), dtype="int32", initializer="zeros", name="turn"
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            aggregation="only_first_replica",
+            name="turn",
         )
         first, second = self._split(variables, variables)
         self.inner_optimizer.build(first)
@@ -101,6 +114,16 @@ class AlternatingOptimizer(keras.optimizers.Optimizer):
         variables = trainable_variables or self._trainable_variables
         first, second = self._split(variables, variables)
         first_grads, second_grads = self._split(grads, variables)
+
+        if _on_replicas():
+            from keras_flows.training.tensorflow import apply_where
+
+            turn = self.first_turn()
+            apply_where(turn, self.inner_optimizer, first_grads, first)
+            turn = ops.logical_not(turn)
+            apply_where(turn, self.second, second_grads, second)
+            self._turn.assign(self._next_turn(self._turn))
+            return
 
         def move(optimizer, grads, variables):
             optimizer.apply(grads, variables)

@@ -11,6 +11,7 @@ from keras import ops
 from keras_flows.networks import Fixed
 from keras_flows.networks import clone_network
 from keras_flows.networks import fixed_copy
+from keras_flows.ops import deserialized
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.ops.scalars import REAL
@@ -122,7 +123,7 @@ class EMA(Fixed):
             return identifier
         if isinstance(identifier, dict):
             if "class_name" in identifier:
-                return keras.saving.deserialize_keras_object(identifier)
+                return deserialized(identifier, "ema", EMA)
             return EMA(**identifier)
         if isinstance(identifier, (int, float)):
             if not 0.0 <= identifier < 1.0:

@@ -5,7 +5,10 @@ import contextlib
 import keras
 import numpy as np
 
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
+from keras_flows.ops.scalars import Number
 from keras_flows.training import batch_checks
 from keras_flows.training import batches
 from keras_flows.training import compiling
@@ -15,6 +18,20 @@ from keras_flows.training import resume
 from keras_flows.training.guard import NonFiniteGuard
 from keras_flows.training.map_watch import MapLossWatch
 from keras_flows.training.steps import inner_optimizer
+
+# What Keras would fail on later, or take for something else.
+_OPTIONS = {
+    **dict.fromkeys(
+        (
+            "epochs", "batch_size", "steps_per_epoch", "validation_steps",
+            "validation_batch_size", "steps",
+        ),
+        SIZE,
+    ),
+    "initial_epoch": COUNT,
+    "validation_split": Number(0, below=1),
+    "shuffle": FLAG,
+}  # fmt: skip
 
 
 def fit(model, keras_fit, x, y, callbacks, kwargs):
@@ -33,9 +50,7 @@ def _fit(model, keras_fit, x, y, callbacks, kwargs):
     compiling.check_ready(model)
     if x is None:
         raise ValueError("`x` is missing: `fit` needs data. Received: None.")
-    for name in ("epochs", "batch_size", "steps_per_epoch"):
-        if kwargs.get(name) is not None:
-            kwargs[name] = SIZE(name, kwargs[name])
+    _check_options(kwargs)
     if "loss" in model.__dict__:
         raise ValueError(
             f"A {type(model).__name__} has its own loss: compile it with "
@@ -91,6 +106,13 @@ def _fit(model, keras_fit, x, y, callbacks, kwargs):
     return history
 
 
+def _check_options(options):
+    """Numbers and flags of Keras's `fit` and `evaluate`, in place."""
+    for name in _OPTIONS.keys() & options.keys():
+        if options[name] is not None:
+            options[name] = _OPTIONS[name](name, options[name])
+
+
 def evaluate(model, keras_evaluate, x, y, args, kwargs):
     """What `Trainable.evaluate` does.
 
@@ -100,6 +122,7 @@ def evaluate(model, keras_evaluate, x, y, args, kwargs):
         x, y, args, kwargs: as in `evaluate`.
     """
     check = None
+    _check_options(kwargs)
     in_fit = kwargs.get("_use_cached_eval_dataset")
     x = first_batch.completed(model, x, y)
     if not in_fit:

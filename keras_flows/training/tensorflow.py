@@ -11,6 +11,46 @@ from keras_flows.training.steps import inner_optimizer
 from keras_flows.training.steps import scales_loss
 
 
+def put_back(kept, variables, old, replicas):
+    """The old values of variables, unless they are to be kept.
+
+    Args:
+        kept: boolean scalar, the same on all replicas.
+        variables: Keras variables.
+        old: their values from before.
+        replicas: how many there are.
+    """
+    if not variables:
+        return
+    if replicas == 1:
+        for variable, value in zip(variables, old, strict=True):
+            variable.assign(tf.where(kept, variable.value, value))
+        return
+
+    def restore(strategy, kept, *old):
+        for variable, value in zip(variables, old, strict=True):
+            strategy.extended.update(
+                variable.value,
+                lambda v, o, k: v.assign(tf.where(k, v, o)),
+                args=(value, kept),
+            )
+
+    tf.distribute.get_replica_context().merge_call(restore, args=(kept, *old))
+
+
+def apply_where(kept, optimizer, gradients, variables):
+    """A step of an optimizer on replicas, undone unless it is to be kept.
+
+    A conditional cannot hold the exchange between replicas that applies
+    gradients, so the step is always taken.
+    """
+    state = [*variables, *optimizer.variables]
+    old = [tf.identity(v.value) for v in state]
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    put_back(kept, state, old, replicas)
+
+
 class TrainStep:
     """`train_step` for the TensorFlow trainer."""
 
@@ -47,7 +87,7 @@ class TrainStep:
         else:
             finite = applied
             self._apply_where(applied, gradients, variables, replicas)
-        self._put_back(applied, moving, statistics, replicas)
+        put_back(applied, moving, statistics, replicas)
         after = inner_optimizer(optimizer).iterations
         return self.finish_step(
             means,
@@ -79,32 +119,5 @@ class TrainStep:
                 lambda: tf.identity(optimizer._iterations),
             )
             return
-        # A conditional cannot hold the cross-replica call that applies
-        # gradients, so a bad step's gradients are replaced by zeros and the
-        # variables put back.
         gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
-        state = [*variables, *optimizer.variables]
-        old = [tf.identity(v.value) for v in state]
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._put_back(finite, state, old, replicas)
-
-    def _put_back(self, finite, variables, old, replicas):
-        """The old values where not finite."""
-        if not variables:
-            return
-        if replicas == 1:
-            for variable, value in zip(variables, old, strict=True):
-                variable.assign(tf.where(finite, variable.value, value))
-            return
-
-        def restore(strategy, finite, *old):
-            for variable, value in zip(variables, old, strict=True):
-                strategy.extended.update(
-                    variable.value,
-                    lambda v, o, f: v.assign(tf.where(f, v, o)),
-                    args=(value, finite),
-                )
-
-        tf.distribute.get_replica_context().merge_call(
-            restore, args=(finite, *old)
-        )
+        apply_where(finite, optimizer, gradients, variables)

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+import pickle
 import sys
 
 import keras
@@ -236,15 +237,32 @@ def test_states_are_read_from_every_kind_of_file(tmp_path):
         read_state(tmp_path / "s.h5")
 
 
-def test_missing_packages_are_named(tmp_path, monkeypatch):
-    for package in ("torch", "safetensors.numpy", "keras_hub.models"):
-        monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match="pip install torch. Or save"):
-        read_state(tmp_path / "s.pth")
-    with pytest.raises(ImportError, match=r"keras_flows\[hub\]"):
-        read_state(tmp_path / "s.safetensors")
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_hub.models", None)
     with pytest.raises(ImportError, match=r"keras_flows\[encoders\]"):
         kf.metrics.DINOv2Features()
+
+
+def test_weights_are_read_by_the_hardened_readers(tmp_path, monkeypatch):
+    """Without PyTorch, and without opening what a hostile file declares."""
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        torch.save({"a": torch.arange(3.0)}, tmp_path / "s.pth")
+        monkeypatch.setitem(sys.modules, "torch", None)
+        np.testing.assert_array_equal(
+            read_state(tmp_path / "s.pth")["a"], [0.0, 1.0, 2.0]
+        )
+    header = {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "s.safetensors").write_bytes(
+        len(text).to_bytes(8, "little") + text + bytes(4)
+    )
+    (tmp_path / "s.npz").write_bytes(b"no archive")
+    (tmp_path / "s.pt").write_bytes(pickle.dumps({"a": print}))
+    for name in ("s.safetensors", "s.npz", "s.pt"):
+        with pytest.raises(ValueError, match=rf"`weights`.*{name}"):
+            read_state(tmp_path / name)
 
 
 def test_weights_are_found_by_their_hash(tmp_path):

@@ -215,7 +215,7 @@ def test_bad_arguments_are_named():
         small(num_heads=3)
     with pytest.raises(ValueError, match="`size`.*B/2"):
         kf.networks.DiT.from_size("S-2", (8, 8, 1))
-    with pytest.raises(ValueError, match="4 divides"):
+    with pytest.raises(ValueError, match="`num_heads`.*rotary"):
         small("LightningDiT", num_heads=8)
 
 

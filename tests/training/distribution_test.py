@@ -157,6 +157,26 @@ x = kf.datasets.Checkerboard().sample(64, 0)
 logs = model.fit(x, batch_size=32, verbose=0).history
 moved = sum(((a - v.numpy()) ** 2).sum()
             for a, v in zip(before, network.trainable_variables)) ** 0.5
+# Two optimizers that take turns, which no conditional may hold here.
+with strategy.scope():
+    teacher = kf.SiTInterface(
+        kf.networks.MLP(2, width=8, depth=1), ema=None, seed=0)
+    teacher.trainable = False
+    student = kf.DMDInterface(teacher, fake_updates=1)
+    student.compile(keras.optimizers.Adam(0.01))
+    # The fake network begins as the teacher: there is nothing to learn.
+    for variable in student.trainable_variables:
+        variable.assign_add(0.1 * keras.random.normal(variable.shape, seed=3))
+groups = student.network, student.fake_networks[0]
+start = [[v.numpy().copy() for v in g.variables] for g in groups]
+turns = []
+for _ in range(2):
+    student.fit(x[:32], batch_size=32, verbose=0)
+    now = [[v.numpy().copy() for v in g.variables] for g in groups]
+    turns.append([any((a != b).any() for a, b in zip(*pair))
+                  for pair in zip(start, now)])
+    start = now
+assert sorted(turns) == [[False, True], [True, False]], turns
 print('MOVED', moved, logs['loss'][0], int(model.emas[0].updates.numpy()))
 """
 

@@ -350,14 +350,16 @@ def poses(observation, robots=None, order="columns"):
         found = [
             key.removesuffix(end) for key in observation if key.endswith(end)
         ]
-        robots = sorted(found, key=natural) or ["robot0"]
+        robots, asked = sorted(found, key=natural) or ["robot0"], ""
+    else:
+        asked = f" of `robots`, {list(robots)}"
     columns = []
     for robot in robots:
         for key in (f"{robot}_eef_pos", f"{robot}_eef_quat"):
             if key not in observation:
                 raise ValueError(
-                    f"`observation` has no {key!r}, which a pose needs. It "
-                    f"has {sorted(observation)}."
+                    f"`observation` has no {key!r}, which a pose{asked} "
+                    f"needs. It has {sorted(observation)}."
                 )
         columns.append(np.asarray(observation[f"{robot}_eef_pos"]))
         columns.append(

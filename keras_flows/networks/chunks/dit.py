@@ -23,6 +23,7 @@ from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import FOURFOLD
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
@@ -219,7 +220,7 @@ class PolicyDiT(DescribedModel):
         action_dim=SIZE,
         horizon=SIZE,
         two_times=FLAG,
-        width=SIZE,
+        width=FOURFOLD,
         depth=COUNT,
         num_heads=SIZE,
         mlp_ratio=POSITIVE,

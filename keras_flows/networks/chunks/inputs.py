@@ -53,11 +53,6 @@ def embedded_times(inputs, width):
 
     cos(w_k t), sin(w_k t), w_k = 10000^(-k / (width / 4)) for k < width / 4.
     """
-    if width % 4:
-        raise ValueError(
-            "The times' embedding needs a width that 4 divides. "
-            f"Received: {width!r}."
-        )
     embedding = NoiseEmbedding(width // 2, "adm", name="time_features")
     return layers.Concatenate(dtype=float_dtype(), name="times")(
         both_times(inputs, embedding)

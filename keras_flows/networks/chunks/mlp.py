@@ -14,6 +14,7 @@ from keras_flows.ops import float_dtype
 from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import EVEN
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
@@ -119,7 +120,7 @@ class ChunkMLP(DescribedModel):
         width=SIZE,
         depth=COUNT,
         expansion=SIZE,
-        time_features=SIZE,
+        time_features=EVEN,
         max_frequency=POSITIVE,
         dropout=Number(0, below=1),
     )

@@ -16,6 +16,7 @@ from keras_flows.ops import float_dtype
 from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import PAIRS
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
@@ -85,7 +86,7 @@ class PolicyRNN(DescribedModel):
         two_times=FLAG,
         width=SIZE,
         depth=SIZE,
-        time_features=SIZE,
+        time_features=PAIRS,
         max_frequency=POSITIVE,
         dropout=Number(0, below=1),
     )

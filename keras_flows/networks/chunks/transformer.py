@@ -19,6 +19,7 @@ from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import FOURFOLD
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
@@ -201,7 +202,7 @@ class PolicyTransformer(DescribedModel):
         action_dim=SIZE,
         horizon=SIZE,
         two_times=FLAG,
-        width=SIZE,
+        width=FOURFOLD,
         depth=COUNT,
         num_heads=SIZE,
         condition_depth=COUNT,

@@ -18,6 +18,7 @@ from keras_flows.ops import float_dtype
 from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import FOURFOLD
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
@@ -164,7 +165,7 @@ class TemporalUNet(DescribedModel):
         horizon=SIZE,
         two_times=FLAG,
         width=SIZE,
-        embedding_width=SIZE,
+        embedding_width=FOURFOLD,
         kernel_size=SIZE,
         scale=FLAG,
         dropout=Number(0, below=1),

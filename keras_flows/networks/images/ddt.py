@@ -14,6 +14,7 @@ from keras import ops
 from keras_flows.networks.described import DescribedModel
 from keras_flows.networks.images.lightning_dit import LightningDiTBlock
 from keras_flows.networks.images.lightning_dit import RMSFinalLayer
+from keras_flows.networks.images.transformer import check_heads
 from keras_flows.networks.images.transformer import class_counts
 from keras_flows.networks.images.transformer import embedded_times
 from keras_flows.networks.images.transformer import image_inputs
@@ -138,6 +139,11 @@ class DDT(DescribedModel):
                     f"split is `LightningDiT`. Received: {depth!r}."
                 )
         parts = ARCHITECTURES[architecture]
+        check_heads(width, num_heads)
+        check_heads(
+            decoder_dim or width, decoder_heads or num_heads,
+            "decoder_dim", "decoder_heads",
+        )  # fmt: skip
         rae = architecture == "rae"
         grid = patch_grid(image_shape, patch_size)
         out_width = decoder_dim or width

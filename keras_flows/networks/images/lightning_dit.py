@@ -8,6 +8,7 @@ from keras import layers
 from keras import ops
 
 from keras_flows.networks.described import DescribedModel
+from keras_flows.networks.images.transformer import check_heads
 from keras_flows.networks.images.transformer import class_counts
 from keras_flows.networks.images.transformer import image_transformer
 from keras_flows.networks.images.transformer import size_arguments
@@ -234,6 +235,7 @@ class LightningDiT(DescribedModel):
         dtype=None,
         name="lightning_dit",
     ):
+        check_heads(width, num_heads)
         grid = patch_grid(image_shape, patch_size)
         inputs, outputs = image_transformer(
             image_shape,

@@ -87,6 +87,16 @@ def image_inputs(image_shape, two_times, num_classes, guidance=False):
     return inputs
 
 
+def check_heads(width, num_heads, argument="width", heads="num_heads"):
+    """Refuse heads whose size rotary embeddings cannot be of."""
+    if width % num_heads or (width // num_heads) % 4:
+        raise ValueError(
+            f"`{argument}` must be a multiple of 4 times `{heads}`, for "
+            f"rotary embeddings. Received: {argument}={width}, "
+            f"{heads}={num_heads}."
+        )
+
+
 def embedded_times(inputs, embedding):
     """embedding("t_embedding")(t), added where they are: t - r, guidance."""
     c = embedding(name="t_embedding")(inputs["t"])

@@ -29,6 +29,7 @@ from keras_flows.ops import float_dtype
 from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
+from keras_flows.ops.scalars import PAIRS
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
@@ -147,7 +148,7 @@ class SongUNet(DescribedModel):
         image_shape=given.IMAGE_SHAPE,
         channel_mult=given.SIZES,
         attn_resolutions=given.SIZES,
-        channels=SIZE,
+        channels=PAIRS,
         num_blocks=SIZE,
         dropout=Number(0, below=1),
         two_times=FLAG,
@@ -249,7 +250,7 @@ class DhariwalUNet(DescribedModel):
         image_shape=given.IMAGE_SHAPE,
         channel_mult=given.SIZES,
         attn_resolutions=given.SIZES,
-        channels=SIZE,
+        channels=PAIRS,
         num_blocks=SIZE,
         dropout=Number(0, below=1),
         two_times=FLAG,

@@ -56,6 +56,13 @@ def convolution(style, channels, out_channels, size, init, dtype, name):
 def group_norm(channels, epsilon, dtype, name):
     # At least four channels in a group.
     groups = min(32, channels // 4)
+    if not groups or channels % groups:
+        raise ValueError(
+            "`channels` times each of `channel_mult`, and the sums of two "
+            "levels that meet in the decoder, must be at least 4 and a "
+            "multiple of their min(32, width // 4) groups: take a multiple "
+            f"of 4, above 128 one of 32. Received a width of {channels}."
+        )
     return GroupNormalization(groups, epsilon, dtype=dtype, name=name)
 
 

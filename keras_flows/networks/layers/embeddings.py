@@ -11,6 +11,7 @@ from keras_flows.networks.layers.dense import Dense
 from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import PAIRS
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
@@ -116,12 +117,10 @@ class TimestepEmbedding(layers.Layer):
         max_period: P.
     """
 
-    @checked(units=SIZE, num=SIZE, max_period=POSITIVE)
+    @checked(units=SIZE, num=PAIRS, max_period=POSITIVE)
     def __init__(self, units, num=256, max_period=10_000.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
-        if num % 2:
-            raise ValueError(f"`num` must be even. Received: {num!r}.")
         self.units = units
         self.num = num
         self.max_period = max_period
@@ -218,6 +217,7 @@ class NoiseEmbedding(layers.Layer):
             frequencies N(0, 16^2), kept with the weights, sines first).
     """
 
+    @checked(dim=PAIRS)
     def __init__(self, dim, kind, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
@@ -334,11 +334,10 @@ class LinearTimeFeatures(layers.Layer):
             in `TimeFeatures`.
     """
 
+    @checked(num=PAIRS, max_frequency=POSITIVE)
     def __init__(self, num=128, max_frequency=2.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
-        if num < 2 or num % 2:
-            raise ValueError(f"`num` must be even. Received: {num!r}.")
         self.num = num
         self.max_frequency = max_frequency
         self._frequencies = np.linspace(0.0, max_frequency, num // 2)

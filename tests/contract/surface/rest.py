@@ -32,7 +32,7 @@ PATH = instance(
 METRICS = [
     Target(
         "kf.metrics.HistogramKL",
-        {"data": (BOARD, DATA), "num_reference": ("50", AT_LEAST_1)},
+        {"data": (BOARD, DATA), "num_reference": ("50", integer(2))},
         {
             "bins": instance("20", "60", also=("1", "2", "3")),
             "extent": positive(most=4.0),
