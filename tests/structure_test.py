@@ -55,7 +55,10 @@ WALKED = {
 
 
 def chain_to_the_network(call):
-    """Our frames, networks' aside, from `call` to the first network call."""
+    """Our frames from `call` to the first network call.
+
+    Without those of the networks, and of the backend edge, `ops`.
+    """
     stack, found = [], []
 
     def profile(frame, event, argument):
@@ -66,10 +69,11 @@ def chain_to_the_network(call):
             stack.pop()
             return
         if event == "call":
-            stack.append(frame.f_code.co_qualname)
+            edge = file.startswith(str(ROOT / "ops"))
+            stack.append("" if edge else frame.f_code.co_qualname)
             layer = str(ROOT / "networks" / "layers")
             if file.startswith(layer) and not found:
-                found.append(list(stack[:-1]))
+                found.append([name for name in stack[:-1] if name])
 
     sys.setprofile(profile)
     try:

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from keras_flows.networks.described import DescribedModel
+from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.embeddings import FourierFeatures
 from keras_flows.networks.layers.embeddings import TimeFeatures
 from keras_flows.ops import float_dtype
@@ -127,11 +128,11 @@ class MLP(DescribedModel):
         if len(features) > 1:
             h = layers.Concatenate(dtype=dtype, name="features")(features)
         for i in range(depth):
-            h = layers.Dense(
+            h = Dense(
                 width, activation=activation, dtype=dtype, name=f"hidden_{i}"
             )(h)
         # A small output layer starts near the zero velocity.
-        y = layers.Dense(
+        y = Dense(
             size,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
             dtype=dtype,

@@ -22,6 +22,9 @@ from keras_flows.ops.config import Config
 from keras_flows.ops.config import deserialized
 from keras_flows.ops.config import register
 from keras_flows.ops.config import resolve
+from keras_flows.ops.fused import affine
+from keras_flows.ops.fused import dot_product_attention
+from keras_flows.ops.fused import multiply_add
 from keras_flows.ops.matmul import exact_matmul
 from keras_flows.ops.matmul import exact_products
 from keras_flows.ops.normalize import layer_norm

@@ -12,9 +12,9 @@ def compiled(fn, variables):
 
     On JAX the values are an argument of the jitted function (a closure would
     bake them in), on TensorFlow they are read from the variables of a
-    `tf.function`, on PyTorch `fn` runs eagerly without a graph, and takes its
-    arguments as they are (see `arguments`). Tensors in `args` trace once per
-    shape; Python values among them are not allowed.
+    `tf.function`, on PyTorch they are an argument of a graph of operators,
+    see `ops/torch_compiled.py`. Tensors in `args` trace once per shape; Python
+    values among them are not allowed.
 
     Args:
         fn: function of tensors (or structures of them) to tensors.
@@ -45,9 +45,9 @@ def compiled(fn, variables):
             return graph(*tree.map_structure(keras.ops.convert_to_tensor, args))
 
         return call
-    import torch
+    from keras_flows.ops.torch_compiled import Compiled
 
-    return torch.no_grad()(fn)
+    return Compiled(fn, variables)
 
 
 def arguments(structure):

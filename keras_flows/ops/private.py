@@ -21,6 +21,19 @@ NAMES = {
     "keras": {
         "keras.src.backend.nn": "attention of the backend, to wrap it in JVPs",
         "keras.src.saving.saving_lib": "walks a model's weights, file or not",
+        "keras.src.backend.common.stateless_scope.in_stateless_scope": (
+            "whether variables have other values just now"
+        ),
+        "keras.src.backend.torch.random": "its draws, by generators of ours",
+        "keras.src.backend.torch.core.get_device": "where draws are made",
+        "keras.src.backend.torch.optimizers.torch_adam.Adam": (
+            "the class that steps by `_parallel_update_step`"
+        ),
+        "_parallel_update_step": "an Adam's step on PyTorch, to fuse it",
+        "_get_variable_index": "which slots of an optimizer are a variable's",
+        "_momentums": "slots of Adam",
+        "_velocities": "slots of Adam",
+        "_velocity_hats": "slots of Adam",
         "_save_state": "the same walk, to see where each weight would lie",
         "_load_state": "the same walk, with checks of its own between",
         "_get_metrics_result_or_logs": "overridden: merged over processes",
@@ -45,6 +58,20 @@ NAMES = {
     },
     "torch": {
         "_C": "the dispatcher",
+        "torch.utils._python_dispatch.TorchDispatchMode": (
+            "sees every operator that runs"
+        ),
+        "_len_torch_dispatch_stack": "whether anyone sees them",
+        "_has_same_storage_numel": "an operator that reads no values",
+        "_foreach_norm": "norms of all gradients at once",
+        "_foreach_div": "a division of all gradients at once",
+        "_foreach_lerp_": "a step of all averages at once",
+        "_foreach_sub": "the same on a GPU, in three",
+        "_foreach_mul_": "the same on a GPU, in three",
+        "_foreach_add_": "the same on a GPU, in three",
+        "_fused_adam_": "Adam in one pass over memory",
+        "_ops": "the type of an operator",
+        "_schema": "what an operator writes to, and of what it makes views",
         "_functorch": "whether a transformation is under way",
         "_current_level": "whether forward mode is under way",
         "_ExcludeDispatchKeyGuard": "a call below functorch's transformations",

@@ -30,7 +30,11 @@ def known(x):
     else:
         import torch
 
-        traced = torch._C._functorch.peek_interpreter_stack() is not None
+        # Nor may a `Recording` see that a value was looked at.
+        traced = (
+            torch._C._functorch.peek_interpreter_stack() is not None
+            or torch._C._len_torch_dispatch_stack() > 0
+        )
     return None if traced else np.asarray(ops.convert_to_numpy(x))
 
 

@@ -246,18 +246,20 @@ class EMA(Fixed):
         n = ops.maximum(self.updates, 1)
         rate = ops.where(updated, self.rate(n), 0.0)
         trainable = {id(v) for v in network.trainable_variables}
+        moved = []
         for average, variable in zip(
             self.averages, network.variables, strict=True
         ):
             if not keras.backend.is_float_dtype(variable.dtype):
                 continue
-            new = ops.cast(variable.value, average.dtype)
             if id(variable) in trainable:
-                step = ops.cast(rate, average.dtype)
-                average.assign(average + step * (new - average))
+                moved.append((average, variable))
             else:
                 # Statistics and fixed features are copied, not averaged.
+                new = ops.cast(variable.value, average.dtype)
                 average.assign(ops.where(updated, new, average.value))
+        if moved:
+            _move(moved, rate)
 
     def save_own_variables(self, store):
         self.sync()
@@ -279,6 +281,24 @@ class EMA(Fixed):
             "decay": self.decay,
             "std": self.std,
         }
+
+
+def _move(pairs, rate):
+    """a <- a + rate (w - a) of pairs of variables (a, w)."""
+    if keras.backend.backend() == "torch":
+        from keras_flows.training import torch_updates
+
+        averages, values = zip(
+            *((a.value.detach(), v.value.detach()) for a, v in pairs),
+            strict=True,
+        )
+        if torch_updates.is_plain((*averages, *values)):
+            torch_updates.move_averages(list(averages), list(values), rate)
+            return
+    for average, variable in pairs:
+        new = ops.cast(variable.value, average.dtype)
+        step = ops.cast(rate, average.dtype)
+        average.assign(average + step * (new - average))
 
 
 def _layout(variables):

@@ -48,6 +48,7 @@ def fit(model, keras_fit, x, y, callbacks, kwargs):
 
 def _fit(model, keras_fit, x, y, callbacks, kwargs):
     compiling.check_ready(model)
+    model.forget_graphs()
     if x is None:
         raise ValueError("`x` is missing: `fit` needs data. Received: None.")
     _check_options(kwargs)

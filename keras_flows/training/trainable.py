@@ -237,6 +237,7 @@ class Trainable(TrainStep, keras.Model):
         """
         compiling.check_jit(jit_compile)
         super().compile(optimizer, *args, jit_compile=jit_compile, **kwargs)
+        self.forget_graphs()
         self._jit_asked = jit_compile
 
     def get_compile_config(self):
@@ -285,6 +286,10 @@ class Trainable(TrainStep, keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Loss on a dataset, with the same times and noise every time."""
         return fitting.evaluate(self, super().evaluate, x, y, args, kwargs)
+
+    def forget_graphs(self):
+        """Compile the step anew, PyTorch's: what it depends on may differ."""
+        self.__dict__.pop("step_graphs", None)
 
     def train_on_batch(self, x, y=None, *args, class_weight=None, **kwargs):
         """One step on a batch, see `keras.Model.train_on_batch`."""

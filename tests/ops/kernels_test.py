@@ -35,7 +35,9 @@ def test_only_plain_passes_ask_for_fused_attention(ours, monkeypatch):
     kf.ops.jvp(attend, (x,), (x,))
     assert asked == []
     attend(x)
-    assert asked == [False]
+    # PyTorch itself chooses a kernel for our own layer.
+    direct = ours and BACKEND == "torch"
+    assert asked == ([] if direct else [False])
 
 
 if BACKEND == "torch":

@@ -21,6 +21,7 @@ from keras_flows.networks.layers.modulation import Modulated
 from keras_flows.networks.layers.modulation import modulate
 from keras_flows.networks.layers.normalization import LayerNormalization
 from keras_flows.ops import given
+from keras_flows.ops import multiply_add
 from keras_flows.ops import register
 from keras_flows.ops import remat
 from keras_flows.ops.scalars import COUNT
@@ -79,9 +80,9 @@ class DiTBlock(Modulated):
     def _block(self, x, c):
         shift1, scale1, gate1, shift2, scale2, gate2 = self._modulations(c)
         h = self.attention(modulate(self.norm(x), shift1, scale1))
-        x = x + gate1 * h
+        x = multiply_add(gate1, h, x)
         h = self.mlp_out(self.mlp_in(modulate(self.norm(x), shift2, scale2)))
-        return x + gate2 * h
+        return multiply_add(gate2, h, x)
 
     def get_config(self):
         return {

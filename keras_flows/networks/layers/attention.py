@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import RMSNormalization
+from keras_flows.ops import dot_product_attention
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
@@ -31,12 +32,14 @@ def rotary_angles(rows, columns, head, extent=None):
     )
 
 
-def rotate(x, angles):
-    """Turn neighbouring pairs of features: x (B, T, heads, head)."""
-    cos, sin = (
-        ops.convert_to_tensor(f(angles)[:, None], dtype=x.dtype)
-        for f in (np.cos, np.sin)
-    )
+def rotate(x, turns):
+    """Turn neighbouring pairs of features: x (B, T, heads, head).
+
+    Args:
+        x: queries or keys.
+        turns: cosine and sine of `rotary_angles`, in the dtype of x.
+    """
+    cos, sin = (turn[:, None] for turn in turns)
     pairs = ops.reshape(x, (-1, *x.shape[1:-1], x.shape[-1] // 2, 2))
     a, b = pairs[..., 0], pairs[..., 1]
     turned = ops.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
@@ -53,7 +56,7 @@ def attend(q, k, v, mask=None):
     if mask is not None:
         mask = ops.convert_to_tensor(mask[None, None], dtype="bool")
     if keras.backend.standardize_dtype(q.dtype) != "float64":
-        return ops.dot_product_attention(q, k, v, mask=mask, scale=scale)
+        return dot_product_attention(q, k, v, mask, scale)
     # JAX's kernel computes its logits in float32 whatever comes in.
     logits = ops.einsum("bqhd,bkhd->bhqk", q * scale, k)
     if mask is not None:
@@ -149,18 +152,23 @@ class SelfAttention(keras.layers.Layer):
                     "Rotary embeddings need a head size that 4 divides. "
                     f"Received: {channels} channels / {self.num_heads} heads."
                 )
-            self._angles = rotary_angles(*self.rope, head, self.rope_extent)
+            angles = rotary_angles(*self.rope, head, self.rope_extent)
+            self._turns = np.cos(angles), np.sin(angles)
         self.built = True
 
     def call(self, x):
         _, tokens, channels = x.shape
         head = channels // self.num_heads
         qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, head))
-        q, k, v = (qkv[:, :, i] for i in range(3))
+        q, k, v = ops.unstack(qkv, axis=2)
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rope is not None:
-            q, k = rotate(q, self._angles), rotate(k, self._angles)
+            turns = [
+                ops.convert_to_tensor(turn, dtype=q.dtype)
+                for turn in self._turns
+            ]
+            q, k = rotate(q, turns), rotate(k, turns)
         mask = np.tri(tokens, dtype="bool") if self.causal else None
         y = attend(q, k, v, mask)
         return self.out(ops.reshape(y, (-1, tokens, channels)))
@@ -240,7 +248,7 @@ class CrossAttention(keras.layers.Layer):
         if self.causal_offset is not None:
             shape = (tokens, memory.shape[1])
             mask = np.tri(*shape, self.causal_offset, dtype="bool")
-        y = attend(q, kv[:, :, 0], kv[:, :, 1], mask)
+        y = attend(q, *ops.unstack(kv, axis=2), mask)
         return self.out(ops.reshape(y, (-1, tokens, channels)))
 
     def get_config(self):

@@ -5,12 +5,13 @@ from keras import ops
 
 from keras_flows.networks.layers.dense import Dense
 from keras_flows.networks.layers.normalization import LayerNormalization
+from keras_flows.ops import multiply_add
 from keras_flows.ops import register
 
 
 def modulate(x, shift, scale):
     """x (1 + scale) + shift, tokens (B, T, C) by (B, 1, C) or (B, T, C)."""
-    return x * (1.0 + scale) + shift
+    return multiply_add(x, 1.0 + scale, shift)
 
 
 class Modulated(layers.Layer):

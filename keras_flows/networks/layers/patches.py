@@ -1,5 +1,7 @@
 """Images as tokens, one for each patch, and their positions."""
 
+import functools
+
 import numpy as np
 from keras import layers
 from keras import ops
@@ -91,6 +93,10 @@ def sincos_positions(rows, columns, dim):
     return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], 1)
 
 
+# Once for all calls of a network that runs operator by operator.
+_positions = functools.lru_cache(8)(sincos_positions)
+
+
 @register
 class SinCosPositions(layers.Layer):
     """Adds the fixed sine-cosine embedding of a grid of patches."""
@@ -101,7 +107,7 @@ class SinCosPositions(layers.Layer):
         self.columns = columns
 
     def call(self, x):
-        table = sincos_positions(self.rows, self.columns, x.shape[-1])
+        table = _positions(self.rows, self.columns, x.shape[-1])
         return x + ops.convert_to_tensor(table, dtype=x.dtype)
 
     def get_config(self):
