@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_flows.training.callback_list import last_batch
+
 
 class Every(keras.callbacks.Callback):
     """Calls `run(step)` after every so many training steps.
@@ -29,9 +31,16 @@ class Every(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._step = int(self.model.optimizer.iterations.numpy())
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._base = self._step
+
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
-        if self._step % self.every:
+        before, self._step = (
+            self._step,
+            self._base + last_batch(batch, self) + 1,
+        )
+        # Several steps may be one call.
+        if before // self.every == self._step // self.every:
             return
         # JAX keeps the weights in the training loop's state until asked.
         if hasattr(self.model, "jax_state_sync"):

@@ -8,6 +8,7 @@ resuming. Needs `pip install 'keras_flows[data]'`.
 import numpy as np
 
 from keras_flows.datasets.batches import Batches
+from keras_flows.datasets.batches import stack
 from keras_flows.datasets.sources import EdmSource
 from keras_flows.datasets.sources import FolderSource
 from keras_flows.datasets.sources import TfdsSource
@@ -80,8 +81,8 @@ class ImageTransform:
         self.rgb = rgb
         self.max_value = max_value
 
-    def image(self, pixels):
-        """(H, W, C) uint8 to (H', W', C') float32."""
+    def pixels(self, pixels):
+        """(H, W, C) uint8, cropped and of the colours that are asked for."""
         if pixels.dtype != np.uint8 or pixels.ndim != 3:
             raise ValueError(
                 "An image must be (H, W, C) of dtype uint8. Received: "
@@ -91,8 +92,31 @@ class ImageTransform:
             pixels = center_crop(pixels, self.image_size)
         if self.rgb and pixels.shape[-1] == 1:
             pixels = np.repeat(pixels, 3, axis=-1)
-        scale = np.float32(2.0 / self.max_value)
-        return pixels.astype(np.float32) * scale - np.float32(1.0)
+        return pixels
+
+    def _scaled(self, pixels):
+        """uint8 to float32 of -1 to 1."""
+        pixels = pixels.astype(np.float32)
+        pixels *= np.float32(2.0 / self.max_value)
+        pixels -= np.float32(1.0)
+        return pixels
+
+    def image(self, pixels):
+        """(H, W, C) uint8 to (H', W', C') float32."""
+        return self._scaled(self.pixels(pixels))
+
+    def batch(self, examples):
+        """The same of many: the numbers are made of the whole batch at once."""
+        rows = []
+        for record, rng in examples:
+            pixels = self.pixels(record["image"])
+            mirrored = self.flip and rng().random() < 0.5
+            rows.append(pixels[:, ::-1] if mirrored else pixels)
+        images = self._scaled(stack(rows))
+        if "label" not in examples[0][0]:
+            return (images,)
+        labels = [record["label"] for record, _ in examples]
+        return images, np.array(labels, "int32")
 
     def __call__(self, record, rng):
         image = self.image(record["image"])

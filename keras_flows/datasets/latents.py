@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 
 from keras_flows.datasets.batches import Batches
+from keras_flows.datasets.batches import stack
 from keras_flows.datasets.images import ImageTransform
 from keras_flows.datasets.manifest import check_shards
 from keras_flows.datasets.manifest import read_manifest
@@ -101,6 +102,29 @@ class _Sample:
             image = _decoded(record["png"])
             return *batch, {"image": image[:, ::-1] if mirrored else image}
         return batch
+
+    def batch(self, examples):
+        """The same of many: the arithmetic is that of the whole batch."""
+        if self.extras is not None:
+            rows = [self(record, rng()) for record, rng in examples]
+            return tuple(stack(column) for column in zip(*rows, strict=True))
+        posteriors = [record["latents"] for record, _ in examples]
+        count, shape = len(examples), posteriors[0].shape[1:]
+        mean, std = np.empty((2, count, *shape), np.float32)
+        noise = np.empty((count, *shape), np.float32)
+        for i, (_, make) in enumerate(examples):
+            rng = make()
+            mirrored = int(self.flip and rng.random() < 0.5)
+            mean[i], std[i] = posteriors[i][2 * mirrored :][:2]
+            rng.standard_normal(dtype=np.float32, out=noise[i])
+        std *= noise
+        mean += std
+        mean -= self.shift
+        mean *= self.scale
+        if "label" not in examples[0][0]:
+            return (mean,)
+        labels = [record["label"] for record, _ in examples]
+        return mean, np.array(labels, "int32")
 
 
 def _decoded(png):

@@ -37,6 +37,8 @@ class Sampler(Config):
             that call it outside a guidance interval only cost no second
             network call.
         history: of how many earlier steps `advance` looks at predictions.
+        last_differs: whether `step` looks at `last`. Where it does not, one
+            compiled step serves for all.
     """
 
     needs = ("velocity",)
@@ -49,6 +51,7 @@ class Sampler(Config):
     shift = 1.0
     calls = "between"
     history = 0
+    last_differs = True
 
     def times(self, interpolant, num_steps, start=None):
         """The float64 NumPy grid of num_steps + 1 times.

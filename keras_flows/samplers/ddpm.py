@@ -85,6 +85,10 @@ class DDIM(Sampler):
             )
 
     @property
+    def last_differs(self):
+        return self.stochastic
+
+    @property
     def stochastic(self):
         return self.eta > 0
 

@@ -56,6 +56,10 @@ class FlowMapJump(Sampler):
             )
 
     @property
+    def last_differs(self):
+        return self.stochastic
+
+    @property
     def stochastic(self):
         return self.renoise > 0
 

@@ -30,6 +30,7 @@ class Loop:
     def __init__(self, size=32):
         self.size = size
         self._kept = collections.OrderedDict()
+        self._sizes = {}
 
     def __len__(self):
         return len(self._kept)
@@ -72,6 +73,9 @@ class Loop:
         options = sampler.step_key()
 
         def compiled_step(left, guided, inputs, state):
+            if one_step and not sampler.last_differs:
+                left = 1
+
             def step(x, t, r, state, inputs):
                 t, r = batch_of(t, x), batch_of(r, x)
                 model, noise = bind(inputs, guided), inputs.get("noise")
@@ -83,8 +87,11 @@ class Loop:
             key = options, left, tuple(sorted(inputs)), len(state), guidance
             return self.function(key, lambda: step, reads[guided])
 
+        asked = reads[request.guided].key, options, request.shape
         batches, bar = [], Bar(request.num_samples, "sample", progress)
-        for noise, draw, inputs in request.batches():
+        for rows, noise, draw, inputs in request.batches(
+            self._rows_for(asked, sampler)
+        ):
             x = noise
             if request.state is None:
                 x = start(noise, float(request.times[0]))
@@ -115,11 +122,40 @@ class Loop:
                 x, state = run(x, t, r, state, given)
                 if request.trajectory:
                     states.append(x)
+            if noise.shape[0] > rows:
+                states, x = [_first(s, rows) for s in states], _first(x, rows)
             batches.append(ops.stack(states) if request.trajectory else x)
             bar.advance(len(x))
         if len(batches) == 1:
             return batches[0]
         return ops.concatenate(batches, axis=1 if request.trajectory else 0)
+
+    def _rows_for(self, asked, sampler):
+        """How many rows are sampled where some are asked for, or None.
+
+        A number that was compiled for serves for the last batch of a call,
+        and for half of it and more: a row is the same in either. Not where
+        the steps depend on the whole batch.
+        """
+        if keras.backend.backend() == "torch" or sampler.adaptive:
+            return None
+        while len(self._sizes) > self.size:
+            del self._sizes[next(iter(self._sizes))]
+        known = self._sizes.setdefault(asked, set())
+
+        def rows_for(rows, full):
+            enough = [n for n in known if rows <= n <= max(2 * rows, full)]
+            known.add(min(enough, default=rows))
+            return min(enough, default=rows)
+
+        return rows_for
+
+
+def _first(x, rows):
+    """The first rows; by NumPy, for which JAX would compile a program."""
+    if keras.backend.backend() != "jax":
+        return x[:rows]
+    return ops.convert_to_tensor(ops.convert_to_numpy(x)[:rows])
 
 
 class Reads:

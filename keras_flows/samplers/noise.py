@@ -1,7 +1,6 @@
 """The noise of sampling: drawn on the host, by seed, step and index alone."""
 
 import numpy as np
-from keras import ops
 
 from keras_flows.ops import float_dtype
 
@@ -23,11 +22,9 @@ class Streams:
         self._streams = {}
 
     def draw(self, step, shape):
-        """The noise of the next shape[0] samples at a step, a tensor."""
+        """The noise of the next shape[0] samples at a step, an array."""
         if step not in self._streams:
             bits = self._bits.jumped(step)
             self._streams[step] = np.random.Generator(bits)
         stream = self._streams[step]
-        return ops.convert_to_tensor(
-            stream.standard_normal(shape, dtype=float_dtype())
-        )
+        return stream.standard_normal(shape, dtype=float_dtype())

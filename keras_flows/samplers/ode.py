@@ -26,6 +26,7 @@ class Euler(Sampler):
     order = 1
     reversible = True
     calls = "start"
+    last_differs = False
 
     def step(self, model, x, t, r, noise, last):
         x, t, r, noise = on_step(x, t, r, noise)

@@ -1,6 +1,7 @@
 """What is asked of `generate`: its arguments, checked once, and frozen."""
 
 import dataclasses
+import functools
 import operator
 
 import numpy as np
@@ -87,37 +88,46 @@ class Request:
             self.interval, self.sampler.calls, self.interpolant, t, r
         )
 
-    def batches(self):
-        """(noise, draw, inputs) of each batch; the `state` if there is one.
+    def batches(self, rows_for=None):
+        """(rows, noise, draw, inputs) of each batch; the `state` if given.
 
         `draw(k)` is the noise of step k = 1, 2, ..., see `Streams`;
         `inputs(guided)` the dict of tensors beside it.
+
+        Args:
+            rows_for: function of the rows of a batch and those of a full one
+                to the rows that it is to have; more of them are the last one
+                over again, and no samples. None for as they are.
         """
         streams = Streams(self.seed)
-        size = self.batch_size or self.num_samples
+        size = min(self.batch_size or self.num_samples, self.num_samples)
         for first in range(0, self.num_samples, size):
             part = slice(first, min(first + size, self.num_samples))
-            shape = (part.stop - part.start, *self.shape)
+            rows = part.stop - part.start
+            whole = rows if rows_for is None else rows_for(rows, size)
+            filled = functools.partial(_filled, rows=whole)
+
+            def draw(step, shape=(rows, *self.shape), filled=filled):
+                return ops.convert_to_tensor(filled(streams.draw(step, shape)))
+
             given = self.noise if self.state is None else self.state
             if given is None:
-                noise = streams.draw(0, shape)
+                noise = draw(0)
             else:
-                noise = ops.convert_to_tensor(given[part], dtype=float_dtype())
-            yield (
-                noise,
-                lambda step, shape=shape: streams.draw(step, shape),
-                _once(self._inputs, part),
-            )
+                noise = ops.convert_to_tensor(
+                    filled(given[part]), dtype=float_dtype()
+                )
+            yield rows, noise, draw, _once(self._inputs, part, filled)
 
-    def _inputs(self, part, guided):
+    def _inputs(self, part, filled, guided):
         inputs = {"condition": self.condition}
         if guided:
             inputs["negative"] = self.negative
         whole = part == slice(0, self.num_samples)
         inputs = {
-            name: value
-            if whole
-            else tree.map_structure(lambda leaf: leaf[part], value)
+            name: tree.map_structure(
+                lambda leaf: filled(leaf if whole else leaf[part]), value
+            )
             for name, value in inputs.items()
             if value is not None
         }
@@ -128,13 +138,24 @@ class Request:
         return inputs
 
 
-def _once(function, part):
-    """function(part, guided) as new dicts, worked out once for each."""
+def _filled(array, rows):
+    """The array with `rows` rows, the last one over again."""
+    missing = rows - array.shape[0]
+    if not missing:
+        return array
+    # By NumPy: a backend would compile this too.
+    array = np.asarray(ops.convert_to_numpy(array))
+    array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+    return ops.convert_to_tensor(array)
+
+
+def _once(function, part, filled):
+    """function(part, filled, guided) as new dicts, worked out once for each."""
     made = {}
 
     def inputs(guided):
         if guided not in made:
-            made[guided] = function(part, guided)
+            made[guided] = function(part, filled, guided)
         return dict(made[guided])
 
     return inputs

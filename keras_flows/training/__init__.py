@@ -2,6 +2,7 @@
 
 from keras_flows.networks import Fixed
 from keras_flows.training.alternating import AlternatingOptimizer
+from keras_flows.training.compilation import compilation_cache
 from keras_flows.training.ema import EMA
 from keras_flows.training.ema import settle
 from keras_flows.training.guard import NonFiniteError
@@ -19,6 +20,7 @@ from keras_flows.training.trainable import Trainable
 
 __all__ = [
     "AlternatingOptimizer",
+    "compilation_cache",
     "coverage",
     "EMA",
     "fully_shard",

@@ -5,6 +5,7 @@ import warnings
 import keras
 
 from keras_flows.training import processes
+from keras_flows.training.callback_list import last_batch
 from keras_flows.training.steps import scales_loss
 
 _NO_JIT = (
@@ -79,8 +80,11 @@ class CountSteps(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         processes.check_equal_steps((self.params or {}).get("steps"))
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._before = self.steps
+
     def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
+        self.steps = self._before + last_batch(batch, self) + 1
 
 
 def warn_of_overflow(model, steps):

@@ -15,6 +15,7 @@ from keras_flows.training import compiling
 from keras_flows.training import first_batch
 from keras_flows.training import processes
 from keras_flows.training import resume
+from keras_flows.training.callback_list import CallbackList
 from keras_flows.training.guard import NonFiniteGuard
 from keras_flows.training.map_watch import MapLossWatch
 from keras_flows.training.steps import inner_optimizer
@@ -90,6 +91,20 @@ def _fit(model, keras_fit, x, y, callbacks, kwargs):
             return resume.fit_kept(
                 keras_fit, model, keep, parts, callbacks, kwargs
             )
+        if keep is None and not isinstance(
+            callbacks, keras.callbacks.CallbackList
+        ):
+            callbacks = CallbackList(
+                callbacks,
+                add_history=True,
+                add_progbar=kwargs.get("verbose", "auto") != 0,
+                verbose=kwargs.get("verbose", "auto"),
+                epochs=kwargs.get("epochs", 1),
+                steps=None,
+                model=model,
+            )
+            # Keras finds out how many steps there are: `_symbolic_build`.
+            model.__dict__["starting_callbacks"] = callbacks
         history = keras_fit(
             x, y, sample_weight=weight, callbacks=callbacks, **kwargs
         )

@@ -10,8 +10,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import keras
+import numpy as np
 from keras import ops
 
+from keras_flows.training import logs as training_logs
+from keras_flows.training.callback_list import next_batches
 from keras_flows.training.guard import spoil_unless_finite
 from keras_flows.training.steps import global_norm
 from keras_flows.training.steps import inner_optimizer
@@ -112,6 +115,35 @@ def _kept(name):
     return run
 
 
+def _scanned(step):
+    """The steps of several batches, (state, batches) -> (last logs, state)."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def run(state, batches):
+        def body(state, data):
+            found, state = step(state, data)
+            return state, found
+
+        state, found = jax.lax.scan(body, state, batches)
+        return jax.tree.map(lambda values: values[-1], found), state
+
+    return run
+
+
+def _together(batches):
+    """Batches of one shape, stacked, or None."""
+    leaves, structures = zip(*map(jax.tree.flatten, batches), strict=True)
+    if any(structure != structures[0] for structure in structures):
+        return None
+    stacked = []
+    for column in zip(*leaves, strict=True):
+        if len({np.shape(leaf) for leaf in column}) > 1:
+            return None
+        host = all(isinstance(leaf, np.ndarray) for leaf in column)
+        stacked.append((np if host else jnp).stack(column))
+    return jax.tree.unflatten(structures[0], stacked)
+
+
 class TrainStep:
     """`train_step` and `test_step` for the JAX trainer."""
 
@@ -125,17 +157,52 @@ class TrainStep:
         self._held.last = [(None, state)]
         return state
 
-    def _make_function(self, step_function, concatenate_outputs=False):
-        held = self._held
+    def __setattr__(self, name, value):
+        if name in ("_jax_state", "_jax_state_synced"):
+            # Set in every step: Keras would look through it for layers.
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
-        def step(state, data):
+    def _make_function(self, step_function, concatenate_outputs=False):
+        held, several = self._held, self.steps_per_execution
+
+        def one(state, data):
             held.last[:] = [(None, state)]
             # In one call of C, so that no Ctrl-C comes between the end of a
             # step, whose input is gone, and the hold on its output.
             held.last[:] = map(step_function, (state,), (data,))
             return held.last[0]
 
-        return super()._make_function(step, concatenate_outputs)
+        if concatenate_outputs:
+            return super()._make_function(one, concatenate_outputs)
+        scanned = None
+        # What `jax.jit` made; the layout of several batches over devices is
+        # not known.
+        if hasattr(step_function, "lower") and (
+            keras.distribution.distribution() is None
+        ):
+            scanned = _scanned(step_function)
+
+        def many(state, batches):
+            held.last[:] = [(None, state)]
+            held.last[:] = map(scanned, (state,), (batches,))
+            return held.last[0]
+
+        def function(state, iterator):
+            if several == 1:
+                found, state = one(state, next(iterator))
+                return training_logs.Logs.of(found), state
+            batches = next_batches(self, iterator)
+            together = _together(batches) if scanned is not None else None
+            if together is not None and len(batches) == several:
+                found, state = many(state, together)
+            else:
+                for data in batches:
+                    found, state = one(state, data)
+            return training_logs.Logs.of(found), state
+
+        return function
 
     def jax_state_sync(self):
         """Put the newest state back into the variables."""
@@ -204,6 +271,9 @@ class TrainStep:
             logs = self.finish_step(
                 means, self.batch_size(data), norm, finite, updated
             )
+            logs = training_logs.packed(
+                logs, skipped_in_a_row=self.skipped_in_a_row
+            )
         state = (
             new_tv,
             _read(scope, self.non_trainable_variables),
@@ -228,7 +298,7 @@ class TrainStep:
             (self.non_trainable_variables, ntv),
             (self.metrics_variables, mv),
         ) as scope:
-            logs = self.evaluate_batch(data)
+            logs = training_logs.packed(self.evaluate_batch(data))
         state = (
             tv,
             _read(scope, self.non_trainable_variables),

@@ -14,10 +14,10 @@ _FAR = {8: 2.0, 16: 3.0, 32: 3.0, 64: 3.0}
 class MapLossWatch(keras.callbacks.Callback):
     """Warns once of a map loss far above the velocity loss.
 
-    Both are among the logs that Keras reads in every step anyway: nothing is
-    fetched here. At an exact flow map the residual is 0, or, where its target
-    holds the sampled velocity, about the velocity loss. One that is far above
-    holds a derivative by time that is noise: of features that are too fast.
+    It looks at the logs of a few early steps. At an exact flow map the residual
+    is 0, or, where its target holds the sampled velocity, about the velocity
+    loss. One that is far above holds a derivative by time that is noise: of
+    features that are too fast.
     """
 
     def __init__(self):

@@ -3,12 +3,80 @@
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from keras import tree
 
+from keras_flows.ops import float_dtype
+from keras_flows.training import logs as training_logs
+from keras_flows.training.ahead import read_ahead
+from keras_flows.training.callback_list import next_batches
 from keras_flows.training.ema import running_step
 from keras_flows.training.fixed import moving_variables
 from keras_flows.training.steps import global_norm
 from keras_flows.training.steps import inner_optimizer
 from keras_flows.training.steps import scales_loss
+
+# Keras's adapters whose batches come from Python one by one.
+_OF_PYTHON = ("PyDatasetAdapter", "GeneratorDataAdapter")
+# The most logs that a step may have: a loop needs to know before it runs.
+_MOST_LOGS = 64
+
+
+def _batches(adapter):
+    """The batches of a Keras adapter, read ahead where nothing is lost."""
+    batches = adapter.get_numpy_iterator()
+    source = getattr(adapter, "py_dataset", None)
+    if source is None or adapter.enqueuer is not None:
+        return batches
+    return read_ahead(batches)
+
+
+def _whole(data):
+    """A batch with None where tf.data has an empty optional."""
+    return tree.map_structure(
+        lambda leaf: (
+            None if isinstance(leaf, tf.experimental.Optional) else leaf
+        ),
+        data,
+    )
+
+
+def _together(batches):
+    """Batches of one shape, stacked, or None."""
+    leaves = [tree.flatten(batch) for batch in batches]
+    if any(len(each) != len(leaves[0]) for each in leaves):
+        return None
+    stacked = []
+    for column in zip(*leaves, strict=True):
+        if len({np.shape(leaf) for leaf in column}) > 1:
+            return None
+        host = all(isinstance(leaf, np.ndarray) for leaf in column)
+        stacked.append((np if host else tf).stack(column))
+    return tree.pack_sequence_as(batches[0], stacked)
+
+
+def _looped(step, several, names):
+    """The steps of stacked batches; the last one's logs, in `_MOST_LOGS`.
+
+    `names` gets what they are called.
+    """
+
+    def run(stacked):
+        def body(i, vector):
+            data = tree.map_structure(lambda leaf: leaf[i], stacked)
+            ((found, vector),) = step(data).items()
+            names.append(found)
+            return i + 1, tf.pad(vector, [[0, _MOST_LOGS - len(found)]])
+
+        start = tf.zeros((_MOST_LOGS,), float_dtype())
+        _, vector = tf.while_loop(
+            lambda i, _: i < several,
+            body,
+            (tf.constant(0), start),
+            parallel_iterations=1,
+        )
+        return vector
+
+    return run
 
 
 def put_back(kept, variables, old, replicas):
@@ -89,17 +157,74 @@ class TrainStep:
             self._apply_where(applied, gradients, variables, replicas)
         put_back(applied, moving, statistics, replicas)
         after = inner_optimizer(optimizer).iterations
-        return self.finish_step(
+        found = self.finish_step(
             means,
             self.batch_size(data),
             norm,
             finite,
             ops.greater(after, before),
         )
+        if replicas > 1:
+            return found
+        return training_logs.packed(
+            found, skipped_in_a_row=self.skipped_in_a_row
+        )
 
     def test_step(self, data):
         with running_step():
-            return self.evaluate_batch(data)
+            found = self.evaluate_batch(data)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            return found
+        return training_logs.packed(found)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        self._symbolic_build(iterator)
+        if iterator is None or self._several_replicas():
+            return
+        adapter = iterator.data_adapter
+        if type(adapter).__name__ in _OF_PYTHON:
+            # A tf.data pipeline around a Python generator costs .3 ms a batch.
+            iterator._get_iterator = lambda: _batches(adapter)
+
+    def _several_replicas(self):
+        return self.distribute_strategy.num_replicas_in_sync > 1
+
+    def _make_function(self, step_function):
+        """The function of an iterator that `fit` calls.
+
+        Keras's wraps the compiled step into another function, which takes as
+        long as a small step; this one calls it with the next batch.
+        """
+        if self.run_eagerly or self._several_replicas():
+            whole = super()._make_function(step_function)
+            return lambda iterator: training_logs.Logs.of(whole(iterator))
+
+        def compiled(function):
+            return tf.function(
+                function,
+                jit_compile=self.jit_compile,
+                reduce_retracing=True,
+                # No Python branch of a step depends on a tensor.
+                autograph=False,
+            )
+
+        several = self.steps_per_execution
+        one, names = compiled(step_function), []
+        many = compiled(_looped(step_function, several, names))
+
+        def function(iterator):
+            if several == 1:
+                return training_logs.Logs.of(one(_whole(next(iterator))))
+            batches = list(map(_whole, next_batches(self, iterator)))
+            together = _together(batches) if len(batches) == several else None
+            if together is not None:
+                vector = many(together)
+                return training_logs.Logs(names[-1], vector[: len(names[-1])])
+            for data in batches:
+                found = one(data)
+            return training_logs.Logs.of(found)
+
+        return function
 
     def _on_all_replicas(self, finite):
         context = tf.distribute.get_replica_context()

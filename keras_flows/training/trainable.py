@@ -212,6 +212,10 @@ class Trainable(TrainStep, keras.Model):
     def _symbolic_build(self, iterator=None, data_batch=None):
         # Keras would call the model without its condition where any layer is
         # not built, also one that no call reaches. All that is called is.
+        starting = self.__dict__.pop("starting_callbacks", None)
+        if starting is not None and iterator is not None:
+            steps = iterator.num_batches
+            starting.set_params({**starting.params, "steps": steps})
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         self._post_build()

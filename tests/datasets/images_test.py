@@ -476,3 +476,18 @@ def test_fit_resumes_where_it_stopped(folder):
     np.testing.assert_allclose(
         weights(models[0]), weights(models[1]), rtol=1e-6, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_batch_is_its_rows(folder, flip):
+    """The fast way of a whole batch gives what the rows one by one do."""
+    transform = kf.datasets.images.ImageTransform(flip=flip)
+    source = kf.datasets.sources.FolderSource(folder)
+    fast = kf.datasets.Batches(source, 4, transform, seed=3, repeat=True)
+    slow = kf.datasets.Batches(
+        source, 4, lambda *row: transform(*row), seed=3, repeat=True
+    )
+    for i in range(4):
+        for a, b in zip(fast[i], slow[i], strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)

@@ -158,6 +158,21 @@ def test_order_and_noise_are_seeded_and_resume(images, tmp_path):
     np.testing.assert_array_equal(data[6][0], again[1][0])
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_batch_of_latents_is_its_rows(images, tmp_path, flip):
+    """The arithmetic of a whole batch at once changes no bit."""
+    prepare(images, tmp_path, batch_size=4)
+    fast = kf.datasets.Latents(tmp_path, 4, seed=3, flip=flip, repeat=True)
+    sample = fast.transform
+    slow = kf.datasets.Batches(
+        fast.source, 4, lambda *row: sample(*row), seed=3, repeat=True
+    )
+    for i in range(4):
+        for a, b in zip(fast[i], slow[i], strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
 def test_half_precision_and_no_flips(images, tmp_path):
     prepare(images, tmp_path / "full", flip=False)
     prepare(images, tmp_path / "half", flip=False, dtype="float16")

@@ -24,10 +24,12 @@ def test_grids_share_their_steps():
         for shift in np.linspace(0.5, 3.0, 21)
     ]
     assert len({x.tobytes() for x in found}) == 21
-    # One for the last step, one for all others.
-    assert len(model.loop) == 2
+    assert len(model.loop) == 1
     sample(model, sampler=kf.samplers.Euler(grid="cosine"))
-    assert len(model.loop) == 2
+    assert len(model.loop) == 1
+    # One for the last step, which is Euler's, and one for all others.
+    sample(model, sampler="heun")
+    assert len(model.loop) == 3
 
 
 def test_the_oldest_steps_are_forgotten():
@@ -74,3 +76,50 @@ def test_evaluate_is_the_same_in_every_process(tmp_path):
     state = np.array(model.seed_generator.state)
     model.evaluate(x, verbose=0)
     np.testing.assert_array_equal(np.array(model.seed_generator.state), state)
+
+
+def traces(model):
+    """How often the network was called by name in a trace, a list."""
+    called = []
+    call = model.network.call
+
+    def counted(*args, **kwargs):
+        called.append(1)
+        return call(*args, **kwargs)
+
+    model.network.call = counted
+    return called
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="nothing is compiled there"
+)
+def test_fewer_samples_than_before_compile_nothing():
+    """And are those that the larger batch holds, bit for bit."""
+    network = kf.networks.MLP(2, width=8, depth=1, num_classes=3)
+    model = kf.SiTInterface(network, ema=None)
+    labels = np.arange(8) % 3
+    options = {"num_steps": 3, "seed": 0, "guidance_scale": 2.0}
+    called = traces(model)
+
+    def generate(count, **more):
+        x = model.generate(condition=labels[:count], **options, **more)
+        return keras.ops.convert_to_numpy(x)
+
+    for sampler in ("euler", "euler_maruyama"):
+        whole = generate(8, sampler=sampler)
+        before = len(called)
+        for count in (7, 5, 4):
+            fewer = generate(count, sampler=sampler)
+            np.testing.assert_array_equal(fewer, whole[:count])
+        assert len(called) == before
+        generate(3, sampler=sampler)
+        now = len(called)
+        assert now > before
+        # The last batch of this call has one row of three.
+        parts = generate(7, sampler=sampler, batch_size=3)
+        assert len(called) == now
+        np.testing.assert_allclose(parts, whole[:7], rtol=1e-5, atol=1e-6)
+        path = generate(6, sampler=sampler, return_trajectory=True)
+        assert path.shape == (4, 6, 2)
+        np.testing.assert_array_equal(path[-1], whole[:6])

@@ -185,6 +185,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._base = self.position
+        self._epoch_end = (self.position // self._steps + 1) * self._steps
         if self._restored is not None and self.position % self._steps:
             # Keras has reset the metrics of the epoch that goes on.
             metrics = {id(v) for v in self.model.metrics_variables}
@@ -200,7 +201,9 @@ class Checkpoint(keras.callbacks.Callback):
         self._restored = None
 
     def on_train_batch_end(self, batch, logs=None):
-        self.position = self._base + batch + 1
+        # Keras counts a call of several steps in full, also the last one.
+        end = self._epoch_end - self._base
+        self.position = self._base + min(batch + 1, end)
         self._feed.trained(self.position)
         if self.every_steps is not None:
             steps = self.position - self._saved_at

@@ -4,11 +4,12 @@ import contextlib
 
 import keras
 
+from keras_flows.training.callback_list import CallbackList
 from keras_flows.training.resume.checkpoint import Checkpoint
 from keras_flows.training.resume.feeds import make_feed
 
 
-class _Callbacks(keras.callbacks.CallbackList):
+class _Callbacks(CallbackList):
     """Those of one run, which Keras begins and ends twice.
 
     An epoch that was cut short is gone on with by a `fit` of its own.
@@ -102,6 +103,7 @@ def fit_kept(fit, model, checkpoint, parts, callbacks, options):
         epochs = epoch
 
     def run(first, last, count):
+        callbacks.set_params({**callbacks.params, "steps": count})
         return fit(
             feed.take(count * (last - first)),
             initial_epoch=first,
