@@ -16,6 +16,7 @@ from keras_flows.ops import bcast_right
 from keras_flows.ops import compiled
 from keras_flows.ops import given
 from keras_flows.ops.scalars import GUIDANCE
+from keras_flows.samplers import guidance
 from keras_flows.samplers import request
 
 # What `generate` does where it is told nothing.
@@ -88,8 +89,8 @@ def sampling_plan(model, served):
             "known: `fit`, or generate(noise=...), before `export`."
         )
     scale = GUIDANCE("guidance_scale", options["guidance_scale"])
-    interval = request.interval_of(options["guidance_interval"])
-    channels = request.channels_of(
+    interval = guidance.interval_of(options["guidance_interval"])
+    channels = guidance.channels_of(
         options["guidance_channels"], model.sample_shape
     )
     output_range = checked_range(served.output_range)
@@ -116,7 +117,7 @@ def sampling_plan(model, served):
         # network call, not two.
         def model_at(t, r):
             path, calls = model.interpolant, sampler.calls
-            inside = request.acts(interval, calls, path, t, r)
+            inside = guidance.acts(interval, calls, path, t, r)
             return guided if inside else plain
 
         return sampler.unrolled_on(

@@ -1,9 +1,11 @@
 """Guidance: a predictor around two predictors."""
 
+import numpy as np
 from keras import ops
 from keras import tree
 
 from keras_flows.ops import bcast_right
+from keras_flows.ops import given
 
 
 class Guided:
@@ -102,3 +104,48 @@ class Guided:
             return self.denoise(x, t), None
         positive, negative = self._pair("denoise_and_share", x, t)
         return self._combine(positive[0], negative[0], t), positive[1]
+
+
+def acts(interval, calls, path, t, r):
+    """Whether a step from t to r calls the model inside a guidance interval.
+
+    Args:
+        interval: (low, high), levels of noise, or None for everywhere.
+        calls: of the sampler, see `Sampler`.
+        path: the `Interpolant`.
+        t, r: numbers, times.
+    """
+    if interval is None or calls == "anywhere":
+        return True
+    low, high = interval
+    start, end = path.level(t), path.level(r)
+    if calls == "between":
+        return bool(min(start, end) <= high and max(start, end) >= low)
+    called = (start,) if calls == "start" else (start, end)
+    return bool(any(low <= level <= high for level in called))
+
+
+def channels_of(channels, shape):
+    """`guidance_channels`, checked."""
+    if channels is None:
+        return None
+    most = shape[-1] if shape else None
+    whole = isinstance(channels, (int, np.integer))
+    if (
+        isinstance(channels, bool)
+        or not whole
+        or channels < 1
+        or (most is not None and channels > most)
+    ):
+        raise ValueError(
+            "`guidance_channels` must be an int from 1 to the number of "
+            f"channels ({most}). Received: {channels!r}."
+        )
+    return int(channels)
+
+
+def interval_of(interval):
+    """`guidance_interval`, checked."""
+    if interval is None:
+        return None
+    return given.pair("guidance_interval", interval, 0.0, 1.0, equal=True)

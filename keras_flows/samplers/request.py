@@ -14,12 +14,14 @@ from keras_flows.networks import labels_of
 from keras_flows.networks.labels import check_labels
 from keras_flows.networks.null_labels import null_like
 from keras_flows.ops import float_dtype
-from keras_flows.ops import given
 from keras_flows.ops.scalars import GUIDANCE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.samplers.base import Sampler
+from keras_flows.samplers.guidance import acts
+from keras_flows.samplers.guidance import channels_of
+from keras_flows.samplers.guidance import interval_of
 from keras_flows.samplers.noise import Streams
 from keras_flows.samplers.start import checked_start
 
@@ -159,25 +161,6 @@ def _once(function, part, filled):
         return dict(made[guided])
 
     return inputs
-
-
-def acts(interval, calls, path, t, r):
-    """Whether a step from t to r calls the model inside a guidance interval.
-
-    Args:
-        interval: (low, high), levels of noise, or None for everywhere.
-        calls: of the sampler, see `Sampler`.
-        path: the `Interpolant`.
-        t, r: numbers, times.
-    """
-    if interval is None or calls == "anywhere":
-        return True
-    low, high = interval
-    start, end = path.level(t), path.level(r)
-    if calls == "between":
-        return bool(min(start, end) <= high and max(start, end) >= low)
-    called = (start,) if calls == "start" else (start, end)
-    return bool(any(low <= level <= high for level in called))
 
 
 def make_request(
@@ -355,32 +338,6 @@ def negative_of(model, condition, negative, scale, num_samples, guide=None):
             )
         return null_like(condition, model.null_label)
     return rows_of(negative, num_samples, "negative_condition", model.network)
-
-
-def channels_of(channels, shape):
-    """`guidance_channels`, checked."""
-    if channels is None:
-        return None
-    most = shape[-1] if shape else None
-    whole = isinstance(channels, (int, np.integer))
-    if (
-        isinstance(channels, bool)
-        or not whole
-        or channels < 1
-        or (most is not None and channels > most)
-    ):
-        raise ValueError(
-            "`guidance_channels` must be an int from 1 to the number of "
-            f"channels ({most}). Received: {channels!r}."
-        )
-    return int(channels)
-
-
-def interval_of(interval):
-    """`guidance_interval`, checked."""
-    if interval is None:
-        return None
-    return given.pair("guidance_interval", interval, 0.0, 1.0, equal=True)
 
 
 def _check_noise(model, noise):
