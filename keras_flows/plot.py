@@ -4,7 +4,10 @@ Each function returns a matplotlib figure, which a notebook shows by itself, and
 writes it where `path` is given. No display is needed.
 """
 
+from __future__ import annotations
+
 import math
+import typing
 
 import numpy as np
 
@@ -15,6 +18,14 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
 
 __all__ = ["chunks", "grid", "points", "samples"]
 
@@ -55,7 +66,12 @@ def _named(name, samples, check):
     extent=Optional(POSITIVE),
     bins=SIZE,
 )
-def points(samples, path=None, extent=None, bins=150):
+def points(
+    samples: ArrayLike | Mapping[str, ArrayLike],
+    path: PathLike | None = None,
+    extent: float | None = None,
+    bins: int = 150,
+) -> Figure:
     """Histograms of 2-D points, side by side.
 
     ```python
@@ -104,7 +120,9 @@ def points(samples, path=None, extent=None, bins=150):
 
 
 @checked(path=given.of(given.path_of, none=True), columns=Optional(SIZE))
-def grid(images, path=None, columns=None):
+def grid(
+    images: ArrayLike, path: PathLike | None = None, columns: int | None = None
+) -> Figure:
     """Images in rows.
 
     Args:
@@ -131,7 +149,7 @@ def grid(images, path=None, columns=None):
 
 
 @checked(path=given.of(given.path_of, none=True))
-def chunks(actions, path=None):
+def chunks(actions: ArrayLike, path: PathLike | None = None) -> Figure:
     """Chunks of actions over time, a panel for each number of an action.
 
     Args:
@@ -182,7 +200,7 @@ def show(model, num_samples, path, options):
 
 
 @checked(path=given.of(given.path_of, none=True))
-def samples(x, path=None):
+def samples(x: ArrayLike, path: PathLike | None = None) -> Figure:
     """The picture that fits the shape: points, images, or curves over time.
 
     Args:

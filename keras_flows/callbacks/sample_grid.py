@@ -1,6 +1,9 @@
 """Grids of sampled images, as PNG files and for TensorBoard."""
 
+from __future__ import annotations
+
 import os
+import typing
 
 import keras
 
@@ -11,6 +14,12 @@ from keras_flows.ops.pictures import write_image
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
 
 
 class SampleGrid(Every):
@@ -41,15 +50,15 @@ class SampleGrid(Every):
     )
     def __init__(
         self,
-        folder,
-        every,
+        folder: PathLike,
+        every: int,
         *,
-        columns=None,
-        scale=1,
-        decode=None,
-        tensorboard=None,
-        **generate,
-    ):
+        columns: int | None = None,
+        scale: float = 1,
+        decode: Callable[..., Any] | None = None,
+        tensorboard: PathLike | None = None,
+        **generate: Any,
+    ) -> None:
         super().__init__(every, generate)
         self.folder = folder
         self.columns, self.scale, self.decode = columns, scale, decode
@@ -57,7 +66,7 @@ class SampleGrid(Every):
         if tensorboard is not None:
             self._summary = _summary_writer(tensorboard)
 
-    def run(self, step):
+    def run(self, step: int) -> None:
         """Sample and write."""
         samples = self.samples()
         if self.decode is not None:

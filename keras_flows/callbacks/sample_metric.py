@@ -1,10 +1,19 @@
 """A metric of samples during training."""
 
+from __future__ import annotations
+
 import json
+import typing
 
 from keras_flows.callbacks.every import Every
 from keras_flows.ops import given
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
 
 
 class SampleMetric(Every):
@@ -29,14 +38,22 @@ class SampleMetric(Every):
         name=given.text,
         file=given.of(given.path_of, none=True),
     )
-    def __init__(self, metric, every, *, name="fd", file=None, **generate):
+    def __init__(
+        self,
+        metric: Callable[..., float],
+        every: int,
+        *,
+        name: str = "fd",
+        file: PathLike | None = None,
+        **generate: Any,
+    ) -> None:
         super().__init__(every, generate)
         self.metric = metric
         self.name = name
         self.file = file
         self.values = []
 
-    def run(self, step):
+    def run(self, step: int) -> None:
         """Sample, measure, record."""
         value = float(self.metric(self.samples()))
         self.values.append((step, value))
@@ -45,6 +62,8 @@ class SampleMetric(Every):
             with self.file.open("a") as file:
                 file.write(json.dumps({"step": step, self.name: value}) + "\n")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         if self.values and logs is not None:
             logs[self.name] = self.values[-1][1]

@@ -1,11 +1,14 @@
 """From the words of a command line to a command that runs."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import importlib.util
 import os
 import signal
 import sys
+import typing
 
 from keras_flows._backend import BACKENDS
 from keras_flows._backend import chosen
@@ -14,11 +17,14 @@ from keras_flows._quiet import muted
 from keras_flows._quiet import silence
 from keras_flows.cli.flags import parser
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # What a user can mend: told in a sentence, without a traceback.
 FAULTS = (ValueError, TypeError, ImportError, OSError, RuntimeError)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
     Args:

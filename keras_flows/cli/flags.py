@@ -3,6 +3,8 @@
 A flag means the same in every command that has it.
 """
 
+from __future__ import annotations
+
 import argparse
 
 from keras_flows._backend import BACKENDS
@@ -34,7 +36,7 @@ class Format(
     """Defaults are told, and descriptions keep their lines."""
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """The `argparse.ArgumentParser` of all commands."""
     found = argparse.ArgumentParser(
         "keras-flows",

@@ -9,7 +9,10 @@ imported on every backend, and takes milliseconds to shuffle an index of a
 small set. A grain pipeline may still be a source: it has `len` and `[i]`.
 """
 
+from __future__ import annotations
+
 import functools
+import typing
 
 import keras
 import numpy as np
@@ -18,6 +21,12 @@ from keras_flows.ops import given
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import Integer
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.ops.types import ArrayLike
 
 
 class Batches(keras.utils.PyDataset):
@@ -61,18 +70,18 @@ class Batches(keras.utils.PyDataset):
     )
     def __init__(
         self,
-        source,
-        batch_size,
-        transform,
+        source: Any,
+        batch_size: int,
+        transform: Callable[..., Any],
         *,
-        shuffle=True,
-        repeat=False,
-        drop_remainder=True,
-        seed=0,
-        shard=(0, 1),
-        start=0,
-        workers=1,
-    ):
+        shuffle: bool = True,
+        repeat: bool = False,
+        drop_remainder: bool = True,
+        seed: int | None = 0,
+        shard: tuple[int, int] = (0, 1),
+        start: int = 0,
+        workers: int = 1,
+    ) -> None:
         super().__init__(workers=workers)
         index, count = shard if np.shape(shard) == (2,) else (0, 0)
         whole = type(index) is type(count) is int
@@ -131,12 +140,12 @@ class Batches(keras.utils.PyDataset):
         )
 
     @property
-    def classes(self):
+    def classes(self) -> Any:
         """The source's classes: names, their number, or None."""
         return self.source.classes
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         if self.repeat:
             return None
         last = 0 if self.drop_remainder else self.batch_size - 1
@@ -158,16 +167,16 @@ class Batches(keras.utils.PyDataset):
         rows = [self.transform(record, rng()) for record, rng in examples]
         return tuple(stack(column) for column in zip(*rows, strict=True))
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         self._open = True
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         # Keras also ends an epoch that has not begun, before the first.
         if self._open and self.shuffle and not self.repeat:
             self.start += self.num_batches
         self._open = False
 
-    def state(self, num_batches=0):
+    def state(self, num_batches: int = 0) -> Any:
         """Where a run stands after `num_batches` batches, as JSON values.
 
         With `repeat` count the batches since `start` (the steps trained);
@@ -184,7 +193,7 @@ class Batches(keras.utils.PyDataset):
             "shard": list(self.shard),
         }
 
-    def restore(self, state):
+    def restore(self, state: ArrayLike) -> None:
         """Go on where `state` was taken: the next batch is the same.
 
         Raises:

@@ -1,5 +1,9 @@
 """The 2-D checkerboard: sharp edges and many modes, known in closed form."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 import numpy as np
 
@@ -10,6 +14,12 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
 
 
 class Checkerboard:
@@ -24,7 +34,7 @@ class Checkerboard:
     """
 
     @checked(extent=POSITIVE, cells=SIZE)
-    def __init__(self, extent=2.0, cells=4):
+    def __init__(self, extent: float = 2.0, cells: int = 4) -> None:
         if cells % 2:
             raise ValueError(
                 "`cells` must be an even number of at least 2. "
@@ -33,12 +43,16 @@ class Checkerboard:
         self.extent = extent
         self.cells = cells
 
-    def sample(self, num, seed=None):
+    def sample(
+        self, num: int, seed: int | np.random.Generator | None = None
+    ) -> Array:
         """(num, 2) float32 samples; `seed` an int, Generator or None."""
         return self.sample_labelled(num, seed)[0]
 
     @checked(num=COUNT)
-    def sample_labelled(self, num, seed=None):
+    def sample_labelled(
+        self, num: int, seed: int | np.random.Generator | None = None
+    ) -> tuple[Array, Array]:
         """((num, 2) float32 samples, (num,) int32 numbers of their cells)."""
         rng = generator(seed)
         half = self.cells // 2
@@ -52,7 +66,7 @@ class Checkerboard:
         return x.astype("float32"), label.astype("int32")
 
     @checked(points=given.of(given.array, last=2))
-    def density(self, points):
+    def density(self, points: ArrayLike) -> Array:
         """Exact density at points (..., 2)."""
         side = 2.0 * self.extent / self.cells
         index = np.floor((np.asarray(points) + self.extent) / side)
@@ -96,7 +110,13 @@ class Endless(keras.utils.PyDataset):
     ordered = True
 
     @checked(batch_size=SIZE, seed=SEED, labelled=FLAG)
-    def __init__(self, data, batch_size, seed=0, labelled=False):
+    def __init__(
+        self,
+        data: Any,
+        batch_size: int,
+        seed: int | None = 0,
+        labelled: bool = False,
+    ) -> None:
         super().__init__()
         method = "sample_labelled" if labelled else "sample"
         check_data(data, method)
@@ -107,7 +127,7 @@ class Endless(keras.utils.PyDataset):
         self._draw = getattr(data, method)
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return None
 
     def __getitem__(self, index):

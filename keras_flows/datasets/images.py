@@ -5,6 +5,10 @@ Each yields (images (B, H, W, C) float32 in [-1, 1], labels (B,) int32), or
 resuming. Needs `pip install 'keras_flows[data]'`.
 """
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.datasets.batches import Batches
@@ -19,9 +23,16 @@ from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
+
 
 @checked(image=given.plain_array, size=SIZE)
-def center_crop(image, size):
+def center_crop(image: ArrayLike, size: int) -> Array:
     """The central square, resized to `size` pixels a side, as ADM does it.
 
     Halves the image by box filter while its shorter side is at least twice
@@ -135,19 +146,19 @@ class ImageTransform:
     max_value=SIZE,
 )
 def from_tfds(
-    name,
-    split,
-    batch_size,
-    image_size=None,
+    name: str,
+    split: str,
+    batch_size: int,
+    image_size: int | None = None,
     *,
-    flip=False,
-    rgb=False,
-    max_value=255,
-    data_dir=None,
-    image_key="image",
-    label_key="label",
-    **batching,
-):
+    flip: bool = False,
+    rgb: bool = False,
+    max_value: int = 255,
+    data_dir: PathLike | None = None,
+    image_key: str = "image",
+    label_key: str | None = "label",
+    **batching: Any,
+) -> Batches:
     """Images of a TensorFlow Datasets set, read without TensorFlow.
 
     `imagenet2012`, `cifar10`, `mnist` or any set with an image and a label.
@@ -177,15 +188,15 @@ def from_tfds(
 
 @checked(batch_size=SIZE, image_size=Optional(SIZE), flip=FLAG, rgb=FLAG)
 def from_image_folder(
-    path,
-    batch_size,
-    image_size=None,
+    path: PathLike,
+    batch_size: int,
+    image_size: int | None = None,
     *,
-    flip=False,
-    rgb=False,
-    class_file=None,
-    **batching,
-):
+    flip: bool = False,
+    rgb: bool = False,
+    class_file: PathLike | None = None,
+    **batching: Any,
+) -> Batches:
     """Images of a folder for each class, or of one folder without labels.
 
     Args:
@@ -208,8 +219,14 @@ def from_image_folder(
 
 @checked(batch_size=SIZE, image_size=Optional(SIZE), flip=FLAG, rgb=FLAG)
 def from_edm_zip(
-    path, batch_size, image_size=None, *, flip=False, rgb=False, **batching
-):
+    path: PathLike,
+    batch_size: int,
+    image_size: int | None = None,
+    *,
+    flip: bool = False,
+    rgb: bool = False,
+    **batching: Any,
+) -> Batches:
     """Images of a zip or folder that EDM's `dataset_tool.py` wrote.
 
     Args:

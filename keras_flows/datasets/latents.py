@@ -5,8 +5,11 @@ at every step; `prepare_latents` (tools/prepare_latents.py is its command line)
 wrote them.
 """
 
+from __future__ import annotations
+
 import io
 import pathlib
+import typing
 
 import numpy as np
 
@@ -21,6 +24,14 @@ from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    import keras
+
+    from keras_flows.ops.types import PathLike
+    from keras_flows.ops.types import Tree
 
 
 class LatentSource:
@@ -173,14 +184,14 @@ class Latents(Batches):
     )
     def __init__(
         self,
-        path,
-        batch_size,
-        seed=0,
-        flip=True,
-        extras=None,
-        checksums=True,
-        **batching,
-    ):
+        path: PathLike,
+        batch_size: int,
+        seed: int | None = 0,
+        flip: bool = True,
+        extras: Tree | None = None,
+        checksums: bool = True,
+        **batching: Any,
+    ) -> None:
         source = LatentSource(path, checksums)
         self.manifest = source.manifest
         if flip and not self.manifest["flips"]:
@@ -219,7 +230,7 @@ class Latents(Batches):
                 f"and {str(path)!r} has none."
             )
 
-    def check(self, model):
+    def check(self, model: keras.Model) -> None:
         """Compare the manifest with a model; `fit` calls it.
 
         A model without a mark, `model.latents_of`, is marked.

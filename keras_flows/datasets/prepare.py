@@ -9,10 +9,13 @@ images are kept, the cropped image as a PNG. `manifest.json` says how they were
 made, and `fit` compares it with the model.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
 import pathlib
+import typing
 from importlib import metadata
 
 import keras
@@ -41,6 +44,12 @@ from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
+
 
 @checked(
     name=given.of(given.text, none=True),
@@ -48,8 +57,11 @@ from keras_flows.ops.scalars import checked
     shift_factor=REAL,
 )
 def describe_autoencoder(
-    autoencoder, name=None, scaling_factor=1.0, shift_factor=0.0
-):
+    autoencoder: keras.Model,
+    name: str | None = None,
+    scaling_factor: float = 1.0,
+    shift_factor: float = 0.0,
+) -> dict[str, Any]:
     """What tells one autoencoder's latents from another's, as JSON values.
 
     Args:
@@ -152,26 +164,26 @@ def _tokens(encoder, batch_size):
     keep_images=FLAG,
 )
 def prepare_latents(
-    source,
-    autoencoder,
-    out,
+    source: Any,
+    autoencoder: keras.Model,
+    out: PathLike,
     *,
-    image_size=None,
-    batch_size=32,
-    shards=1,
-    flip=True,
-    rgb=False,
-    dtype="float32",
-    seed=0,
-    scaling_factor=1.0,
-    shift_factor=0.0,
-    name=None,
-    features=None,
-    features_name=None,
-    keep_images=False,
-    command=None,
-    progress=None,
-):
+    image_size: int | None = None,
+    batch_size: int = 32,
+    shards: int = 1,
+    flip: bool = True,
+    rgb: bool = False,
+    dtype: str | keras.DTypePolicy | None = "float32",
+    seed: int | None = 0,
+    scaling_factor: float = 1.0,
+    shift_factor: float = 0.0,
+    name: str | None = None,
+    features: ArrayLike | None = None,
+    features_name: str | None = None,
+    keep_images: bool = False,
+    command: str | None = None,
+    progress: bool | None = None,
+) -> Any:
     """Encode every image of a source into sharded files with a manifest.
 
     A shard is written under a temporary name and renamed when it is whole, the

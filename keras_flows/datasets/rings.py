@@ -1,5 +1,9 @@
 """Concentric rings in two dimensions, with exact samples and density."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.datasets.checkerboard import generator
@@ -7,6 +11,12 @@ from keras_flows.ops import given
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
 
 
 class Rings:
@@ -20,7 +30,9 @@ class Rings:
     """
 
     @checked(radii=given.of(given.array, ndim=1), width=POSITIVE)
-    def __init__(self, radii=(0.75, 1.75), width=0.08):
+    def __init__(
+        self, radii: Sequence[float] = (0.75, 1.75), width: float = 0.08
+    ) -> None:
         self.radii = tuple(np.asarray(radii, "float64").tolist())
         if not self.radii or min(self.radii) < 4 * width:
             raise ValueError(
@@ -30,7 +42,9 @@ class Rings:
         self.width = width
 
     @checked(num=COUNT)
-    def sample(self, num, seed=None):
+    def sample(
+        self, num: int, seed: int | np.random.Generator | None = None
+    ) -> Array:
         """(num, 2) float32 samples; `seed` an int, Generator or None."""
         rng = generator(seed)
         radius = np.array(self.radii)[rng.integers(0, len(self.radii), num)]
@@ -40,7 +54,7 @@ class Rings:
         return x.astype("float32")
 
     @checked(points=given.of(given.array, last=2))
-    def density(self, points):
+    def density(self, points: ArrayLike) -> Array:
         """Exact density at points (..., 2)."""
         radius = np.linalg.norm(points, axis=-1)
         z = (radius[..., None] - np.array(self.radii)) / self.width

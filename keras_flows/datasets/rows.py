@@ -1,8 +1,15 @@
 """Arrays as a data set to draw from."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.datasets.checkerboard import generator
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 
 class Rows:
@@ -29,7 +36,7 @@ class Rows:
             )
         self.arrays = arrays
 
-    def sample(self, num: int, seed: int | np.random.Generator = 0):
+    def sample(self, num: int, seed: int | np.random.Generator = 0) -> Any:
         """x (num, ...), or a tuple of as many arrays as there are."""
         rows = generator(seed).integers(len(self.arrays[0]), size=num)
         drawn = tuple(array[rows] for array in self.arrays)

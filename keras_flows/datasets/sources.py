@@ -6,11 +6,14 @@ is a dict of "image", (H, W, C) uint8, and where there are labels "label", an
 int. Sources may be read by several threads at once.
 """
 
+from __future__ import annotations
+
 import importlib
 import io
 import json
 import pathlib
 import threading
+import typing
 import zipfile
 
 import numpy as np
@@ -18,6 +21,9 @@ import numpy as np
 from keras_flows.ops import given
 from keras_flows.ops.files import write_text
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from keras_flows.ops.types import PathLike
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".npy")
 
@@ -106,8 +112,13 @@ class TfdsSource:
         data_dir=given.of(given.path_of, none=True),
     )
     def __init__(
-        self, name, split, data_dir=None, image_key="image", label_key="label"
-    ):
+        self,
+        name: str,
+        split: str,
+        data_dir: PathLike | None = None,
+        image_key: str = "image",
+        label_key: str | None = "label",
+    ) -> None:
         tfds = needed("tensorflow_datasets", "tensorflow-datasets")
         needed("array_record", "array_record")
         try:
@@ -179,7 +190,9 @@ class FolderSource:
     """
 
     @checked(path=given.path_of)
-    def __init__(self, path, class_file=None):
+    def __init__(
+        self, path: PathLike, class_file: PathLike | None = None
+    ) -> None:
         self.path = pathlib.Path(path)
         self.name = f"folder:{self.path.name}"
         if not self.path.is_dir():
@@ -264,7 +277,7 @@ class EdmSource:
     """
 
     @checked(path=given.path_of)
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         self.path = pathlib.Path(path)
         self.name = f"edm:{self.path.name}"
         self._zip, self._lock = None, threading.Lock()

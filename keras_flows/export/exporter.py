@@ -1,10 +1,13 @@
 """Writing an export: beside its place, compared, then moved into it."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import pathlib
 import shutil
 import tempfile
+import typing
 
 import keras
 import numpy as np
@@ -20,6 +23,11 @@ from keras_flows.ops import given
 from keras_flows.ops.bars import Bar
 from keras_flows.presets import registered_config
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
+
 # What each format needs beside Keras, and the file by which it is known.
 FORMATS = {
     "tf_saved_model": (("tensorflow",), "saved_model.pb"),
@@ -27,7 +35,14 @@ FORMATS = {
 }
 
 
-def export(model, served, filepath, format, version, verbose):
+def export(
+    model: keras.Model,
+    served: Any,
+    filepath: PathLike,
+    format: str,
+    version: int | None,
+    verbose: bool,
+) -> None:
     """Write, compare, then move into place; see `Generator.export`.
 
     Args:

@@ -4,6 +4,8 @@ It reads orders, one JSON line each, from standard input, and answers each
 with a line: {} or {"error": its traceback}.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -12,6 +14,10 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import typing
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class _Process:
@@ -72,7 +78,7 @@ _KEPT = {"now": None}
 
 
 @contextlib.contextmanager
-def tensorflow_process():
+def tensorflow_process() -> Iterator[None]:
     """Keep one TensorFlow process for all exports inside, on any backend.
 
     Without it every export that needs one starts its own, some seconds each.

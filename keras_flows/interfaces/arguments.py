@@ -1,6 +1,9 @@
 """Arguments of constructors: checked, told in a config, and read from it."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
+from typing import TypeVar
 
 import keras
 
@@ -21,6 +24,8 @@ from keras_flows.ops.scalars import Integer
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+Constructor = TypeVar("Constructor", bound=Callable[..., Any])
 
 # What a number or a flag must be, whichever constructor takes it.
 KINDS = {
@@ -64,7 +69,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def checked_arguments(constructor):
+def checked_arguments(constructor: Constructor) -> Constructor:
     """Decorator of a constructor: numbers and flags are as in `KINDS`."""
     names = [n for n in _names(constructor) if n in KINDS]
     return checked(**{n: KINDS[n] for n in names})(constructor)

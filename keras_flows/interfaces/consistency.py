@@ -1,5 +1,9 @@
 """Consistency models in discrete time: one call to the end of the flow."""
 
+from __future__ import annotations
+
+import typing
+
 from keras_flows.interfaces.arguments import checked_arguments
 from keras_flows.interfaces.arguments import with_arguments
 from keras_flows.interfaces.interface import Interface
@@ -13,6 +17,16 @@ from keras_flows.ops import register
 from keras_flows.parametrization import Boundary
 from keras_flows.training import EMA
 from keras_flows.training import Progress
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    import keras
+
+    from keras_flows.interfaces.generator import Generator
+    from keras_flows.interpolants.base import Interpolant
+    from keras_flows.interpolants.time_laws import TimeLaw
+    from keras_flows.samplers.base import Sampler
 
 
 @register
@@ -67,28 +81,28 @@ class ConsistencyInterface(Interface):
     @checked_arguments
     def __init__(
         self,
-        network,
-        interpolant=None,
+        network: keras.Model,
+        interpolant: str | Interpolant | None = None,
         *,
-        schedule="ict",
-        total_steps=100_000,
-        min_levels=10,
-        max_levels=1280,
-        ect_stages=8,
-        ect_factor=2.0,
-        target_decay=0.0,
-        teacher=None,
-        teacher_guidance_scale=1.0,
-        teacher_sampler="ddim",
-        teacher_steps=1,
-        train_time_dist_type="lognormal",
-        t_mu=-1.1,
-        t_sigma=2.0,
-        norm="pseudo_huber",
-        t_shift_base=None,
-        stable_target=False,
-        **kwargs,
-    ):
+        schedule: str = "ict",
+        total_steps: int = 100_000,
+        min_levels: int = 10,
+        max_levels: int = 1280,
+        ect_stages: int = 8,
+        ect_factor: float = 2.0,
+        target_decay: float = 0.0,
+        teacher: Generator | None = None,
+        teacher_guidance_scale: float = 1.0,
+        teacher_sampler: str | Sampler = "ddim",
+        teacher_steps: int = 1,
+        train_time_dist_type: str | TimeLaw = "lognormal",
+        t_mu: float = -1.1,
+        t_sigma: float = 2.0,
+        norm: str = "pseudo_huber",
+        t_shift_base: float | None = None,
+        stable_target: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             network,
             VarianceExploding() if interpolant is None else interpolant,

@@ -1,5 +1,9 @@
 """DDPM: diffusion in discrete time (arXiv 2006.11239, 2102.09672)."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import ops
 
@@ -16,6 +20,10 @@ from keras_flows.parametrization import Data
 from keras_flows.parametrization import Noise
 from keras_flows.parametrization import V
 from keras_flows.samplers import DDPM
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 # Arguments of `Interface` that DDPM settles.
 _SETTLED = (
@@ -64,19 +72,19 @@ class DiscreteInterface(Interface):
     @checked_arguments
     def __init__(
         self,
-        network,
-        schedule="linear",
-        num_timesteps=None,
-        prediction="eps",
+        network: keras.Model,
+        schedule: str | Sequence[float] = "linear",
+        num_timesteps: int | None = None,
+        prediction: str = "eps",
         *,
-        zero_terminal_snr=False,
-        learn_sigma=False,
-        weighting="simple",
-        min_snr_gamma=5.0,
-        vlb_weight=1e-3,
-        time_scale=1.0,
-        **kwargs,
-    ):
+        zero_terminal_snr: bool = False,
+        learn_sigma: bool = False,
+        weighting: str = "simple",
+        min_snr_gamma: float = 5.0,
+        vlb_weight: float = 1e-3,
+        time_scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         given.choice("prediction", prediction, PREDICTIONS)
         if zero_terminal_snr and prediction == "eps":
             raise ValueError(

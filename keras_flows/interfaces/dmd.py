@@ -1,5 +1,9 @@
 """Distillation by distributions: a generator, its fake network, a teacher."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import ops
 
@@ -30,6 +34,10 @@ from keras_flows.ops.scalars import checked
 from keras_flows.samplers.grids import jump_grid
 from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import AlternatingOptimizer
+
+if typing.TYPE_CHECKING:
+    from keras_flows.interfaces.generator import Generator
+    from keras_flows.interfaces.interface import Interface
 
 NEEDS = ("data", "score")
 
@@ -107,23 +115,23 @@ class DMDInterface(Holder):
     @checked(num_steps=SIZE, time_range=given.LEVELS)
     def __init__(
         self,
-        teacher,
-        student=None,
+        teacher: Generator,
+        student: Interface | None = None,
         *,
-        method="dmd",
-        num_steps=1,
-        fake_updates=2,
-        separate_fakes=False,
-        alpha=1.0,
-        regression_weight=0.0,
-        discriminator=None,
-        adversarial_weight=3e-3,
-        discriminator_weight=1e-2,
-        time_range=(0.02, 0.98),
-        start_level=None,
-        teacher_guidance_scale=1.0,
-        name=None,
-    ):
+        method: str = "dmd",
+        num_steps: int = 1,
+        fake_updates: int = 2,
+        separate_fakes: bool = False,
+        alpha: float = 1.0,
+        regression_weight: float = 0.0,
+        discriminator: keras.Model | None = None,
+        adversarial_weight: float = 3e-3,
+        discriminator_weight: float = 1e-2,
+        time_range: tuple[float, float] = (0.02, 0.98),
+        start_level: float | None = None,
+        teacher_guidance_scale: float = 1.0,
+        name: str | None = None,
+    ) -> None:
         check_needs(teacher, NEEDS)
         student = student_of(teacher) if student is None else student
         check_student(student)

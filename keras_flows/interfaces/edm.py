@@ -1,11 +1,23 @@
 """EDM: preconditioned denoising on the variance-exploding path."""
 
+from __future__ import annotations
+
+import typing
+
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import VarianceExploding
 from keras_flows.interpolants import get as get_interpolant
 from keras_flows.ops import register
 from keras_flows.parametrization import Karras
 from keras_flows.samplers import Heun
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    import keras
+
+    from keras_flows.interpolants.base import Interpolant
+    from keras_flows.interpolants.time_laws import TimeLaw
 
 
 @register
@@ -26,18 +38,18 @@ class EDMInterface(Interface):
 
     def __init__(
         self,
-        network,
-        train_time_dist_type="lognormal",
-        t_mu=-1.2,
-        t_sigma=1.2,
-        n_mu=0.0,
-        n_sigma=1.0,
-        x_sigma=0.5,
+        network: keras.Model,
+        train_time_dist_type: str | TimeLaw = "lognormal",
+        t_mu: float = -1.2,
+        t_sigma: float = 1.2,
+        n_mu: float = 0.0,
+        n_sigma: float = 1.0,
+        x_sigma: float = 0.5,
         *,
-        t_shift_base=None,
-        interpolant=None,
-        **kwargs,
-    ):
+        t_shift_base: float | None = None,
+        interpolant: str | Interpolant | None = None,
+        **kwargs: Any,
+    ) -> None:
         path = VarianceExploding() if interpolant is None else interpolant
         path = get_interpolant(path)
         if not isinstance(path, VarianceExploding):

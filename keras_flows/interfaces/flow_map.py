@@ -1,5 +1,9 @@
 """Flow maps and the policies' objectives, noise at t = 0."""
 
+from __future__ import annotations
+
+import typing
+
 from keras import ops
 
 from keras_flows.interfaces.arguments import checked_arguments
@@ -12,6 +16,17 @@ from keras_flows.interpolants import time_pairs
 from keras_flows.ops import RowSplit
 from keras_flows.ops import given
 from keras_flows.ops import register
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    import keras
+
+    from keras_flows.interfaces.generator import Generator
+    from keras_flows.interpolants.base import Interpolant
+    from keras_flows.interpolants.time_laws import TimeLaw
+    from keras_flows.objectives.base import Objective
 
 
 @register
@@ -45,23 +60,23 @@ class FlowMapInterface(Interface):
     @checked_arguments
     def __init__(
         self,
-        network,
-        objective="lsd",
+        network: keras.Model,
+        objective: str | Objective | Callable[..., Any] = "lsd",
         *,
-        teacher=None,
-        teacher_guidance_scale=1.0,
-        diagonal_portion=0.75,
-        weighting="rows",
-        train_time_dist_type="uniform",
-        interpolant=None,
-        t_mu=0.0,
-        t_sigma=1.0,
-        n_mu=0.0,
-        n_sigma=1.0,
-        x_sigma=0.5,
-        t_shift_base=4096,
-        **kwargs,
-    ):
+        teacher: Generator | None = None,
+        teacher_guidance_scale: float = 1.0,
+        diagonal_portion: float = 0.75,
+        weighting: str = "rows",
+        train_time_dist_type: str | TimeLaw = "uniform",
+        interpolant: str | Interpolant | None = None,
+        t_mu: float = 0.0,
+        t_sigma: float = 1.0,
+        n_mu: float = 0.0,
+        n_sigma: float = 1.0,
+        x_sigma: float = 0.5,
+        t_shift_base: float | None = 4096,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             network,
             Linear(noise_at=0.0) if interpolant is None else interpolant,

@@ -1,5 +1,7 @@
 """What samples: `generate` and `export` of any model with a predictor."""
 
+from __future__ import annotations
+
 import numpy as np
 from keras import ops
 
@@ -7,6 +9,7 @@ from keras_flows import samplers
 from keras_flows.export import Served
 from keras_flows.export import export
 from keras_flows.export import sampling_plan
+from keras_flows.interfaces import types
 from keras_flows.interfaces.binding import bound_for
 from keras_flows.networks import building
 from keras_flows.networks import contract
@@ -164,31 +167,31 @@ class Generator(Trainable):
             x_t, t, condition=condition, network=network
         )[1]
 
-    def __init__(self, network=None, **kwargs):
+    def __init__(self, network: types.Model = None, **kwargs: object) -> None:
         super().__init__(network, **kwargs)
         self.loop = samplers.Loop()
 
     def generate(
         self,
-        num_samples=None,
+        num_samples: int | None = None,
         *,
-        condition=None,
-        negative_condition=None,
-        num_steps=None,
-        guidance_scale=1.0,
-        guidance_interval=None,
-        guidance_channels=None,
-        guidance_model=None,
-        seed=None,
-        noise=None,
-        sampler=None,
-        batch_size=None,
-        use_ema=True,
-        start=None,
-        return_trajectory=False,
-        progress=False,
-        **others,
-    ):
+        condition: types.Tree | None = None,
+        negative_condition: types.Tree | None = None,
+        num_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        guidance_interval: types.Range | None = None,
+        guidance_channels: int | None = None,
+        guidance_model: Generator | None = None,
+        seed: int | None = None,
+        noise: types.ArrayLike | None = None,
+        sampler: types.Sampler | None = None,
+        batch_size: int | None = None,
+        use_ema: bool = True,
+        start: tuple[types.ArrayLike, float] | None = None,
+        return_trajectory: bool = False,
+        progress: bool = False,
+        **others: object,
+    ) -> types.Tensor:
         """Sample.
 
         The noise is drawn by NumPy, a stream for the start and one for each
@@ -199,8 +202,7 @@ class Generator(Trainable):
             num_samples: int; by default the rows of `condition` or `noise`.
             condition: one row per sample (or a structure of such tensors),
                 or a single scalar label for all.
-            negative_condition: what guidance leads away from; by default the
-                network's null label.
+            negative_condition: what guidance leads from; the null label.
             num_steps: int, at least 1; by default the objective's.
             guidance_scale: of classifier-free guidance, or of autoguidance
                 with a `guidance_model`; 1.0 is off and costs nothing.
@@ -223,7 +225,7 @@ class Generator(Trainable):
                 `model.sample_x_t(data, model.sample_n(data.shape), t)`.
             return_trajectory: whether to return the states at all times of the
                 grid, `sampler.times(model.interpolant, num_steps)`.
-            progress: whether to show a bar, which moves with each batch.
+            progress: whether to show a bar of the batches.
 
         Returns:
             Samples (B, ...), a tensor of the backend; with
@@ -243,12 +245,17 @@ class Generator(Trainable):
         predictors = bound_for(self, request, use_ema)
         return self.loop.run(request, *predictors, FLAG("progress", progress))
 
-    def show(self, num_samples=None, *, path=None, **options):
-        """A figure of samples, which a notebook shows; see `plot.samples`.
+    def show(
+        self,
+        num_samples: int | None = None,
+        *,
+        path: types.PathLike | None = None,
+        **options: object,
+    ) -> types.Figure:
+        """A figure of samples, for a notebook; see `plot.samples`.
 
         Args:
-            num_samples: by default 16, or 10,000 points.
-            path: PNG file to write, or None.
+            num_samples, path: by default 16, or 10,000 points; no PNG file.
             options: of `generate`; by default the seed is 0.
         """
         from keras_flows import plot
@@ -257,17 +264,17 @@ class Generator(Trainable):
 
     def encode(
         self,
-        x,
+        x: types.ArrayLike,
         *,
-        condition=None,
-        negative_condition=None,
-        num_steps=50,
-        guidance_scale=1.0,
-        guidance_interval=None,
-        sampler="heun",
-        batch_size=None,
-        use_ema=True,
-    ):
+        condition: types.Tree | None = None,
+        negative_condition: types.Tree | None = None,
+        num_steps: int = 50,
+        guidance_scale: float = 1.0,
+        guidance_interval: types.Range | None = None,
+        sampler: types.Sampler = "heun",
+        batch_size: int | None = None,
+        use_ema: bool = True,
+    ) -> types.Tensor:
         """The noise that the probability flow makes x from, (B, ...).
 
         The flow runs from the data to the noise, on the times of `sampler` in
@@ -307,20 +314,20 @@ class Generator(Trainable):
 
     def export(
         self,
-        filepath,
-        format="tf_saved_model",
+        filepath: types.PathLike,
+        format: str = "tf_saved_model",
         *,
-        version=None,
-        num_steps=None,
-        sampler=None,
-        guidance_scale=1.0,
-        guidance_interval=None,
-        guidance_channels=None,
-        decoder=None,
-        output_range=None,
-        use_ema=True,
-        verbose=True,
-    ):
+        version: int | None = None,
+        num_steps: int | None = None,
+        sampler: types.Sampler | None = None,
+        guidance_scale: float = 1.0,
+        guidance_interval: types.Range | None = None,
+        guidance_channels: int | None = None,
+        decoder: types.Model | None = None,
+        output_range: types.Range | None = None,
+        use_ema: bool = True,
+        verbose: bool = True,
+    ) -> None:
         """Export the sampler as a SavedModel or as ONNX.
 
         A SavedModel is loaded by TensorFlow alone, without Keras. Each of its
@@ -352,11 +359,10 @@ class Generator(Trainable):
             format: "tf_saved_model" or "onnx".
             version: int, to write filepath/<version> beside other versions,
                 as TensorFlow Serving lays them out; None for filepath itself.
-            num_steps: see `generate`; fixed in the export.
-            sampler: a sampler without noise of its own; see `generate`.
-            guidance_scale: see `generate`; fixed in the export.
-            guidance_interval: see `generate`; fixed in the export.
-            guidance_channels: see `generate`; fixed in the export.
+            num_steps, sampler: see `generate`; fixed in the export. A sampler
+                without noise of its own.
+            guidance_scale, guidance_interval, guidance_channels: see
+                `generate`; fixed in the export.
             decoder: `keras.Model` from samples to what is served, such as the
                 `decoder` of a `networks.AutoencoderKL`.
             output_range: (low, high) to which the served values are mapped

@@ -1,6 +1,9 @@
 """A model around a model: it holds, and does not inherit."""
 
+from __future__ import annotations
+
 import operator
+import typing
 
 from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.generator import Generator
@@ -8,6 +11,9 @@ from keras_flows.interfaces.interface import Interface
 from keras_flows.networks import contract
 from keras_flows.ops import on_jump
 from keras_flows.ops import on_state
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def _of_interface(name, text):
@@ -29,7 +35,14 @@ class Holder(Generator):
         name: model name.
     """
 
-    def __init__(self, interface, terms=(), *, inner_terms=True, name=None):
+    def __init__(
+        self,
+        interface: Interface,
+        terms: Sequence[str] = (),
+        *,
+        inner_terms: bool = True,
+        name: str | None = None,
+    ) -> None:
         if not isinstance(interface, (Interface, Holder)):
             raise ValueError(
                 "`interface` must be an Interface, such as kf.SiTInterface. "

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_flows import objectives
 from keras_flows import parametrization
+from keras_flows.interfaces import types
 from keras_flows.interfaces.arguments import checked_arguments
 from keras_flows.interfaces.arguments import deserialized
 from keras_flows.interfaces.arguments import with_arguments
@@ -69,9 +70,8 @@ class Interface(Generator):
         parametrization: what the network predicts, and its scales.
         provides: what the model predicts: "velocity", "score", "data" (the
             mean E[x | x_t]), "map", "action"; samplers ask for it.
-        latents_of: None, or the `datasets.describe_autoencoder` of the
-            autoencoder on whose latents the model works. The first `fit` on
-            `datasets.Latents` sets it; latents of another are an error.
+        latents_of: None, or the `datasets.describe_autoencoder` of the latents
+            that it works on. The first `fit` on `datasets.Latents` sets it.
     """
 
     latents_of = None
@@ -81,26 +81,26 @@ class Interface(Generator):
     @checked_arguments
     def __init__(
         self,
-        network,
-        interpolant,
-        train_time_dist_type="uniform",
-        t_mu=0.0,
-        t_sigma=1.0,
-        n_mu=0.0,
-        n_sigma=1.0,
-        x_sigma=0.5,
-        t_shift_base=4096,
+        network: types.Model,
+        interpolant: types.Path,
+        train_time_dist_type: types.TimeLaw = "uniform",
+        t_mu: float = 0.0,
+        t_sigma: float = 1.0,
+        n_mu: float = 0.0,
+        n_sigma: float = 1.0,
+        x_sigma: float = 0.5,
+        t_shift_base: float | None = 4096,
         *,
-        objective="flow",
-        norm="l2",
-        cond_drop_ratio=0.1,
-        null_label=None,
-        stable_target=False,
-        ema=0.9999,
-        max_skipped_steps=20,
-        seed=None,
-        name=None,
-    ):
+        objective: types.Objective = "flow",
+        norm: str = "l2",
+        cond_drop_ratio: float = 0.1,
+        null_label: types.NullLabel | None = None,
+        stable_target: bool = False,
+        ema: types.Averages | None = 0.9999,
+        max_skipped_steps: int = 20,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
         objective = objectives.get(objective)
         contract.check_network(
             network,

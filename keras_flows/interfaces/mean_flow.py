@@ -1,5 +1,9 @@
 """MeanFlow: one-step generation from the average velocity."""
 
+from __future__ import annotations
+
+import typing
+
 from keras import ops
 from keras import tree
 
@@ -16,6 +20,16 @@ from keras_flows.ops import RowSplit
 from keras_flows.ops import bcast_right
 from keras_flows.ops import given
 from keras_flows.ops import register
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    import keras
+
+    from keras_flows.interpolants.base import Interpolant
+    from keras_flows.interpolants.time_laws import TimeLaw
+    from keras_flows.objectives.base import Objective
 
 
 @register
@@ -85,31 +99,31 @@ class MeanFlowInterface(Interface):
     @checked_arguments
     def __init__(
         self,
-        network,
-        train_time_dist_type="logitnormal",
-        t_mu=-0.4,
-        t_sigma=1.0,
-        n_mu=0.0,
-        n_sigma=1.0,
-        x_sigma=0.5,
-        guidance_scale=1.0,
-        guidance_mixture_ratio=0.0,
-        guidance_t_min=0.0,
-        guidance_t_max=1.0,
-        norm_eps=1e-3,
-        norm_power=1.0,
-        fm_portion=0.75,
-        cond_drop_ratio=0.1,
-        t_shift_base=4096,
+        network: keras.Model,
+        train_time_dist_type: str | TimeLaw = "logitnormal",
+        t_mu: float = -0.4,
+        t_sigma: float = 1.0,
+        n_mu: float = 0.0,
+        n_sigma: float = 1.0,
+        x_sigma: float = 0.5,
+        guidance_scale: float = 1.0,
+        guidance_mixture_ratio: float = 0.0,
+        guidance_t_min: float = 0.0,
+        guidance_t_max: float = 1.0,
+        norm_eps: float = 1e-3,
+        norm_power: float = 1.0,
+        fm_portion: float = 0.75,
+        cond_drop_ratio: float = 0.1,
+        t_shift_base: float | None = 4096,
         *,
-        interpolant=None,
-        objective="mean_flow",
-        guidance_range=None,
-        guidance_power=1.0,
-        time_pairs="ordered",
-        r_law=None,
-        **kwargs,
-    ):
+        interpolant: str | Interpolant | None = None,
+        objective: str | Objective | Callable[..., Any] = "mean_flow",
+        guidance_range: tuple[float, float] | None = None,
+        guidance_power: float = 1.0,
+        time_pairs: str = "ordered",
+        r_law: str | TimeLaw | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             network,
             Linear(noise_at=1.0) if interpolant is None else interpolant,

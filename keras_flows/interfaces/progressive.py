@@ -1,5 +1,9 @@
 """Progressive distillation: two steps in one, stage by stage."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -20,6 +24,12 @@ from keras_flows.samplers.grids import refuse_start
 from keras_flows.training import Progress
 from keras_flows.training import Snapshot
 from keras_flows.training import data_checks
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keras_flows.interfaces.generator import Generator
+    from keras_flows.interfaces.interface import Interface
 
 
 @register
@@ -45,14 +55,14 @@ class ProgressiveInterface(Holder):
     @checked_arguments
     def __init__(
         self,
-        teacher,
-        student=None,
+        teacher: Generator,
+        student: Interface | None = None,
         *,
-        num_steps=(32, 16, 8, 4, 2, 1),
-        steps_per_stage=10_000,
-        teacher_guidance_scale=1.0,
-        name=None,
-    ):
+        num_steps: Sequence[int] = (32, 16, 8, 4, 2, 1),
+        steps_per_stage: int = 10_000,
+        teacher_guidance_scale: float = 1.0,
+        name: str | None = None,
+    ) -> None:
         check_needs(teacher, ("data",))
         student = student_of(teacher) if student is None else student
         check_student(student)

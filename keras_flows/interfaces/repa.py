@@ -5,6 +5,10 @@ with L the loss of any interface, the features those of the same forward
 pass, h a small trained MLP and e a frozen encoder of the clean image.
 """
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import layers
 from keras import ops
@@ -17,6 +21,11 @@ from keras_flows.ops import ERROR
 from keras_flows.ops import float_dtype
 from keras_flows.ops import gather
 from keras_flows.ops import register
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.interfaces.interface import Interface
 
 
 def projector(tokens, channels, proj_dim, feature_dim, dtype=None):
@@ -66,16 +75,16 @@ class REPAInterface(Holder):
     @checked_arguments
     def __init__(
         self,
-        interface,
+        interface: Interface,
         *,
-        feature_dim=768,
-        repa_loss_weight=0.5,
-        repa_depth=8,
-        proj_dim=2048,
-        encoder=None,
-        layer=None,
-        name=None,
-    ):
+        feature_dim: int = 768,
+        repa_loss_weight: float = 0.5,
+        repa_depth: int = 8,
+        proj_dim: int = 2048,
+        encoder: keras.Model | None = None,
+        layer: Any = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(interface, ("diffusion_loss", "repa_loss"), name=name)
         self.feature_dim = feature_dim
         self.repa_loss_weight = repa_loss_weight

@@ -1,5 +1,9 @@
 """A trained model carried over to another path."""
 
+from __future__ import annotations
+
+import typing
+
 from keras import ops
 
 from keras_flows import objectives
@@ -9,6 +13,10 @@ from keras_flows.interfaces.generator import Generator
 from keras_flows.interfaces.holder import Holder
 from keras_flows.interpolants import get as get_interpolant
 from keras_flows.ops import register
+
+if typing.TYPE_CHECKING:
+    from keras_flows.interfaces.interface import Interface
+    from keras_flows.interpolants.base import Interpolant
 
 
 @register
@@ -25,7 +33,12 @@ class ReparametrizedInterface(Holder):
         name: model name.
     """
 
-    def __init__(self, interface, interpolant, name=None):
+    def __init__(
+        self,
+        interface: Interface,
+        interpolant: str | Interpolant,
+        name: str | None = None,
+    ) -> None:
         super().__init__(interface, name=name)
         self._path = get_interpolant(interpolant)
         for argument, path in (

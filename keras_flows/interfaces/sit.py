@@ -1,8 +1,20 @@
 """SiT: velocity prediction on a linear path (arXiv 2401.08740)."""
 
+from __future__ import annotations
+
+import typing
+
 from keras_flows.interfaces.interface import Interface
 from keras_flows.interpolants import Linear
 from keras_flows.ops import register
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    import keras
+
+    from keras_flows.interpolants.base import Interpolant
+    from keras_flows.interpolants.time_laws import TimeLaw
 
 
 @register
@@ -23,18 +35,18 @@ class SiTInterface(Interface):
 
     def __init__(
         self,
-        network,
-        train_time_dist_type="logitnormal",
-        t_mu=0.0,
-        t_sigma=1.0,
-        n_mu=0.0,
-        n_sigma=1.0,
-        x_sigma=0.5,
-        t_shift_base=4096,
+        network: keras.Model,
+        train_time_dist_type: str | TimeLaw = "logitnormal",
+        t_mu: float = 0.0,
+        t_sigma: float = 1.0,
+        n_mu: float = 0.0,
+        n_sigma: float = 1.0,
+        x_sigma: float = 0.5,
+        t_shift_base: float | None = 4096,
         *,
-        interpolant=None,
-        **kwargs,
-    ):
+        interpolant: str | Interpolant | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             network,
             Linear(noise_at=1.0) if interpolant is None else interpolant,

@@ -1,5 +1,9 @@
 """Stochastic interpolants between two data sets (arXiv 2303.08797)."""
 
+from __future__ import annotations
+
+import typing
+
 from keras import ops
 
 from keras_flows.interfaces.interface import Interface
@@ -12,6 +16,15 @@ from keras_flows.ops import on_state
 from keras_flows.ops import register
 from keras_flows.training import EMA
 from keras_flows.training import data_checks
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    import keras
+
+    from keras_flows.interpolants.base import Interpolant
+    from keras_flows.interpolants.time_laws import TimeLaw
 
 
 def _check_same_inputs(network, noise_network):
@@ -45,14 +58,14 @@ class StochasticInterpolantInterface(Interface):
 
     def __init__(
         self,
-        network,
-        noise_network=None,
+        network: keras.Model,
+        noise_network: keras.Model | None = None,
         *,
-        interpolant=None,
-        train_time_dist_type="uniform",
-        ema=0.9999,
-        **kwargs,
-    ):
+        interpolant: str | Interpolant | None = None,
+        train_time_dist_type: str | TimeLaw = "uniform",
+        ema: float | EMA | Sequence[float | EMA] | None = 0.9999,
+        **kwargs: Any,
+    ) -> None:
         path = StochasticInterpolant() if interpolant is None else interpolant
         kwargs.setdefault("objective", BridgeMatching())
         super().__init__(network, path, train_time_dist_type, ema=ema, **kwargs)

@@ -1,5 +1,9 @@
 """Consistency models in continuous time on `TrigFlow`: sCT and sCD."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import layers
 
@@ -15,6 +19,14 @@ from keras_flows.ops import float_dtype
 from keras_flows.ops import register
 from keras_flows.parametrization import Trig
 from keras_flows.training import Progress
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.interfaces.generator import Generator
+    from keras_flows.interpolants.time_laws import TimeLaw
+    from keras_flows.objectives.base import Objective
 
 
 @register
@@ -41,19 +53,19 @@ class SCTInterface(Interface):
     @checked_arguments
     def __init__(
         self,
-        network,
-        train_time_dist_type="lognormal",
-        t_mu=-1.0,
-        t_sigma=1.4,
-        n_mu=0.0,
-        n_sigma=1.0,
-        x_sigma=0.5,
+        network: keras.Model,
+        train_time_dist_type: str | TimeLaw = "lognormal",
+        t_mu: float = -1.0,
+        t_sigma: float = 1.4,
+        n_mu: float = 0.0,
+        n_sigma: float = 1.0,
+        x_sigma: float = 0.5,
         *,
-        warmup_steps=10_000,
-        t_shift_base=None,
-        objective=None,
-        **kwargs,
-    ):
+        warmup_steps: int = 10_000,
+        t_shift_base: float | None = None,
+        objective: str | Objective | Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             network,
             TrigFlow(x_sigma),
@@ -114,14 +126,14 @@ class SCDInterface(SCTInterface):
     @checked_arguments
     def __init__(
         self,
-        network,
-        teacher,
+        network: keras.Model,
+        teacher: Generator,
         *,
-        teacher_guidance_scale=1.0,
-        x_sigma=0.5,
-        warmup_steps=10_000,
-        **kwargs,
-    ):
+        teacher_guidance_scale: float = 1.0,
+        x_sigma: float = 0.5,
+        warmup_steps: int = 10_000,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             network, x_sigma=x_sigma, warmup_steps=warmup_steps, **kwargs
         )

@@ -1,5 +1,8 @@
 """Interpolants: the mathematics of time. x_t = alpha(t) x + sigma(t) n."""
 
+from __future__ import annotations
+
+import typing
 from keras_flows.interpolants.base import Interpolant
 from keras_flows.interpolants.discrete import DiscreteVariancePreserving
 from keras_flows.interpolants.gaussian import Linear
@@ -18,6 +21,9 @@ from keras_flows.interpolants.time_pairs import PAIRS
 from keras_flows.interpolants.time_pairs import time_pairs
 from keras_flows.ops import resolve
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
 _KNOWN = {
     cls.__name__: cls
     for cls in (
@@ -32,7 +38,7 @@ _KNOWN = {
 }
 
 
-def get(identifier):
+def get(identifier: Any) -> Any:
     """An interpolant from its name, config or instance.
 
     Raises:

@@ -5,7 +5,10 @@ sigma / alpha, and the interpolant turns them into its own times, so that one
 law means the same thing on every path. No time is beyond the trained range.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import typing
 
 import keras
 from keras import ops
@@ -20,6 +23,9 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SCALE
 from keras_flows.ops.scalars import SHARE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 
 class TimeLaw(Config):
@@ -123,8 +129,11 @@ class Beta(TimeLaw):
 
 @checked(mu=LOCATION, sigma=SCALE)
 def get_time_law(
-    identifier, mu=0.0, sigma=1.0, argument="train_time_dist_type"
-):
+    identifier: Any,
+    mu: float = 0.0,
+    sigma: float = 1.0,
+    argument: str = "train_time_dist_type",
+) -> Any:
     """A law from "uniform", "lognormal", "logitnormal", "beta" or a TimeLaw.
 
     Args:

@@ -4,7 +4,10 @@ A metric means nothing without its network, weights, resize and range. Each
 extractor carries them, and `FrechetDistance.record` writes them down.
 """
 
+from __future__ import annotations
+
 import hashlib
+import typing
 
 import keras
 import numpy as np
@@ -23,6 +26,14 @@ from keras_flows.ops import resolve
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
+    from keras_flows.ops.types import Tensor
 
 # pytorch-fid's release. It publishes the first 8 digits of the hash, in the
 # name; the whole one is what other repositories pin.
@@ -73,15 +84,15 @@ class FeatureExtractor:
     @checked(grey_to_rgb=FLAG, batch_size=SIZE, channels=SIZE)
     def __init__(
         self,
-        network,
-        name,
-        size,
-        resize,
-        weights,
-        channels=3,
-        grey_to_rgb=False,
-        batch_size=64,
-    ):
+        network: keras.Model,
+        name: str | None,
+        size: int | tuple[int, int],
+        resize: str | None,
+        weights: str | None,
+        channels: int = 3,
+        grey_to_rgb: bool = False,
+        batch_size: int = 64,
+    ) -> None:
         self.network = network
         self.name = name
         self.size = size
@@ -93,16 +104,16 @@ class FeatureExtractor:
         self._run = compiled(self.outputs, network.variables)
 
     @property
-    def weights(self):
+    def weights(self) -> str:
         """Identifier or "sha256:..." of the weights, for the record."""
         return self._weights or weights_digest(self.network)
 
-    def outputs(self, images):
+    def outputs(self, images: ArrayLike) -> dict[str, Tensor]:
         """Dict of tensors of images (B, H, W, channels) in [-1, 1]."""
         raise NotImplementedError
 
     @checked(images=given.plain_array)
-    def __call__(self, images):
+    def __call__(self, images: ArrayLike) -> dict[str, Array]:
         if not images.ndim or not len(images):
             raise ValueError(
                 "There are no images to take features of: `images` is empty."
@@ -153,11 +164,11 @@ class InceptionV3Features(FeatureExtractor):
     @checked(grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
-        weights=FID_WEIGHTS,
-        sha256=None,
-        grey_to_rgb=False,
-        batch_size=64,
-    ):
+        weights: str | None = FID_WEIGHTS,
+        sha256: str | None = None,
+        grey_to_rgb: bool = False,
+        batch_size: int = 64,
+    ) -> None:
         given.path_of("weights", weights)
         if weights == FID_WEIGHTS and sha256 is None:
             sha256 = FID_SHA256
@@ -174,7 +185,7 @@ class InceptionV3Features(FeatureExtractor):
             batch_size=batch_size,
         )
 
-    def outputs(self, images):
+    def outputs(self, images: ArrayLike) -> dict[str, Tensor]:
         images = resize_tf1(_eight_bits(images), self.size)
         outputs = self.network((images - 128.0) / 128.0, training=False)
         bias = self.network.get_layer("fc").bias
@@ -203,11 +214,11 @@ class DINOv2Features(FeatureExtractor):
     @checked(size=SIZE, grey_to_rgb=FLAG, batch_size=SIZE)
     def __init__(
         self,
-        preset="dinov2_large",
-        size=224,
-        grey_to_rgb=False,
-        batch_size=64,
-    ):
+        preset: PathLike = "dinov2_large",
+        size: int = 224,
+        grey_to_rgb: bool = False,
+        batch_size: int = 64,
+    ) -> None:
         if isinstance(preset, keras.Model):
             network, weights = preset, None
         else:
@@ -238,7 +249,7 @@ class DINOv2Features(FeatureExtractor):
             batch_size=batch_size,
         )
 
-    def outputs(self, images):
+    def outputs(self, images: ArrayLike) -> dict[str, Tensor]:
         images = ops.image.resize(
             _eight_bits(images),
             (self.size, self.size),
@@ -280,8 +291,13 @@ class ClassifierFeatures(FeatureExtractor):
         batch_size=SIZE,
     )
     def __init__(
-        self, model, layer=None, name=None, from_logits=True, batch_size=64
-    ):
+        self,
+        model: keras.Model,
+        layer: Any = None,
+        name: str | None = None,
+        from_logits: bool = True,
+        batch_size: int = 64,
+    ) -> None:
         shape = getattr(model, "input_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 4:
             raise ValueError(
@@ -331,7 +347,7 @@ class ClassifierFeatures(FeatureExtractor):
         )
 
     @checked(images=given.plain_array)
-    def __call__(self, images):
+    def __call__(self, images: ArrayLike) -> dict[str, Array]:
         if tuple(images.shape[1:3]) != self.size:
             raise ValueError(
                 f"`images` must be {self.size[0]} x {self.size[1]} for "
@@ -340,7 +356,7 @@ class ClassifierFeatures(FeatureExtractor):
             )
         return super().__call__(images)
 
-    def outputs(self, images):
+    def outputs(self, images: ArrayLike) -> dict[str, Tensor]:
         features, logits = self.network(images, training=False)
         axes = tuple(range(1, len(features.shape) - 1))
         if axes:

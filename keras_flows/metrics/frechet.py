@@ -6,9 +6,12 @@ roots of the eigenvalues of the symmetric A^T C_2 A, with C_1 = A A^T: a
 general matrix square root turns to NaN where a covariance has not full rank.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import pathlib
+import typing
 
 import keras
 import numpy as np
@@ -21,6 +24,14 @@ from keras_flows.ops import given
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
 
 
 class GaussianStatistics:
@@ -35,7 +46,7 @@ class GaussianStatistics:
     """
 
     @checked(dim=SIZE)
-    def __init__(self, dim):
+    def __init__(self, dim: int) -> None:
         self.dim = dim
         self.count = 0
         self._origin = np.zeros(dim)
@@ -44,7 +55,7 @@ class GaussianStatistics:
         self.counted = True
 
     @checked(features=given.of(given.array, finite=False))
-    def update(self, features):
+    def update(self, features: ArrayLike) -> GaussianStatistics:
         """Add features (n, dim).
 
         Raises:
@@ -69,7 +80,7 @@ class GaussianStatistics:
         self._outer += centred.T @ centred
         return self
 
-    def merge(self, other):
+    def merge(self, other: GaussianStatistics) -> GaussianStatistics:
         """Add what `other` has seen."""
         check_statistics("other", other)
         if other.dim != self.dim:
@@ -90,13 +101,13 @@ class GaussianStatistics:
         return self
 
     @property
-    def mean(self):
+    def mean(self) -> Array:
         """Mean, (dim,)."""
         self._check_count(1)
         return self._origin + self._sum / self.count
 
     @property
-    def covariance(self):
+    def covariance(self) -> Array:
         """Unbiased covariance, (dim, dim)."""
         self._check_count(2)
         mean = self._sum / self.count
@@ -118,13 +129,13 @@ class GaussianStatistics:
             )
 
     @checked(path=given.path_of)
-    def save(self, path):
+    def save(self, path: PathLike) -> None:
         """Write count, mean (`mu`) and covariance (`sigma`) as .npz."""
         write_npz(path, mu=self.mean, sigma=self.covariance, count=self.count)
 
     @classmethod
     @checked(path=given.path_of)
-    def load(cls, path):
+    def load(cls, path: PathLike) -> GaussianStatistics:
         """Read what `save` wrote, or the `mu` and `sigma` of ADM's or EDM's.
 
         Raises:
@@ -166,7 +177,7 @@ def check_statistics(name, value, least=0):
         )
 
 
-def frechet_distance(a, b):
+def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """Frechet distance of two `GaussianStatistics`, float."""
     for name, value in (("a", a), ("b", b)):
         check_statistics(name, value, 2)
@@ -211,7 +222,13 @@ class FrechetDistance:
     """
 
     @checked(name=given.of(given.text, none=True), batch_size=Optional(SIZE))
-    def __init__(self, extractor, reference, name=None, batch_size=None):
+    def __init__(
+        self,
+        extractor: str | Callable[..., Any],
+        reference: ArrayLike | GaussianStatistics | PathLike,
+        name: str | None = None,
+        batch_size: int | None = None,
+    ) -> None:
         if not callable(extractor):
             extractor = get_extractor(extractor)
         if isinstance(extractor, FeatureExtractor):
@@ -261,7 +278,7 @@ class FrechetDistance:
         except ValueError as error:
             raise ValueError(f"In `reference`: {error}") from error
 
-    def statistics(self, samples):
+    def statistics(self, samples: ArrayLike) -> GaussianStatistics:
         """`GaussianStatistics` of the features of samples.
 
         Args:
@@ -282,11 +299,13 @@ class FrechetDistance:
             )
         return result
 
-    def __call__(self, samples):
+    def __call__(self, samples: ArrayLike) -> float:
         """Distance of samples to the reference, float."""
         return frechet_distance(self.statistics(samples), self.reference)
 
-    def record(self, samples, seed=None, **details):
+    def record(
+        self, samples: ArrayLike, seed: int | None = None, **details: Any
+    ) -> dict[str, Any]:
         """The distance and what it hangs on, as a dict of JSON values.
 
         Args:

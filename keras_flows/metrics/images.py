@@ -1,11 +1,22 @@
 """Images on the host: their checks, 8 bits, resizing, and ADM's files."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 from keras import ops
 
 from keras_flows.ops import given
 from keras_flows.ops.files import replacing
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
 
 
 def check_images(images, channels=3, grey_to_rgb=False, name="images"):
@@ -63,7 +74,7 @@ def check_images(images, channels=3, grey_to_rgb=False, name="images"):
 
 
 @checked(images=given.plain_array)
-def to_uint8(images):
+def to_uint8(images: ArrayLike) -> Array:
     """8-bit images: floor(127.5 x + 128) of [-1, 1], clipped (EDM, SiT)."""
     images = images.astype("float32")
     if not np.isfinite(images).all():
@@ -72,7 +83,7 @@ def to_uint8(images):
 
 
 @checked(images=given.plain_array)
-def to_float(images):
+def to_float(images: ArrayLike) -> Array:
     """Images in [-1, 1] of 8-bit ones: x / 127.5 - 1, float32."""
     if images.dtype != np.uint8:
         raise ValueError(f"`images` must be uint8. Received: {images.dtype}.")
@@ -130,7 +141,9 @@ def write_npz(path, **arrays):
 
 
 @checked(path=given.path_of, samples=given.plain_array)
-def save_adm_npz(path, samples, labels=None):
+def save_adm_npz(
+    path: PathLike, samples: ArrayLike, labels: ArrayLike | None = None
+) -> None:
     """Write samples for ADM's evaluator (openai/guided-diffusion).
 
     `arr_0` holds the images, uint8 (n, height, width, 3), and `arr_1` the
@@ -166,7 +179,7 @@ def save_adm_npz(path, samples, labels=None):
 
 
 @checked(path=given.path_of)
-def load_adm_npz(path):
+def load_adm_npz(path: PathLike) -> Any:
     """(images uint8 (n, H, W, C), labels (n,) or None) of an ADM file.
 
     The `mu` and `sigma` of ADM's and EDM's reference files are read by

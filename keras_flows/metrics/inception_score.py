@@ -1,11 +1,20 @@
 """Inception score: exp E_x KL(p(y | x) || p(y)) (arXiv 1606.03498)."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.metrics.checks import check_features
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import ArrayLike
 
 
 class InceptionScore:
@@ -31,11 +40,11 @@ class InceptionScore:
     """
 
     @checked(splits=SIZE, seed=SEED)
-    def __init__(self, splits=10, seed=0):
+    def __init__(self, splits: int = 10, seed: int | None = 0) -> None:
         self.splits = splits
         self.seed = seed
 
-    def __call__(self, logits):
+    def __call__(self, logits: ArrayLike) -> Any:
         """Score of logits (n, K): a dict.
 
         Returns:

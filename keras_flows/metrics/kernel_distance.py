@@ -1,5 +1,9 @@
 """Kernel distance: the unbiased squared MMD of features (KID, 1801.01401)."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
@@ -7,6 +11,11 @@ from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Integer
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import ArrayLike
 
 
 def _kernel(x, y):
@@ -23,7 +32,13 @@ def _squared_mmd(x, y):
 
 
 @checked(num_subsets=SIZE, subset_size=Integer(2), seed=SEED)
-def kernel_distance(real, fake, num_subsets=100, subset_size=1000, seed=0):
+def kernel_distance(
+    real: ArrayLike,
+    fake: ArrayLike,
+    num_subsets: int = 100,
+    subset_size: int = 1000,
+    seed: int | None = 0,
+) -> Any:
     """Kernel distance of two sets of features, "KID" for InceptionV3's.
 
     Mean over random subsets of

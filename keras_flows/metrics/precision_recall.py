@@ -1,10 +1,19 @@
 """Improved precision and recall of generative models (arXiv 1904.06991)."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.metrics.checks import check_pair
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import ArrayLike
 
 # float64 distances by one matrix product err by some 1e-13 of the largest
 # squared norm; a copy of a sample must count as being at distance 0.
@@ -42,7 +51,9 @@ def _covered(points, centres, squared_radii, size):
 
 
 @checked(k=SIZE, batch_size=SIZE)
-def precision_recall(real, fake, k=3, batch_size=500):
+def precision_recall(
+    real: ArrayLike, fake: ArrayLike, k: float = 3, batch_size: int = 500
+) -> Any:
     """Precision and recall by k-nearest-neighbour balls.
 
     Precision is the share of fake samples within the ball of at least one

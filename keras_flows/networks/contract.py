@@ -120,7 +120,7 @@ def is_functional(network):
     return bool(inputs) and not callable(inputs)
 
 
-def input_names(network):
+def input_names(network: keras.Model) -> frozenset[str] | None:
     """The input keys of a network, or None where they cannot be known.
 
     A functional model tells; a subclassed one may, through an attribute
@@ -134,7 +134,7 @@ def input_specs(network):
     return contract_of(network).inputs
 
 
-def sample_shape(network):
+def sample_shape(network: keras.Model) -> tuple[int | None, ...] | None:
     """Shape of one example of x, or None where it is not known.
 
     Of a subclassed network that of the batch by which it was built.

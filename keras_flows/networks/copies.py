@@ -1,6 +1,9 @@
 """Copies of a network: with variables of their own, or with values alone."""
 
+from __future__ import annotations
+
 import contextlib
+import typing
 
 import keras
 import numpy as np
@@ -16,11 +19,16 @@ from keras_flows.networks.contract import is_functional
 from keras_flows.networks.contract import share_contract
 from keras_flows.ops import given
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
 # Layers whose weights a framework reads itself, past Keras's variables.
 _FOREIGN = ("TorchModuleWrapper", "TFSMLayer")
 
 
-def clone_network(network, name, config=None):
+def clone_network(
+    network: keras.Model, name: str | None, config: dict[str, Any] | None = None
+) -> keras.Model:
     """A copy with variables of its own, equal in value and not trainable.
 
     The copies' paths end in the originals', so that one layout rule shards

@@ -1,5 +1,9 @@
 """Features of a network on the way, and of a frozen encoder."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 import numpy as np
 from keras import layers
@@ -9,6 +13,11 @@ from keras_flows.networks.contract import is_functional
 from keras_flows.networks.fixed import Fixed
 from keras_flows.ops import gathering
 from keras_flows.ops import note
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import Shape
 
 
 class FeatureTap:
@@ -23,7 +32,7 @@ class FeatureTap:
         network: functional `keras.Model`.
     """
 
-    def __init__(self, network):
+    def __init__(self, network: keras.Model) -> None:
         if not is_functional(network):
             raise ValueError(
                 "`network` must be a functional keras.Model, which tells its "
@@ -64,7 +73,7 @@ PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
 
-def dino_encoder(backbone, image_shape, grid):
+def dino_encoder(backbone: str, image_shape: Shape, grid: Shape) -> Any:
     """Patch tokens of a DINOv2 or DINOv3 backbone: what REPA aligns with.
 
     Images in [-1, 1] are resized so that the backbone's patches form `grid`,
@@ -150,7 +159,7 @@ class Frozen(Fixed):
 
     saved = False
 
-    def __init__(self, network, name=None):
+    def __init__(self, network: keras.Model, name: str | None = None) -> None:
         super().__init__(name=name)
         network.trainable = False
         self._call_network = lambda *args: network(*args, training=False)

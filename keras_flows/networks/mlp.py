@@ -1,6 +1,9 @@
 """A multilayer perceptron of (x, t[, r][, condition]) for data of any rank."""
 
+from __future__ import annotations
+
 import math
+import typing
 
 import keras
 from keras import layers
@@ -18,6 +21,12 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.ops.types import Shape
 
 
 @register
@@ -67,20 +76,20 @@ class MLP(DescribedModel):
     )
     def __init__(
         self,
-        dim,
-        width=256,
-        depth=4,
-        two_times=False,
-        activation="silu",
-        fourier_features=16,
-        fourier_scale=2.0,
-        time_features=4,
-        max_frequency=8.0,
-        num_classes=None,
-        condition_dim=None,
-        dtype=None,
-        name="mlp",
-    ):
+        dim: int | Shape,
+        width: int = 256,
+        depth: int = 4,
+        two_times: bool = False,
+        activation: str | Callable[..., Any] | None = "silu",
+        fourier_features: int = 16,
+        fourier_scale: float = 2.0,
+        time_features: int = 4,
+        max_frequency: float = 8.0,
+        num_classes: int | None = None,
+        condition_dim: int | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "mlp",
+    ) -> None:
         shape = dim
         if num_classes is not None and condition_dim is not None:
             raise ValueError("Give `num_classes` or `condition_dim`, not both.")

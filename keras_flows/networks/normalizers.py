@@ -6,7 +6,10 @@ that is constant in the data has scale 0: it becomes 0 whatever comes, and its
 inverse the constant. So nothing blows up where a joint never moved.
 """
 
+from __future__ import annotations
+
 import difflib
+import typing
 
 import keras
 import numpy as np
@@ -21,6 +24,9 @@ from keras_flows.ops.scalars import SHARE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
 
 @register
 class Normalizer(keras.layers.Layer):
@@ -32,7 +38,7 @@ class Normalizer(keras.layers.Layer):
     """
 
     @checked(floor=POSITIVE)
-    def __init__(self, floor=1e-6, **kwargs):
+    def __init__(self, floor: float = 1e-6, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", float_dtype())
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
@@ -179,7 +185,13 @@ class Quantile(Normalizer):
     """
 
     @checked(low=SHARE, high=SHARE, most=SIZE)
-    def __init__(self, low=0.01, high=0.99, most=1_000_000, **kwargs):
+    def __init__(
+        self,
+        low: float = 0.01,
+        high: float = 0.99,
+        most: float = 1_000_000,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not 0 <= low < high <= 1:
             raise ValueError(

@@ -1,5 +1,9 @@
 """`check_jvp`: is a network safe under an objective's derivatives?"""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -14,6 +18,9 @@ from keras_flows.ops import jvp
 from keras_flows.ops import value_and_gradients
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 # Not one a user draws data from: noise equal to the data has no velocity.
 _SEED = 250518825
@@ -121,7 +128,9 @@ def _faults(network, tolerance):
 
 
 @checked(model=given.MODEL, tolerance=POSITIVE)
-def check_jvp(model, batch, tolerance=0.02):
+def check_jvp(
+    model: keras.Model, batch: Any, tolerance: float = 0.02
+) -> dict[str, float]:
     """Hold an interface's JVP, and the gradient through it, to differences.
 
     Takes the derivative of u(x_t, t, r) along (v, 1, 0) by JVP and by

@@ -1,6 +1,9 @@
 """Objectives by name."""
 
+from __future__ import annotations
+
 import dataclasses
+import typing
 
 import keras
 
@@ -23,6 +26,9 @@ from keras_flows.objectives.self_distillation import LSD
 from keras_flows.objectives.self_distillation import MF
 from keras_flows.objectives.self_distillation import PSD
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
 _KNOWN = {
     cls.name: cls
     for cls in (
@@ -32,12 +38,12 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def names():
+def names() -> list[str]:
     """The names that `get` knows."""
     return tuple(_KNOWN)
 
 
-def get(identifier, **options):
+def get(identifier: Any, **options: Any) -> Any:
     """An `Objective` by name, class or function, or as it is.
 
     Options go with a name or a class: `get("lsd", stop_gradient="none")`.

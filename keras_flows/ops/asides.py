@@ -5,11 +5,21 @@ by a side effect; `keras_flows.ops.jvp` hands what was noted inside it out as
 auxiliary output instead.
 """
 
+from __future__ import annotations
+
 import contextlib
+import typing
 
 from keras import ops
 
 from keras_flows.ops.tensors import float_dtype
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    import keras
+
+    from keras_flows.ops.types import ArrayLike
 
 FEATURES, LOSSES = "features", "losses"
 
@@ -19,7 +29,7 @@ _parts = [None]
 
 
 @contextlib.contextmanager
-def gather(kind=FEATURES):
+def gather(kind: str = FEATURES) -> Any:
     """Yield a list that `note` fills with (part, value) of a kind meanwhile."""
     notes = []
     _open.append((kind, notes))
@@ -44,7 +54,7 @@ def gathering(kind=None):
     return any(kind in (None, taken) for taken, _ in _open)
 
 
-def note(value, kind=FEATURES, name=None):
+def note(value: Any, kind: str = FEATURES, name: str | None = None) -> None:
     """Hand tensors to the innermost `gather` of their kind, if any.
 
     Args:
@@ -84,7 +94,7 @@ def renote(owners, values):
         note(value, kind, name)
 
 
-def note_losses(network, x):
+def note_losses(network: keras.Model, x: ArrayLike) -> None:
     """Note what `add_loss` and activity regularisers gave in the last call.
 
     Args:
@@ -105,7 +115,7 @@ def note_losses(network, x):
         note([loss, rows], LOSSES, id(network))
 
 
-def mean_losses(notes, networks=None):
+def mean_losses(notes: Any, networks: Any = None) -> Any:
     """The losses that `note_losses` noted, a scalar; None where none were.
 
     Of each network the mean over its calls, weighed by their rows: an
@@ -131,6 +141,6 @@ def _weighed(calls):
     return sum(loss * rows for loss, rows in calls) / ops.maximum(rows, 1.0)
 
 
-def note_rows(rows):
+def note_rows(rows: Any) -> None:
     """Note how a batch was split, under the name "rows"."""
     note(rows, name="rows")

@@ -1,7 +1,10 @@
 """Forward- and reverse-mode derivatives that are right on every backend."""
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
+import typing
 
 import keras
 from keras import ops
@@ -11,10 +14,16 @@ from keras_flows.ops.asides import gathering
 from keras_flows.ops.asides import renote
 from keras_flows.ops.kernels import choose_kernels
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.ops.types import Tree
+
 _in_jvp = contextvars.ContextVar("in_jvp", default=False)
 
 
-def remat(fun):
+def remat(fun: Callable[..., Any]) -> Any:
     """`fun`, whose activations the backward pass computes again.
 
     TensorFlow and PyTorch cannot do so through a derivative: inside `jvp`
@@ -29,7 +38,7 @@ def remat(fun):
     return run
 
 
-def in_jvp():
+def in_jvp() -> bool:
     """Whether a forward derivative is taken of what runs here.
 
     By `jvp`; on PyTorch, whose fused kernels get it wrong without a word
@@ -62,7 +71,12 @@ def _jvp_scope():
         _in_jvp.reset(token)
 
 
-def jvp(fun, primals, tangents, has_aux=False):
+def jvp(
+    fun: Callable[..., Any],
+    primals: Tree,
+    tangents: Tree,
+    has_aux: bool = False,
+) -> Any:
     """Jacobian-vector product of `fun`, itself differentiable.
 
     `keras.ops.jvp` of any network: kernels whose derivatives are wrong or
@@ -166,7 +180,7 @@ def _tensorflow_jvp(fun, primals, tangents, has_aux):
     return (output, derivative, aux) if has_aux else (output, derivative)
 
 
-def value_and_gradients(fun, variables):
+def value_and_gradients(fun: Callable[..., Any], variables: Any) -> Any:
     """Value of the scalar `fun()` and its gradients by `variables`.
 
     Variables that `fun` does not reach get zeros on every backend.

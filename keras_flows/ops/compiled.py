@@ -1,13 +1,20 @@
 """Compiling a function whose weights stay arguments."""
 
+from __future__ import annotations
+
 import contextlib
+import typing
 
 import keras
 import numpy as np
 from keras import tree
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
-def compiled(fn, variables):
+
+def compiled(fn: Callable[..., Any], variables: Any) -> Any:
     """Compile `fn` so that it always sees the current value of `variables`.
 
     On JAX the values are an argument of the jitted function (a closure would

@@ -1,11 +1,16 @@
 """Configuration is constructor arguments: dataclasses that Keras can save."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TypeVar
 
 import keras
 
+Registered = TypeVar("Registered")
 
-def register(thing):
+
+def register(thing: Registered) -> Registered:
     """Register a class or function with Keras under `keras_flows`."""
     return keras.saving.register_keras_serializable(package="keras_flows")(
         thing

@@ -5,6 +5,9 @@ Nobody has to learn twice: `kf.DDIMScheduler`, `model.sample(...)` and
 """
 
 import inspect
+from typing import TypeVar
+
+Class = TypeVar("Class", bound=type)
 
 # Attributes of the package.
 NAMES = {
@@ -134,7 +137,7 @@ def _hide_others(function):
     function.__signature__ = found.replace(parameters=kept)
 
 
-def answers_familiar_names(cls):
+def answers_familiar_names(cls: Class) -> Class:
     """Decorator of what generates: unknown attributes say what to write."""
     inherited = getattr(cls, "__getattr__", None)
 

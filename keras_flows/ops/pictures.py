@@ -1,6 +1,9 @@
 """Pictures as arrays, and files of them."""
 
+from __future__ import annotations
+
 import math
+import typing
 
 import keras
 import numpy as np
@@ -12,9 +15,19 @@ from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
+
 
 @checked(images=given.array, columns=Optional(SIZE), scale=SIZE, border=COUNT)
-def image_grid(images, columns=None, scale=1, border=1):
+def image_grid(
+    images: ArrayLike,
+    columns: int | None = None,
+    scale: float = 1,
+    border: int = 1,
+) -> Array:
     """(n, H, W, C) in [-1, 1] as one uint8 picture (rows, columns, C).
 
     Args:
@@ -45,7 +58,7 @@ def image_grid(images, columns=None, scale=1, border=1):
 
 
 @checked(path=given.path_of, picture=given.plain_array)
-def write_image(path, picture):
+def write_image(path: PathLike, picture: ArrayLike) -> None:
     """Write a uint8 picture under a temporary name, then rename it."""
     if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
         raise ValueError(

@@ -1,8 +1,15 @@
 """Splitting a batch: rows that need a JVP or not; rows of several networks."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 from keras import ops
 from keras import tree
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 
 class RowSplit:
@@ -29,7 +36,9 @@ class RowSplit:
         drawn: whether a row may be in both groups.
     """
 
-    def __init__(self, batch_size, portion, place=None):
+    def __init__(
+        self, batch_size: int, portion: float, place: Any = None
+    ) -> None:
         self.batch_size = batch_size
         self.portion = portion
         self.drawn = self.is_drawn(batch_size, portion)

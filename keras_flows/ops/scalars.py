@@ -1,9 +1,17 @@
 """Numbers and flags that users hand in: checked, and Python's own after."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import inspect
 import math
+from collections.abc import Callable
+from typing import Any
+from typing import TypeVar
+
+# A function or a class: `checked` leaves its signature as it is.
+Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 
 def _plain(value):
@@ -138,7 +146,7 @@ def _plain_kind(kind):
     return isinstance(kind, (Number, Flag, Optional))
 
 
-def checked(**ranges):
+def checked(**ranges: Any) -> Callable[[Checked], Checked]:
     """Decorator of a function, or of a class for its constructor.
 
     Each argument that is named must be what its range takes, and arrives as a

@@ -1,8 +1,16 @@
 """Shape and dtype helpers shared by every level."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 import numpy as np
 from keras import ops
+
+if typing.TYPE_CHECKING:
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import Tensor
 
 
 def float_dtype():
@@ -126,7 +134,7 @@ def _times(t, x, argument):
     return t if len(t.shape) else ops.broadcast_to(t, ops.shape(x)[:1])
 
 
-def bcast_right(x, y):
+def bcast_right(x: ArrayLike, y: ArrayLike) -> Tensor:
     """Reshape `x` of shape (B,) to (B, 1, ..., 1), the rank of `y`."""
     missing = len(y.shape) - len(x.shape)
     if missing < 0:
@@ -149,12 +157,12 @@ def example_size(x):
     return size
 
 
-def mean_flat(x):
+def mean_flat(x: ArrayLike) -> Tensor:
     """Mean over every axis but the first: (B, ...) -> (B,)."""
     return ops.mean(x, axis=tuple(range(1, len(x.shape))))
 
 
-def sum_flat(x):
+def sum_flat(x: ArrayLike) -> Tensor:
     """Sum over every axis but the first: (B, ...) -> (B,)."""
     return ops.sum(x, axis=tuple(range(1, len(x.shape))))
 

@@ -1,5 +1,9 @@
 """Receding-horizon control: histories, queues of actions, ensembling."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 from keras import tree
 
@@ -9,6 +13,11 @@ from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    import keras
 
 
 class Controller:
@@ -40,8 +49,14 @@ class Controller:
         seed=SEED,
     )
     def __init__(
-        self, policy, *, act_steps=None, ensemble=None, seed=None, **options
-    ):
+        self,
+        policy: keras.Model,
+        *,
+        act_steps: int | None = None,
+        ensemble: float | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
         self.policy = policy
         first = policy.obs_steps - 1
         most = policy.horizon - first

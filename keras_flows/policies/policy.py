@@ -6,6 +6,10 @@ The encoder runs once per chunk, outside every JVP and every sampling step,
 and trains with the network. Source: arXiv 2512.01809, 2303.04137.
 """
 
+from __future__ import annotations
+
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -29,6 +33,20 @@ from keras_flows.policies import endpoints
 from keras_flows.policies import observations
 from keras_flows.policies.controller import Controller
 from keras_flows.training import EMA
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from typing import Any
+
+    from keras_flows.datasets.robots.actions import ActionRepresentation
+    from keras_flows.interfaces.interface import Interface
+    from keras_flows.networks.normalizers import Normalizer
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
+    from keras_flows.ops.types import Tree
+    from keras_flows.samplers.base import Sampler
 
 
 @register
@@ -71,18 +89,20 @@ class Policy(Holder):
     @checked(act_steps=SIZE, pose=given.of(given.function, none=True))
     def __init__(
         self,
-        interface,
-        encoder=None,
+        interface: Interface,
+        encoder: keras.Model | None = None,
         *,
-        observation_normalizer="min_max",
-        action_normalizer="min_max",
-        act_steps=8,
-        representation="absolute",
-        pose=None,
-        action_low=None,
-        action_high=None,
-        name=None,
-    ):
+        observation_normalizer: str
+        | Normalizer
+        | Mapping[str, str | Normalizer] = "min_max",
+        action_normalizer: str | Normalizer = "min_max",
+        act_steps: int = 8,
+        representation: str | ActionRepresentation = "absolute",
+        pose: Callable[..., Any] | None = None,
+        action_low: ArrayLike | None = None,
+        action_high: ArrayLike | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(interface, name=name)
         self.horizon, self.action_dim, condition = observations.chunk_inputs(
             interface
@@ -143,7 +163,7 @@ class Policy(Holder):
             lambda leaf: tuple(leaf.shape[1:]), self._spec["observation"]
         )
 
-    def adapt(self, windows):
+    def adapt(self, windows: Any) -> None:
         """Fit the normalisers to demonstrations.
 
         Args:
@@ -220,30 +240,29 @@ class Policy(Holder):
 
     def predict_chunk(
         self,
-        observation,
+        observation: Tree,
         *,
-        num_steps=None,
-        start=None,
-        seed=None,
-        noise=None,
-        sampler=None,
-        use_ema=True,
-    ):
+        num_steps: int | None = None,
+        start: str | None = None,
+        seed: int | None = None,
+        noise: ArrayLike | None = None,
+        sampler: str | Sampler | None = None,
+        use_ema: bool = True,
+    ) -> Array:
         """Chunks of actions for observation histories.
 
         Action number obs_steps - 1 is the one for the newest observation.
 
         Args:
-            observation: (B, obs_steps, ...), or a dict of such arrays, in
-                the units of the demonstrations (images as bytes, or as floats
-                of -1 to 1); without the batch axis for a single robot.
+            observation: (B, obs_steps, ...), or a dict of such arrays, in the
+                demonstrations' units (images as bytes, or floats of -1 to 1);
+                without the batch axis for a single robot.
             num_steps: sampling steps; by default the objective's.
             start: "noise" or "zero", what sampling starts from; by default
                 the objective's.
             seed: int, of the noise; None for a fresh one.
             noise: standard normal (B, horizon, action_dim), in its place.
-            sampler: an `objectives`' own by default; one without noise in
-                its steps.
+            sampler: the objective's by default; without noise in its steps.
             use_ema: whether to use the first average of the weights.
 
         Returns:
@@ -292,11 +311,11 @@ class Policy(Holder):
 
     # Control, one step at a time.
 
-    def reset(self, **options):
+    def reset(self, **options: Any) -> Any:
         """Begin an episode; options as those of `Controller`."""
         self._control["now"] = Controller(self, **options)
 
-    def select_action(self, observation):
+    def select_action(self, observation: Tree) -> Array:
         """The action for the newest observation, (action_dim,) or (B, ...).
 
         Args:
@@ -324,16 +343,16 @@ class Policy(Holder):
 
     def export(
         self,
-        filepath,
-        format="tf_saved_model",
+        filepath: PathLike,
+        format: str = "tf_saved_model",
         *,
-        version=None,
-        num_steps=None,
-        sampler=None,
-        start=None,
-        use_ema=True,
-        verbose=True,
-    ):
+        version: int | None = None,
+        num_steps: int | None = None,
+        sampler: str | Sampler | None = None,
+        start: str | None = None,
+        use_ema: bool = True,
+        verbose: bool = True,
+    ) -> None:
         """Export the policy, normalisers inside, as a SavedModel or as ONNX.
 
         The endpoint `serve` maps a dict of the observation history,

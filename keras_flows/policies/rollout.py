@@ -1,8 +1,11 @@
 """Closed-loop evaluation in an environment."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import time
+import typing
 
 import numpy as np
 
@@ -18,9 +21,21 @@ from keras_flows.ops.scalars import SHARE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    import keras
+
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import PathLike
+    from keras_flows.ops.types import Tree
+
 
 @checked(successes=COUNT, trials=SIZE, z=POSITIVE)
-def wilson_interval(successes, trials, z=1.96):
+def wilson_interval(
+    successes: int, trials: int, z: float = 1.96
+) -> tuple[float, float]:
     """The score interval of a rate (95 % at z = 1.96), (low, high).
 
     Source: Wilson 1927; right at 0 and 1, where the normal one is empty.
@@ -84,8 +99,15 @@ ACTING = given.of(
 
 @checked(policy=ACTING, max_steps=SIZE, seed=SEED, progress=FLAG)
 def evaluate(
-    policy, envs, starts, *, max_steps=240, seed=0, progress=False, **options
-):
+    policy: keras.Model,
+    envs: Any,
+    starts: ArrayLike,
+    *,
+    max_steps: int = 240,
+    seed: int | None = 0,
+    progress: bool = False,
+    **options: Any,
+) -> Rollout:
     """Run a policy in closed loop from each start state.
 
     Environments run in lockstep, as many as there are, and the policy acts
@@ -210,7 +232,13 @@ class _Expert:
 
 
 @checked(max_steps=SIZE, progress=FLAG)
-def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
+def evaluate_expert(
+    envs: Any,
+    starts: ArrayLike,
+    *,
+    max_steps: int = 240,
+    progress: bool = False,
+) -> Rollout:
     """`evaluate` of the environments' experts, on the same start states."""
     if isinstance(envs, (list, tuple)):
         envs = _together(envs)
@@ -220,7 +248,12 @@ def evaluate_expert(envs, starts, *, max_steps=240, progress=False):
 
 
 @checked(predict=given.function, repeats=SIZE, warmup=COUNT)
-def latency(predict, observation, repeats=1000, warmup=50):
+def latency(
+    predict: Callable[..., Any],
+    observation: Tree,
+    repeats: int = 1000,
+    warmup: int = 50,
+) -> dict[str, Any]:
     """Seconds of one call of `predict(observation)`, in milliseconds.
 
     Args:
@@ -256,8 +289,18 @@ def latency(predict, observation, repeats=1000, warmup=50):
     size=SIZE,
     seed=SEED,
 )
-def record(policy, env, start, path, *, max_steps=240, fps=20, size=240,
-           seed=0, **options):  # fmt: skip
+def record(
+    policy: keras.Model,
+    env: Any,
+    start: int,
+    path: PathLike,
+    *,
+    max_steps: int = 240,
+    fps: int = 20,
+    size: int = 240,
+    seed: int | None = 0,
+    **options: Any,
+) -> bool:
     """Save a GIF of one episode; returns whether it succeeded.
 
     Args:

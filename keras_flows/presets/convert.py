@@ -5,9 +5,12 @@ interfaces (`keras_flows/converters`) and register themselves here by kind.
 Yours can, too.
 """
 
+from __future__ import annotations
+
 import collections.abc
 import contextlib
 import dataclasses
+import typing
 
 import numpy as np
 
@@ -17,6 +20,14 @@ from keras_flows.presets.card import Card
 from keras_flows.presets.convert_files import read_checkpoint
 from keras_flows.presets.initializers import skipped
 from keras_flows.presets.preset import save_to_preset
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    import keras
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import PathLike
 
 CONVERTERS = {}
 # Numbers of tables that files leave out, such as positions: 64 MiB.
@@ -64,21 +75,21 @@ class Conversion:
     difference: float | None
 
 
-def register_converter(kind, converter):
+def register_converter(kind: str, converter: Any) -> None:
     """Add a `Converter` under the name of its kind."""
     CONVERTERS[kind] = converter
 
 
 def convert(
-    source,
-    kind,
-    out=None,
+    source: PathLike,
+    kind: str,
+    out: PathLike | None = None,
     *,
-    ema=None,
-    options=None,
-    golden=None,
-    max_bytes=None,
-):
+    ema: bool | None = None,
+    options: dict[str, Any] | None = None,
+    golden: PathLike | None = None,
+    max_bytes: int | None = None,
+) -> Conversion:
     """Convert a published checkpoint, and save it as a preset.
 
     Sizes come from the shapes of the weights. Time and sign become those of
@@ -198,7 +209,7 @@ def _difference(converter, model, golden):
     return float(np.abs(output - expected).max())
 
 
-def torch_state(model, kind):
+def torch_state(model: keras.Model, kind: str) -> dict[str, Array]:
     """The weights of a model as the published repository names them.
 
     Args:

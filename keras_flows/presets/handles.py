@@ -4,12 +4,15 @@ huggingface_hub and kagglehub download, resume, lock and cache; they are
 imported only for their handles.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
 import pathlib
 import re
 import warnings
 
+from keras_flows.ops.types import PathLike
 from keras_flows.presets import download
 from keras_flows.presets.files import CONFIG
 from keras_flows.presets.files import FILES
@@ -22,7 +25,7 @@ _HF = re.compile(r"hf://([\w.-]+/[\w.-]+)((?:/[^/@]+)*)(?:@(.+))?")
 _KAGGLE = re.compile(r"kaggle://([\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+)(?:/(\d+))?")
 
 
-def preset_folder(handle):
+def preset_folder(handle: PathLike) -> pathlib.Path:
     """The folder of a preset, downloaded where it has to be.
 
     Args:

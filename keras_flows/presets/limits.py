@@ -50,12 +50,12 @@ class Limits:
 _current = [Limits()]
 
 
-def limits():
+def limits() -> Limits:
     """The `Limits` in force."""
     return _current[0]
 
 
-def set_limits(**changes):
+def set_limits(**changes: float) -> Limits:
     """Change limits for this process.
 
     Args:

@@ -5,10 +5,13 @@ model.weights.json and its shards) and metadata.json, as KerasHub writes them,
 and README.md, the model card.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import pathlib
 import time
+import typing
 
 import keras
 
@@ -47,20 +50,25 @@ from keras_flows.presets.files import write_json
 from keras_flows.presets.handles import preset_folder
 from keras_flows.presets.initializers import skipped
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
+
 
 @checked(
     preset_dir=given.path_of,
     max_shard_size=Optional(POSITIVE),
 )
 def save_to_preset(
-    model,
-    preset_dir,
-    metadata=None,
+    model: keras.Model,
+    preset_dir: PathLike,
+    metadata: dict[str, Any] | None = None,
     *,
-    card=None,
-    max_shard_size=None,
-    weights_dtype=None,
-):
+    card: Card | None = None,
+    max_shard_size: float | None = None,
+    weights_dtype: str | None = None,
+) -> None:
     """Save a model to a folder that `from_preset` reads.
 
     The folder is written under a temporary name and then renamed, so a
@@ -166,8 +174,12 @@ def _write(model, folder, metadata, card, max_shard_size, weights_dtype):
 
 @checked(load_weights=FLAG)
 def from_preset(
-    preset, load_weights=True, dtype=None, cls=keras.Model, **arguments
-):
+    preset: PathLike,
+    load_weights: bool = True,
+    dtype: str | keras.DTypePolicy | None = None,
+    cls=keras.Model,
+    **arguments: Any,
+) -> Any:
     """Load a model of any class from a preset.
 
     With other arguments than the saved ones, say `num_classes=4`, it is built
@@ -255,12 +267,23 @@ def _reason(error):
 class Preset:
     """Mixin over `keras.Model` with presets."""
 
-    def save_to_preset(self, preset_dir, metadata=None, **kwargs):
+    def save_to_preset(
+        self,
+        preset_dir: PathLike,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Save the model to a folder: see `presets.save_to_preset`."""
         save_to_preset(self, preset_dir, metadata, **kwargs)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None, **arguments):
+    def from_preset(
+        cls,
+        preset: PathLike,
+        load_weights: bool = True,
+        dtype: str | keras.DTypePolicy | None = None,
+        **arguments: Any,
+    ) -> Any:
         """Load a model of this class: see `presets.from_preset`.
 
         Raises:

@@ -1,14 +1,20 @@
 """The presets that have a name."""
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import pathlib
+import typing
 
 from keras_flows.ops import given
 from keras_flows.ops.scalars import checked
 from keras_flows.presets.files import read_config
 from keras_flows.presets.files import read_metadata
 from keras_flows.presets.files import weights_size
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 BUILTIN_FOLDER = pathlib.Path(__file__).parent / "builtin"
 
@@ -96,7 +102,7 @@ BUILTIN = {
 
 
 @checked(name=given.text)
-def register(name, entry):
+def register(name: str, entry: Entry) -> Any:
     """Give a preset a name that `from_preset` takes, in this process.
 
     Args:
@@ -116,7 +122,7 @@ def register(name, entry):
     BUILTIN[name] = entry
 
 
-def names():
+def names() -> list[str]:
     """The names of all presets, sorted."""
     return sorted(BUILTIN)
 
@@ -126,7 +132,7 @@ def near(name):
     return difflib.get_close_matches(name, names(), n=3, cutoff=0.6)
 
 
-def describe(name=None):
+def describe(name: str | None = None) -> str:
     """What is known of a preset, or of all: a text to print.
 
     One line for what it is; then class, size, metrics and recipe.

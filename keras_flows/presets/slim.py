@@ -1,5 +1,9 @@
 """A model for use alone: its averages in the place of its weights."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import ops
 
@@ -7,8 +11,11 @@ from keras_flows.ops import given
 from keras_flows.presets.changes import interfaces
 from keras_flows.presets.configs import serialized
 
+if typing.TYPE_CHECKING:
+    from typing import Any
 
-def slim(model):
+
+def slim(model: keras.Model) -> Any:
     """A copy whose weights are the first averages, and which has no others.
 
     It samples as the model does, and is half as large; training it further

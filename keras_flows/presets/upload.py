@@ -1,7 +1,10 @@
 """Share a preset on Hugging Face or Kaggle."""
 
+from __future__ import annotations
+
 import pathlib
 import tempfile
+import typing
 
 import keras
 
@@ -13,10 +16,19 @@ from keras_flows.presets.handles import parse_hf
 from keras_flows.presets.handles import parse_kaggle
 from keras_flows.presets.preset import save_to_preset
 
+if typing.TYPE_CHECKING:
+    from keras_flows.ops.types import PathLike
+    from keras_flows.presets.card import Card
+
 
 def upload_preset(
-    preset, handle, *, card=None, private=False, message="Preset"
-):
+    preset: PathLike,
+    handle: str,
+    *,
+    card: Card | None = None,
+    private: bool = False,
+    message: str = "Preset",
+) -> None:
     """Upload a model or a preset's folder.
 
     You must be logged in: `hf auth login` or `kagglehub.login()`.

@@ -5,6 +5,9 @@ in), `Guided` (a predictor around two) or `OnPath` (a predictor on another
 path). `Loop` compiles its steps and walks them.
 """
 
+from __future__ import annotations
+
+import typing
 from keras_flows.samplers.adaptive import DormandPrince
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.ddpm import DDIM
@@ -32,6 +35,9 @@ from keras_flows.samplers.start import inverse
 from keras_flows.samplers.unipc import UniPC
 from keras_flows.ops import resolve
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
 _KNOWN = {
     "ddim": DDIM,
     "ddpm": DDPM,
@@ -52,7 +58,7 @@ _KNOWN = {
 }
 
 
-def get(identifier, argument="sampler"):
+def get(identifier: Any, argument: str = "sampler") -> Any:
     """A sampler from its name, config or instance; errors name `argument`.
 
     Raises:

@@ -1,11 +1,18 @@
 """Guidance: a predictor around two predictors."""
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 from keras import ops
 from keras import tree
 
 from keras_flows.ops import bcast_right
 from keras_flows.ops import given
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 
 class Guided:
@@ -28,7 +35,14 @@ class Guided:
             first ones; None for all.
     """
 
-    def __init__(self, positive, negative, scale, interval=None, channels=None):
+    def __init__(
+        self,
+        positive: Any,
+        negative: Any,
+        scale: float,
+        interval: tuple[float, float] | None = None,
+        channels: int | None = None,
+    ) -> None:
         self.positive, self.negative = positive, negative
         self.interpolant = positive.interpolant
         self.n_mu, self.n_sigma = positive.n_mu, positive.n_sigma

@@ -1,6 +1,9 @@
 """Likelihoods along the probability flow."""
 
+from __future__ import annotations
+
 import math
+import typing
 
 import numpy as np
 from keras import ops
@@ -23,22 +26,31 @@ from keras_flows.samplers.adaptive import nearest_to_data
 from keras_flows.samplers.base import batch_of
 from keras_flows.samplers.loop import Reads
 
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    import keras
+
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import Tree
+    from keras_flows.samplers.base import Sampler
+
 
 @checked(
     model=given.MODEL, probes=SIZE, seed=SEED, bits_per_dim=FLAG, use_ema=FLAG
 )
 def log_likelihood(
-    model,
-    x,
-    condition=None,
+    model: keras.Model,
+    x: ArrayLike,
+    condition: Tree | None = None,
     *,
-    trace="hutchinson",
-    probes=1,
-    seed=None,
-    sampler="dormand_prince",
-    bits_per_dim=False,
-    use_ema=True,
-):
+    trace: str = "hutchinson",
+    probes: int = 1,
+    seed: int | None = None,
+    sampler: str | Sampler | None = "dormand_prince",
+    bits_per_dim: bool = False,
+    use_ema: bool = True,
+) -> Any:
     """log p(x) of data under a model's probability flow.
 
     The flow carries x to noise y, and with d log p(x_t)/dt = -div v along it

@@ -1,8 +1,18 @@
 """A change of path: a predictor around a predictor."""
 
+from __future__ import annotations
+
+import typing
+
 from keras import ops
 
 from keras_flows.ops import bcast_right
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
 
 
 class OnPath:
@@ -19,7 +29,7 @@ class OnPath:
         path: the new `Interpolant`.
     """
 
-    def __init__(self, inner, path):
+    def __init__(self, inner: Callable[..., Any], path: PathLike) -> None:
         self.inner, self.interpolant = inner, path
         self.n_mu, self.n_sigma = inner.n_mu, inner.n_sigma
         self.provides = inner.provides

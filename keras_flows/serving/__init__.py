@@ -5,13 +5,20 @@
 FastAPI is imported with `create_app`, not before.
 """
 
+from __future__ import annotations
+
+import typing
+
 from keras_flows.serving.page import write_page
 from keras_flows.serving.sources import Source
 from keras_flows.serving.sources import from_export
 from keras_flows.serving.sources import from_preset
 
+if typing.TYPE_CHECKING:
+    from typing import Any
 
-def create_app(source, **options):
+
+def create_app(source: Source, **options: Any) -> Any:
     """The application that serves a source: see `serving.app.create_app`.
 
     Raises:

@@ -3,6 +3,8 @@
 An exported folder runs in TensorFlow or ONNX Runtime, a preset in Keras.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import json
@@ -21,8 +23,13 @@ from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 from keras_flows.policies import Policy
 
+if typing.TYPE_CHECKING:
+    from typing import Any
 
-def never(num_steps):
+    from keras_flows.ops.types import PathLike
+
+
+def never(num_steps: int) -> bool:
     """No noise is drawn in the steps, in how many ever."""
     return False
 
@@ -77,7 +84,7 @@ class Source:
 
 
 @checked(folder=given.path_of)
-def from_export(folder):
+def from_export(folder: PathLike) -> Source:
     """The source of a folder written by `model.export`, or its last version.
 
     Raises:
@@ -148,7 +155,9 @@ def _onnx(folder):
 
 
 @checked(num_steps=Optional(SIZE), guidance_scale=GUIDANCE)
-def from_preset(handle, num_steps=None, guidance_scale=1.0):
+def from_preset(
+    handle: str, num_steps: int | None = None, guidance_scale: float = 1.0
+) -> Any:
     """The source of a preset, in Keras.
 
     Args:

@@ -1,5 +1,7 @@
 """Two optimizers that take turns: one `fit`, two networks."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops
 
@@ -43,7 +45,13 @@ class AlternatingOptimizer(keras.optimizers.Optimizer):
     """
 
     @checked(second_steps=SIZE)
-    def __init__(self, optimizer, second=None, second_steps=1, name=None):
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        second: keras.optimizers.Optimizer | None = None,
+        second_steps: int = 1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(learning_rate=0.0, name=name)
         optimizer = _optimizer("optimizer", optimizer)
         if second is None:

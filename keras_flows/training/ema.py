@@ -1,7 +1,10 @@
 """Exponential moving averages of a network, as variables of the model."""
 
+from __future__ import annotations
+
 import contextlib
 import threading
+import typing
 import warnings
 
 import keras
@@ -17,6 +20,9 @@ from keras_flows.ops import register
 from keras_flows.ops.scalars import REAL
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 _running = threading.local()
 
@@ -98,7 +104,13 @@ class EMA(Fixed):
     """
 
     @checked(decay=Optional(REAL), std=Optional(REAL))
-    def __init__(self, decay=None, std=None, name=None, **kwargs):
+    def __init__(
+        self,
+        decay: float | None = None,
+        std: float | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
         if (decay is None) == (std is None):
             raise ValueError(

@@ -1,14 +1,21 @@
 """Layouts of `keras.distribution`, and what they cover."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import re
+import typing
 
 import keras
 
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 
 def _need_jax():
@@ -36,7 +43,9 @@ class FullySharded(keras.distribution.ModelParallel):
     """
 
     @checked(min_size=COUNT)
-    def __init__(self, devices=None, min_size=1024):
+    def __init__(
+        self, devices: Sequence[Any] | None = None, min_size: int = 1024
+    ) -> None:
         _need_jax()
         devices = devices or keras.distribution.list_devices()
         mesh = keras.distribution.DeviceMesh(
@@ -70,7 +79,7 @@ def _torch_only(name):
 
 
 @checked(averages_in_loss=FLAG)
-def fully_shard(model, averages_in_loss=False):
+def fully_shard(model: keras.Model, averages_in_loss: bool = False) -> None:
     """Split weights, optimizer and averages over the processes of PyTorch.
 
     By `torch.distributed.fsdp.fully_shard`, after `init_process_group` and
@@ -94,7 +103,7 @@ def fully_shard(model, averages_in_loss=False):
 
 
 @contextlib.contextmanager
-def whole(model):
+def whole(model: keras.Model) -> Any:
     """Within, a model that was split has all weights on every process.
 
     To sample, evaluate, save or export it; on every process, and to read.
@@ -129,7 +138,7 @@ def check_layout_map(layout_map, variables):
         )
 
 
-def coverage(variables):
+def coverage(variables: Any) -> Any:
     """What of each variable lies on one device.
 
     Args:

@@ -1,5 +1,9 @@
 """A model that trains on its own loss: what the three train steps share."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import ops
 
@@ -24,6 +28,9 @@ from keras_flows.training.regularization import regularization
 from keras_flows.training.seeds import SeedGenerator
 from keras_flows.training.seeds import spread_seeds
 from keras_flows.training.step import TrainStep
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 
 class Averages:
@@ -255,7 +262,14 @@ class Trainable(TrainStep, keras.Model):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, *, callbacks=None, **kwargs):
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """Train; takes what `keras.Model.fit` takes.
 
         x is numpy arrays, a tf.data.Dataset, torch DataLoader, grain
@@ -287,7 +301,9 @@ class Trainable(TrainStep, keras.Model):
         """What is known of the condition's labels, `networks.Labels`."""
         return None
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Loss on a dataset, with the same times and noise every time."""
         return fitting.evaluate(self, super().evaluate, x, y, args, kwargs)
 

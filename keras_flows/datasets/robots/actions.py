@@ -7,6 +7,10 @@ seen from the step before it is a delta. Both need the pose, which the
 observation holds. `rotations.py` has the rotations.
 """
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.datasets.robots.episodes import natural
@@ -22,8 +26,17 @@ from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Sequence
+    from typing import Any
 
-def to_rotation_6d(actions, order="columns"):
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import Tree
+
+
+def to_rotation_6d(actions: ArrayLike, order: str = "columns") -> Array:
     """Absolute actions with axis-angle as such with rotation 6-D.
 
     Args:
@@ -41,7 +54,7 @@ def to_rotation_6d(actions, order="columns"):
     return _joined(arms[..., :3], rotation, arms[..., 6:])
 
 
-def from_rotation_6d(actions, order="columns"):
+def from_rotation_6d(actions: ArrayLike, order: str = "columns") -> Array:
     """The inverse of `to_rotation_6d`, what such a robot is sent.
 
     Args:
@@ -92,8 +105,13 @@ class ActionRepresentation:
 
     @checked(arms=SIZE, position=SIZE, rotation=FLAG, gripper=COUNT)
     def __init__(
-        self, arms=1, position=3, rotation=True, gripper=1, order="columns"
-    ):
+        self,
+        arms: int = 1,
+        position: int = 3,
+        rotation: bool = True,
+        gripper: int = 1,
+        order: str = "columns",
+    ) -> None:
         if rotation and position != 3:
             raise ValueError(
                 "`position` must be 3 with a rotation, which turns it. "
@@ -104,21 +122,21 @@ class ActionRepresentation:
         self.rotation, self.order = rotation, order
 
     @property
-    def needs_pose(self):
+    def needs_pose(self) -> bool:
         """Whether `encode` and `decode` look at the pose."""
         return type(self) is not ActionRepresentation
 
     @property
-    def action_dim(self):
+    def action_dim(self) -> int:
         """Numbers of an action."""
         return self.arms * (self.pose_dim // self.arms + self.gripper)
 
     @property
-    def pose_dim(self):
+    def pose_dim(self) -> int:
         """Numbers of a pose: an action without the grippers."""
         return self.arms * (self.position + 6 * self.rotation)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "arms": self.arms,
             "position": self.position,
@@ -127,7 +145,9 @@ class ActionRepresentation:
             "order": self.order,
         }
 
-    def encode(self, actions, pose=None):
+    def encode(
+        self, actions: ArrayLike, pose: Callable[..., Any] | None = None
+    ) -> Array:
         """What the network learns.
 
         Args:
@@ -143,7 +163,9 @@ class ActionRepresentation:
         """
         return self._mapped(actions, pose, "actions", self._encode)
 
-    def decode(self, chunk, pose=None):
+    def decode(
+        self, chunk: ArrayLike, pose: Callable[..., Any] | None = None
+    ) -> Array:
         """The inverse of `encode`: absolute actions of what was predicted.
 
         Args:
@@ -290,7 +312,9 @@ REPRESENTATIONS = {
 }
 
 
-def action_representation(identifier="absolute", **kwargs):
+def action_representation(
+    identifier: Any = "absolute", **kwargs: Any
+) -> ActionRepresentation:
     """A representation of actions, by name.
 
     Args:
@@ -319,7 +343,11 @@ def action_representation(identifier="absolute", **kwargs):
     return REPRESENTATIONS[identifier](**kwargs)
 
 
-def poses(observation, robots=None, order="columns"):
+def poses(
+    observation: Tree,
+    robots: Sequence[str] | None = None,
+    order: str = "columns",
+) -> Any:
     """Poses of the end effectors, from robosuite's names of observations.
 
     Args:

@@ -12,13 +12,22 @@ are float32; uint8 (images, channels last) stays uint8, and further keys keep
 their integers and booleans.
 """
 
+from __future__ import annotations
+
 import re
+import typing
 
 import numpy as np
 
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from keras_flows.ops.types import Episodes
 
 
 def natural(name):
@@ -30,7 +39,9 @@ def natural(name):
     ]
 
 
-def check_episodes(episodes, name="episodes"):
+def check_episodes(
+    episodes: Episodes, name: str = "episodes"
+) -> list[dict[str, Any]]:
     """Demonstrations in the common format, or an error that says where not.
 
     Args:
@@ -223,7 +234,9 @@ def _difference(where, first, described):
     )
 
 
-def select_keys(episodes, keys):
+def select_keys(
+    episodes: Episodes, keys: str | Sequence[str] | None
+) -> list[dict[str, Any]]:
     """Episodes with some of their observations.
 
     Args:
@@ -271,7 +284,9 @@ def check_keys(wanted, known, where):
         )
 
 
-def concatenate(episodes, keys=None):
+def concatenate(
+    episodes: Episodes, keys: str | Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """Episodes whose observation is one vector a step.
 
     Args:
@@ -307,7 +322,9 @@ def concatenate(episodes, keys=None):
 
 
 @checked(held_out=Number(above=0, below=1), seed=SEED)
-def split_episodes(episodes, held_out, seed=0):
+def split_episodes(
+    episodes: Episodes, held_out: float, seed: int | None = 0
+) -> tuple[list[Any], list[Any]]:
     """Some episodes to train on, and others to measure with.
 
     Args:

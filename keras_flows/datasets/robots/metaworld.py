@@ -10,9 +10,12 @@ of its own. An action is (dx, dy, dz, gripper) in [-1, 1], 0.01 m per unit.
 Source: arXiv 1910.10897; https://github.com/Farama-Foundation/Metaworld.
 """
 
+from __future__ import annotations
+
 import contextlib
 import difflib
 import functools
+import typing
 import warnings
 
 import numpy as np
@@ -23,6 +26,11 @@ from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import NOT_NEGATIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import ArrayLike
 
 OBSERVATION_DIM = 21
 ACTION_DIM = 4
@@ -136,7 +144,7 @@ class MetaworldTask:
 
 
 @checked(task=given.text)
-def make_env(task):
+def make_env(task: str) -> Any:
     """The `MetaworldTask` of a name."""
     return MetaworldTask(task)
 
@@ -148,15 +156,15 @@ def make_env(task):
     noise=NOT_NEGATIVE,
 )
 def demonstrations(
-    task,
-    num,
-    seed=0,
-    noise=0.0,
-    max_steps=240,
-    tail=5,
-    progress=False,
-    pool=None,
-):
+    task: str,
+    num: int,
+    seed: int | None = 0,
+    noise: ArrayLike = 0.0,
+    max_steps: int = 240,
+    tail: int = 5,
+    progress: bool = False,
+    pool: Any = None,
+) -> list[dict[str, Any]]:
     """Successful episodes of the scripted expert.
 
     Start states are the numbers seed * 10^6, seed * 10^6 + 1, ..., all below

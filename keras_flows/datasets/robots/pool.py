@@ -1,12 +1,23 @@
 """Environments in processes of their own: simulators use one core each."""
 
+from __future__ import annotations
+
 import contextlib
 import multiprocessing
 import os
 import traceback
+import typing
 from multiprocessing import connection
 
 from keras_flows.ops.scalars import SIZE
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Iterable
+    from typing import Any
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
 
 
 class EnvPool:
@@ -36,7 +47,12 @@ class EnvPool:
         RuntimeError: later, if an environment raises, with its traceback.
     """
 
-    def __init__(self, make, num_envs, processes=None):
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        num_envs: int,
+        processes: int | None = None,
+    ) -> None:
         if processes is None:
             processes = _cores()
         for argument, value in (
@@ -98,21 +114,21 @@ class EnvPool:
             raise failure
         return found
 
-    def reset(self, starts):
+    def reset(self, starts: ArrayLike) -> Any:
         """Go to one start state each; returns the list of observations."""
         found = self._each("reset", {i: (s,) for i, s in enumerate(starts)})
         return [found[i] for i in range(len(starts))]
 
-    def step(self, actions):
+    def step(self, actions: ArrayLike) -> Any:
         """{i: action} to {i: (observation, reward, success)}."""
         return self._each("step", {i: (a,) for i, a in actions.items()})
 
-    def expert_actions(self):
+    def expert_actions(self) -> Array:
         """The experts' actions of all, a list."""
         found = self._each("expert_action", {i: () for i in range(len(self))})
         return [found[i] for i in range(len(self))]
 
-    def imap(self, function, items):
+    def imap(self, function: Callable[..., Any], items: Iterable[Any]) -> Any:
         """function(env, item) of each item, in order, as they are ready.
 
         Each process has its first environment for it, and begins the next
@@ -170,7 +186,7 @@ class EnvPool:
             "what it runs."
         )
 
-    def close(self):
+    def close(self) -> None:
         """End the processes."""
         for link in self._links:
             link.close()

@@ -8,9 +8,17 @@ the others is continuous (arXiv 1812.07035). Quaternions q and -q are the same
 rotation; those returned have w >= 0.
 """
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.ops import given
+
+if typing.TYPE_CHECKING:
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
 
 ORDERS = ("columns", "rows")
 
@@ -45,7 +53,7 @@ def _unit(vectors, name):
     return vectors / length
 
 
-def matrix_to_rotation_6d(matrix, order="columns"):
+def matrix_to_rotation_6d(matrix: ArrayLike, order: str = "columns") -> Array:
     """Rotation 6-D (..., 6) of matrices (..., 3, 3).
 
     Args:
@@ -60,7 +68,7 @@ def matrix_to_rotation_6d(matrix, order="columns"):
     return matrix[..., :2, :].reshape(*matrix.shape[:-2], 6)
 
 
-def rotation_6d_to_matrix(rotation, order="columns"):
+def rotation_6d_to_matrix(rotation: str, order: str = "columns") -> Array:
     """Matrices (..., 3, 3) of any six numbers, by Gram-Schmidt.
 
     Args:
@@ -79,7 +87,7 @@ def rotation_6d_to_matrix(rotation, order="columns"):
     return np.swapaxes(matrix, -1, -2) if order == "columns" else matrix
 
 
-def quaternion_to_matrix(quaternion):
+def quaternion_to_matrix(quaternion: ArrayLike) -> Array:
     """Matrices (..., 3, 3) of quaternions (..., 4), x, y, z, w."""
     quaternion = _array(quaternion, "quaternion", 4)
     x, y, z, w = np.moveaxis(_unit(quaternion, "quaternion"), -1, 0)
@@ -91,7 +99,7 @@ def quaternion_to_matrix(quaternion):
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def matrix_to_quaternion(matrix):
+def matrix_to_quaternion(matrix: ArrayLike) -> Array:
     """Quaternions (..., 4), x, y, z, w with w >= 0, of matrices (..., 3, 3)."""
     m = _array(matrix, "matrix", (3, 3))
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
@@ -137,7 +145,7 @@ def matrix_to_quaternion(matrix):
     return np.where(row[..., 3:] < 0, -row, row)
 
 
-def axis_angle_to_matrix(axis_angle):
+def axis_angle_to_matrix(axis_angle: ArrayLike) -> Array:
     """Matrices (..., 3, 3) of axis-angle vectors (..., 3), in radians."""
     axis_angle = _array(axis_angle, "axis_angle", 3)
     angle = np.linalg.norm(axis_angle, axis=-1, keepdims=True)
@@ -148,7 +156,7 @@ def axis_angle_to_matrix(axis_angle):
     )
 
 
-def matrix_to_axis_angle(matrix):
+def matrix_to_axis_angle(matrix: ArrayLike) -> Array:
     """Axis-angle vectors (..., 3) of matrices, angles from 0 to pi."""
     quaternion = matrix_to_quaternion(matrix)
     vector, w = quaternion[..., :3], quaternion[..., 3:]
@@ -157,6 +165,8 @@ def matrix_to_axis_angle(matrix):
     return vector / (0.5 * np.sinc(angle / (2 * np.pi)))
 
 
-def quaternion_to_rotation_6d(quaternion, order="columns"):
+def quaternion_to_rotation_6d(
+    quaternion: ArrayLike, order: str = "columns"
+) -> Array:
     """Rotation 6-D (..., 6) of quaternions (..., 4), x, y, z, w."""
     return matrix_to_rotation_6d(quaternion_to_matrix(quaternion), order)

@@ -1,6 +1,9 @@
 """Windows of demonstrations: observation histories and action chunks."""
 
+from __future__ import annotations
+
 import functools
+import typing
 
 import keras
 import numpy as np
@@ -11,6 +14,14 @@ from keras_flows.ops import given
 from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from keras_flows.ops.types import Array
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import Episodes
 
 SHORT = ("error", "pad", "drop")
 
@@ -64,20 +75,20 @@ class Windows(keras.utils.PyDataset):
     )
     def __init__(
         self,
-        episodes,
-        horizon=16,
-        obs_steps=2,
-        act_steps=8,
-        batch_size=256,
+        episodes: Episodes,
+        horizon: int = 16,
+        obs_steps: int = 2,
+        act_steps: int = 8,
+        batch_size: int = 256,
         *,
-        mask=False,
-        transform=None,
-        short="error",
-        shuffle=True,
-        repeat=False,
-        drop_remainder=True,
-        seed=0,
-    ):
+        mask: ArrayLike = False,
+        transform: Callable[..., Any] | None = None,
+        short: str = "error",
+        shuffle: bool = True,
+        repeat: bool = False,
+        drop_remainder: bool = True,
+        seed: int | None = 0,
+    ) -> None:
         super().__init__()
         for argument, value in (
             ("horizon", horizon),
@@ -163,7 +174,7 @@ class Windows(keras.utils.PyDataset):
         return np.concatenate(columns, axis=1)
 
     @property
-    def num_windows(self):
+    def num_windows(self) -> int:
         return len(self._start)
 
     def __len__(self):
@@ -171,7 +182,7 @@ class Windows(keras.utils.PyDataset):
         return (self.num_windows + last) // self.batch_size
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return None if self.repeat else len(self)
 
     def _permutation(self, epoch):
@@ -191,10 +202,10 @@ class Windows(keras.utils.PyDataset):
 
     _epoch = 0
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self._epoch += 1
 
-    def action_parts(self):
+    def action_parts(self) -> Any:
         """All actions part by part: of chunks, where they are transformed."""
         if self.transform is None:
             yield from in_parts(self.actions)
@@ -212,7 +223,7 @@ class Windows(keras.utils.PyDataset):
             )
         return changed
 
-    def gather(self, windows):
+    def gather(self, windows: Any) -> tuple[Any, ...]:
         """The batch of some windows, an array of their numbers."""
         first, last, start = (
             column[windows, None]
@@ -239,7 +250,7 @@ def in_parts(array, rows=4096):
         yield as_floats(array[start : start + rows])
 
 
-def as_floats(array):
+def as_floats(array: ArrayLike) -> Array:
     """Float32; bytes of an image, 0 to 255, as -1 to 1."""
     array = given.plain_array("array", array)
     if array.dtype == np.uint8:

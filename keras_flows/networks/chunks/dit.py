@@ -5,7 +5,10 @@ The diffusion transformer of arXiv 2410.10088 in the form that arXiv
 encoder blocks as there are decoder blocks and modulates them one by one.
 """
 
+from __future__ import annotations
+
 import functools
+import typing
 
 from keras import layers
 from keras import ops
@@ -28,6 +31,11 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 _gelu = functools.partial(ops.gelu, approximate=True)
 
@@ -228,18 +236,18 @@ class PolicyDiT(DescribedModel):
     )
     def __init__(
         self,
-        action_dim,
-        horizon,
-        condition_shape,
-        two_times=False,
-        width=256,
-        depth=8,
-        num_heads=4,
-        mlp_ratio=4,
-        dropout=0.1,
-        dtype=None,
-        name="policy_dit",
-    ):
+        action_dim: int,
+        horizon: int,
+        condition_shape: Shape,
+        two_times: bool = False,
+        width: int = 256,
+        depth: int = 8,
+        num_heads: int = 4,
+        mlp_ratio: float = 4,
+        dropout: float = 0.1,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "policy_dit",
+    ) -> None:
         if depth < 1 or width % num_heads:
             raise ValueError(
                 "`depth` must be at least 1 and `width` a multiple of "

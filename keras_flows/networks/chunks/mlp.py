@@ -1,5 +1,9 @@
 """A residual multilayer perceptron over chunks of actions."""
 
+from __future__ import annotations
+
+import typing
+
 from keras import layers
 from keras import ops
 
@@ -20,6 +24,11 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 
 @register
@@ -126,19 +135,19 @@ class ChunkMLP(DescribedModel):
     )
     def __init__(
         self,
-        action_dim,
-        horizon,
-        condition_shape,
-        two_times=False,
-        width=512,
-        depth=8,
-        expansion=4,
-        time_features=128,
-        max_frequency=2.0,
-        dropout=0.1,
-        dtype=None,
-        name="chunk_mlp",
-    ):
+        action_dim: int,
+        horizon: int,
+        condition_shape: Shape,
+        two_times: bool = False,
+        width: int = 512,
+        depth: int = 8,
+        expansion: int = 4,
+        time_features: int = 128,
+        max_frequency: float = 2.0,
+        dropout: float = 0.1,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "chunk_mlp",
+    ) -> None:
         if width < 1 or depth < 0 or expansion < 1:
             raise ValueError(
                 "`width` and `expansion` must be at least 1 and `depth` not "

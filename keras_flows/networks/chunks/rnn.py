@@ -1,6 +1,9 @@
 """A recurrent network over the time of a chunk of actions."""
 
+from __future__ import annotations
+
 import functools
+import typing
 
 from keras import layers
 from keras import ops
@@ -21,6 +24,11 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 CELLS = {"lstm": layers.LSTM, "gru": layers.GRU}
 
@@ -92,19 +100,19 @@ class PolicyRNN(DescribedModel):
     )
     def __init__(
         self,
-        action_dim,
-        horizon,
-        condition_shape,
-        two_times=False,
-        width=512,
-        depth=8,
-        cell="lstm",
-        time_features=128,
-        max_frequency=2.0,
-        dropout=0.1,
-        dtype=None,
-        name="policy_rnn",
-    ):
+        action_dim: int,
+        horizon: int,
+        condition_shape: Shape,
+        two_times: bool = False,
+        width: int = 512,
+        depth: int = 8,
+        cell: str = "lstm",
+        time_features: int = 128,
+        max_frequency: float = 2.0,
+        dropout: float = 0.1,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "policy_rnn",
+    ) -> None:
         given.choice("cell", cell, CELLS)
         if depth < 1 or width < 2:
             raise ValueError(

@@ -4,6 +4,10 @@ Actions are tokens that see the actions before them and a memory of one token
 for the times and one for each observation.
 """
 
+from __future__ import annotations
+
+import typing
+
 from keras import initializers
 from keras import layers
 from keras import ops
@@ -23,6 +27,11 @@ from keras_flows.ops.scalars import FOURFOLD
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 
 def _normal():
@@ -212,20 +221,20 @@ class PolicyTransformer(DescribedModel):
     )
     def __init__(
         self,
-        action_dim,
-        horizon,
-        condition_shape,
-        two_times=False,
-        width=384,
-        depth=8,
-        num_heads=6,
-        condition_depth=0,
-        causal=True,
-        embedding_dropout=0.0,
-        dropout=0.1,
-        dtype=None,
-        name="policy_transformer",
-    ):
+        action_dim: int,
+        horizon: int,
+        condition_shape: Shape,
+        two_times: bool = False,
+        width: int = 384,
+        depth: int = 8,
+        num_heads: int = 6,
+        condition_depth: int = 0,
+        causal: bool = True,
+        embedding_dropout: float = 0.0,
+        dropout: float = 0.1,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "policy_transformer",
+    ) -> None:
         if width % num_heads:
             raise ValueError(
                 "`width` must be a multiple of `num_heads`. Received: "

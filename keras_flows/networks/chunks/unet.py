@@ -4,6 +4,10 @@ Convolutions along the horizon; each residual block is scaled and shifted by
 the embedding of the times and of the observation (FiLM, arXiv 1709.07871).
 """
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 from keras import layers
 from keras import ops
@@ -22,6 +26,11 @@ from keras_flows.ops.scalars import FOURFOLD
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 
 def _groups(channels):
@@ -172,19 +181,19 @@ class TemporalUNet(DescribedModel):
     )
     def __init__(
         self,
-        action_dim,
-        horizon,
-        condition_shape,
-        two_times=False,
-        width=128,
-        width_mult=(1, 2, 2),
-        embedding_width=256,
-        kernel_size=5,
-        scale=True,
-        dropout=0.0,
-        dtype=None,
-        name="temporal_unet",
-    ):
+        action_dim: int,
+        horizon: int,
+        condition_shape: Shape,
+        two_times: bool = False,
+        width: int = 128,
+        width_mult: Shape = (1, 2, 2),
+        embedding_width: int = 256,
+        kernel_size: int = 5,
+        scale: float = True,
+        dropout: float = 0.0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "temporal_unet",
+    ) -> None:
         widths = [int(width * m) for m in np.cumprod(width_mult)]
         factor = 2 ** (len(widths) - 1)
         if not widths or horizon % factor:

@@ -1,5 +1,9 @@
 """Encoders of observations with images."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import layers
 from keras import ops
@@ -16,6 +20,12 @@ from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from keras_flows.ops.types import Shape
 
 
 @register
@@ -127,7 +137,7 @@ class SpatialSoftmax(layers.Layer):
     """
 
     @checked(temperature=POSITIVE)
-    def __init__(self, temperature=1.0, **kwargs):
+    def __init__(self, temperature: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.temperature = temperature
 
@@ -202,18 +212,18 @@ class ImageEncoder(ObservationEncoder):
     )
     def __init__(
         self,
-        observation_shape,
-        width=256,
-        backbone="resnet18",
-        crop_shape=None,
-        random_crop=True,
-        share_weights=False,
-        pooling="spatial_softmax",
-        keypoints=32,
-        pixel_scale=1.0,
-        dtype=None,
-        name="image_encoder",
-    ):
+        observation_shape: Mapping[str, Shape] | Shape,
+        width: int = 256,
+        backbone: str = "resnet18",
+        crop_shape: Shape | None = None,
+        random_crop: bool = True,
+        share_weights: bool = False,
+        pooling: str = "spatial_softmax",
+        keypoints: int = 32,
+        pixel_scale: float = 1.0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "image_encoder",
+    ) -> None:
         given.choice("pooling", pooling, ("spatial_softmax", "average"))
         if not isinstance(observation_shape, dict):
             raise ValueError(

@@ -7,6 +7,10 @@ saved like any network.
 Source: arXiv 2512.01809 (MLPs, images), after arXiv 2303.04137.
 """
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import layers
 from keras import ops
@@ -20,6 +24,11 @@ from keras_flows.ops.scalars import COUNT
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keras_flows.ops.types import Shape
 
 
 def plain_shapes(observation_shape):
@@ -98,7 +107,11 @@ class IdentityEncoder(ObservationEncoder):
         name: model name.
     """
 
-    def __init__(self, observation_shape, name="identity_encoder"):
+    def __init__(
+        self,
+        observation_shape: Mapping[str, Shape] | Shape,
+        name: str = "identity_encoder",
+    ) -> None:
         inputs = observation_inputs(observation_shape, (2,))
         y = layers.Identity(dtype=float_dtype(), name="condition")(
             joined(parts_of(inputs), "observations")
@@ -124,13 +137,13 @@ class MLPEncoder(ObservationEncoder):
     @checked(width=SIZE, hidden_width=Optional(SIZE), depth=COUNT)
     def __init__(
         self,
-        observation_shape,
-        width=512,
-        hidden_width=None,
-        depth=2,
-        dtype=None,
-        name="mlp_encoder",
-    ):
+        observation_shape: Mapping[str, Shape] | Shape,
+        width: int = 512,
+        hidden_width: int | None = None,
+        depth: int = 2,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "mlp_encoder",
+    ) -> None:
         inputs = observation_inputs(observation_shape, (2,))
         parts = parts_of(inputs)
         steps = parts[0].shape[1]
@@ -161,13 +174,13 @@ class PerStepMLPEncoder(ObservationEncoder):
     @checked(width=SIZE, hidden_width=Optional(SIZE), depth=COUNT)
     def __init__(
         self,
-        observation_shape,
-        width=512,
-        hidden_width=None,
-        depth=2,
-        dtype=None,
-        name="per_step_mlp_encoder",
-    ):
+        observation_shape: Mapping[str, Shape] | Shape,
+        width: int = 512,
+        hidden_width: int | None = None,
+        depth: int = 2,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "per_step_mlp_encoder",
+    ) -> None:
         inputs = observation_inputs(observation_shape, (2,))
         x = joined(parts_of(inputs), "observations")
         y = mlp(x, width, hidden_width or width, depth, dtype)

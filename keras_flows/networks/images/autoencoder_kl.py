@@ -7,7 +7,10 @@ work with; this class scales where its encoder ends and unscales where its
 decoder begins, so that no latent outside it has another scale.
 """
 
+from __future__ import annotations
+
 import math
+import typing
 
 import keras
 from keras import layers
@@ -24,6 +27,9 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import REAL
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from keras_flows.ops.types import Shape
 
 
 def _convolution(channels, size, dtype, name, **kwargs):
@@ -279,16 +285,16 @@ class AutoencoderKL(DescribedModel):
     )
     def __init__(
         self,
-        image_shape=(256, 256, 3),
-        latent_channels=4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        norm_groups=32,
-        scaling_factor=0.18215,
-        shift_factor=0.0,
-        dtype=None,
-        name="autoencoder_kl",
-    ):
+        image_shape: Shape = (256, 256, 3),
+        latent_channels: int = 4,
+        block_out_channels: Shape = (128, 256, 512, 512),
+        layers_per_block: int = 2,
+        norm_groups: int = 32,
+        scaling_factor: float = 0.18215,
+        shift_factor: float = 0.0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "autoencoder_kl",
+    ) -> None:
         channels = block_out_channels
         _check_arguments(image_shape, channels, norm_groups, scaling_factor)
         factor = 2 ** (len(channels) - 1)

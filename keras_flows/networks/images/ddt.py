@@ -7,7 +7,10 @@ condition for each token. RAE's "DDT head" (arXiv 2510.11690) is a shallow and
 wide decoder.
 """
 
+from __future__ import annotations
+
 import functools
+import typing
 
 from keras import ops
 
@@ -35,6 +38,11 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 # What the two publications do otherwise around the same plan.
 ARCHITECTURES = {
@@ -111,23 +119,23 @@ class DDT(DescribedModel):
     )
     def __init__(
         self,
-        image_shape,
-        patch_size=2,
-        width=768,
-        encoder_depth=8,
-        decoder_depth=4,
-        num_heads=12,
-        decoder_dim=None,
-        decoder_heads=None,
-        mlp_ratio=4.0,
-        qk_norm=True,
-        architecture="ddt",
-        two_times=False,
-        num_classes=None,
-        remat=False,
-        dtype=None,
-        name="ddt",
-    ):
+        image_shape: Shape,
+        patch_size: int = 2,
+        width: int = 768,
+        encoder_depth: int = 8,
+        decoder_depth: int = 4,
+        num_heads: int = 12,
+        decoder_dim: int | None = None,
+        decoder_heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        qk_norm: bool = True,
+        architecture: str = "ddt",
+        two_times: bool = False,
+        num_classes: int | dict[str, int] | None = None,
+        remat: bool = False,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "ddt",
+    ) -> None:
         given.choice("architecture", architecture, ARCHITECTURES)
         for argument, depth in (
             ("encoder_depth", encoder_depth),

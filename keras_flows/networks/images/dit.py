@@ -5,7 +5,10 @@ shifted and gated by the embedding of time and label, with gates that start
 at zero (AdaLN-Zero), so that the network starts as the zero velocity.
 """
 
+from __future__ import annotations
+
 import functools
+import typing
 
 from keras import ops
 
@@ -29,6 +32,11 @@ from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 
 @register
@@ -155,20 +163,20 @@ class DiT(DescribedModel):
     )
     def __init__(
         self,
-        image_shape,
-        patch_size=2,
-        width=384,
-        depth=12,
-        num_heads=6,
-        mlp_ratio=4.0,
-        two_times=False,
-        num_classes=None,
-        learn_sigma=False,
-        remat=False,
-        guidance=False,
-        dtype=None,
-        name="dit",
-    ):
+        image_shape: Shape,
+        patch_size: int = 2,
+        width: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        two_times: bool = False,
+        num_classes: int | dict[str, int] | None = None,
+        learn_sigma: bool = False,
+        remat: bool = False,
+        guidance: bool | str = False,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "dit",
+    ) -> None:
         inputs, outputs = image_transformer(
             image_shape,
             patch_size,

@@ -5,11 +5,18 @@ pytorch-fid and ADM's evaluator run it: 1,008 logits, average pools that leave
 the padding out of their count, and a max pool in the last block.
 """
 
+from __future__ import annotations
+
+import typing
+
 import keras
 import numpy as np
 
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 NUM_LOGITS = 1008
 # Layers are called by the names of the published state, "." written "-".
@@ -133,7 +140,7 @@ def _block_e(x, name, kind):
 
 
 @checked(size=SIZE)
-def InceptionV3(size=299, name="inception_v3"):
+def InceptionV3(size: int = 299, name: str = "inception_v3") -> Any:
     """The FID's Inception.
 
     Input: images (B, size, size, 3) in [-1, 1]. Output: a dict of "features"

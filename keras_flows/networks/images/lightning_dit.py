@@ -4,6 +4,10 @@ RMSNorm, SwiGLU, rotary embeddings and, where asked for, normalised queries
 and keys, around the same AdaLN-Zero.
 """
 
+from __future__ import annotations
+
+import typing
+
 from keras import layers
 from keras import ops
 
@@ -27,6 +31,11 @@ from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 
 @register
@@ -220,21 +229,21 @@ class LightningDiT(DescribedModel):
     )
     def __init__(
         self,
-        image_shape,
-        patch_size=1,
-        width=768,
-        depth=12,
-        num_heads=12,
-        mlp_ratio=4.0,
-        qk_norm=False,
-        shift=True,
-        two_times=False,
-        num_classes=None,
-        learn_sigma=False,
-        remat=False,
-        dtype=None,
-        name="lightning_dit",
-    ):
+        image_shape: Shape,
+        patch_size: int = 1,
+        width: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
+        shift: float = True,
+        two_times: bool = False,
+        num_classes: int | dict[str, int] | None = None,
+        learn_sigma: bool = False,
+        remat: bool = False,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "lightning_dit",
+    ) -> None:
         check_heads(width, num_heads)
         grid = patch_grid(image_shape, patch_size)
         inputs, outputs = image_transformer(

@@ -4,7 +4,10 @@ One residual block, with what distinguishes the three as arguments. The
 networks take EDM's c_noise as `t`; `kf.EDMInterface` gives it.
 """
 
+from __future__ import annotations
+
 import math
+import typing
 
 from keras import initializers
 from keras import layers
@@ -33,6 +36,11 @@ from keras_flows.ops.scalars import PAIRS
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    import keras
+
+    from keras_flows.ops.types import Shape
 
 
 def _inputs(image_shape, levels, two_times, num_classes):
@@ -156,18 +164,18 @@ class SongUNet(DescribedModel):
     )
     def __init__(
         self,
-        image_shape,
-        channels=128,
-        channel_mult=(1, 2, 2, 2),
-        num_blocks=4,
-        attn_resolutions=(16,),
-        dropout=0.1,
-        architecture="ddpm++",
-        two_times=False,
-        num_classes=None,
-        dtype=None,
-        name="song_unet",
-    ):
+        image_shape: Shape,
+        channels: int = 128,
+        channel_mult: Shape = (1, 2, 2, 2),
+        num_blocks: int = 4,
+        attn_resolutions: Shape = (16,),
+        dropout: float = 0.1,
+        architecture: str = "ddpm++",
+        two_times: bool = False,
+        num_classes: int | dict[str, int] | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "song_unet",
+    ) -> None:
         given.choice("architecture", architecture, ("ddpm++", "ncsn++"))
         ncsn = architecture == "ncsn++"
         taps = (1, 3, 3, 1) if ncsn else (1, 1)
@@ -258,17 +266,17 @@ class DhariwalUNet(DescribedModel):
     )
     def __init__(
         self,
-        image_shape,
-        channels=192,
-        channel_mult=(1, 2, 3, 4),
-        num_blocks=3,
-        attn_resolutions=(32, 16, 8),
-        dropout=0.1,
-        two_times=False,
-        num_classes=None,
-        dtype=None,
-        name="dhariwal_unet",
-    ):
+        image_shape: Shape,
+        channels: int = 192,
+        channel_mult: Shape = (1, 2, 3, 4),
+        num_blocks: int = 3,
+        attn_resolutions: Shape = (32, 16, 8),
+        dropout: float = 0.1,
+        two_times: bool = False,
+        num_classes: int | dict[str, int] | None = None,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "dhariwal_unet",
+    ) -> None:
         inputs = _inputs(image_shape, len(channel_mult), two_times, num_classes)
         units = 4 * channels
         emb = _embedded_times(inputs, channels, "adm")

@@ -1,6 +1,9 @@
 """Attention that stays right under a differentiated JVP, rotary embeddings."""
 
+from __future__ import annotations
+
 import math
+import typing
 
 import keras
 import numpy as np
@@ -13,6 +16,11 @@ from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import Shape
 
 
 def rotary_angles(rows, columns, head, extent=None):
@@ -96,16 +104,18 @@ class SelfAttention(keras.layers.Layer):
     @checked(num_heads=SIZE, qk_norm=FLAG, qkv_bias=FLAG, causal=FLAG)
     def __init__(
         self,
-        num_heads=4,
-        qk_norm=False,
-        rope=None,
-        qkv_initializer="glorot_uniform",
-        out_initializer="glorot_uniform",
-        qkv_bias=True,
-        rope_extent=None,
-        causal=False,
-        **kwargs,
-    ):
+        num_heads: int = 4,
+        qk_norm: bool = False,
+        rope: Shape | None = None,
+        qkv_initializer: str
+        | keras.initializers.Initializer = "glorot_uniform",
+        out_initializer: str
+        | keras.initializers.Initializer = "glorot_uniform",
+        qkv_bias: bool = True,
+        rope_extent: float | None = None,
+        causal: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.qkv_initializer = keras.initializers.get(qkv_initializer)
         self.out_initializer = keras.initializers.get(out_initializer)
@@ -208,11 +218,12 @@ class CrossAttention(keras.layers.Layer):
     @checked(num_heads=SIZE)
     def __init__(
         self,
-        num_heads=4,
-        causal_offset=None,
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        num_heads: int = 4,
+        causal_offset: int | None = None,
+        kernel_initializer: str
+        | keras.initializers.Initializer = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.causal_offset = causal_offset

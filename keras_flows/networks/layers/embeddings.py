@@ -1,6 +1,9 @@
 """Embeddings of times, noise levels, coordinates and labels."""
 
+from __future__ import annotations
+
 import math
+import typing
 
 import numpy as np
 from keras import initializers
@@ -16,6 +19,9 @@ from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SEED
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 
 @register
@@ -33,7 +39,9 @@ class TimeFeatures(layers.Layer):
     """
 
     @checked(num=COUNT, max_frequency=POSITIVE)
-    def __init__(self, num=8, max_frequency=8.0, **kwargs):
+    def __init__(
+        self, num: int = 8, max_frequency: float = 8.0, **kwargs: Any
+    ) -> None:
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
         self.num = num
@@ -68,7 +76,13 @@ class FourierFeatures(layers.Layer):
     """
 
     @checked(num=SIZE, scale=POSITIVE, seed=SEED)
-    def __init__(self, num=16, scale=2.0, seed=0, **kwargs):
+    def __init__(
+        self,
+        num: int = 16,
+        scale: float = 2.0,
+        seed: int | None = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num = num
         self.scale = scale
@@ -118,7 +132,13 @@ class TimestepEmbedding(layers.Layer):
     """
 
     @checked(units=SIZE, num=PAIRS, max_period=POSITIVE)
-    def __init__(self, units, num=256, max_period=10_000.0, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        num: int = 256,
+        max_period: float = 10_000.0,
+        **kwargs: Any,
+    ) -> None:
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
         self.units = units

@@ -1,5 +1,9 @@
 """Normalisations that stay right under a differentiated JVP."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 from keras import ops
 
@@ -11,6 +15,9 @@ from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 
 @register
@@ -28,7 +35,9 @@ class LayerNormalization(keras.layers.Layer):
     """
 
     @checked(epsilon=POSITIVE, affine=FLAG)
-    def __init__(self, epsilon=1e-6, affine=True, **kwargs):
+    def __init__(
+        self, epsilon: float = 1e-6, affine: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
         self.affine = affine
@@ -71,7 +80,9 @@ class GroupNormalization(keras.layers.Layer):
     """
 
     @checked(groups=SIZE, epsilon=POSITIVE)
-    def __init__(self, groups=32, epsilon=1e-5, **kwargs):
+    def __init__(
+        self, groups: int = 32, epsilon: float = 1e-5, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.groups = groups
         self.epsilon = epsilon
@@ -125,7 +136,7 @@ class RMSNormalization(keras.layers.Layer):
     """
 
     @checked(epsilon=POSITIVE)
-    def __init__(self, epsilon=1e-6, **kwargs):
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
 

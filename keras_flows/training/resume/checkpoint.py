@@ -1,10 +1,13 @@
 """The callback that keeps a run, and lets `fit` go on with it."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import pathlib
 import signal
 import threading
 import time
+import typing
 import warnings
 
 import keras
@@ -19,6 +22,11 @@ from keras_flows.training.processes import place
 from keras_flows.training.resume import files
 from keras_flows.training.resume import processes
 from keras_flows.training.resume import state as states
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -76,13 +84,13 @@ class Checkpoint(keras.callbacks.Callback):
     )
     def __init__(
         self,
-        directory,
+        directory: PathLike,
         *,
-        every_steps=None,
-        every_minutes=None,
-        keep=3,
-        best=None,
-    ):
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 3,
+        best: Any = None,
+    ) -> None:
         super().__init__()
         self.directory = directory
         self.every_steps, self.every_minutes = every_steps, every_minutes
@@ -345,7 +353,9 @@ class Checkpoint(keras.callbacks.Callback):
         return None
 
 
-def load_checkpoint(model, directory, which="newest"):
+def load_checkpoint(
+    model: keras.Model, directory: PathLike, which: str = "newest"
+) -> Any:
     """Give a model the values of a run's checkpoint.
 
     Args:

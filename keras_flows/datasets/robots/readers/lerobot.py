@@ -7,9 +7,12 @@ videos an episode lies. Both have meta/info.json with the features.
 Source: https://github.com/huggingface/lerobot.
 """
 
+from __future__ import annotations
+
 import json
 import pathlib
 import re
+import typing
 import warnings
 
 import numpy as np
@@ -22,6 +25,12 @@ from keras_flows.datasets.sources import needed
 from keras_flows.ops import given
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
+
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 # Features that are further keys of an episode, and their names here.
 EXTRAS = {
@@ -33,7 +42,12 @@ PREFIX = "observation."
 
 
 @checked(path_or_repo=given.path_of)
-def read_lerobot(path_or_repo, keys=None, episodes=None, revision=None):
+def read_lerobot(
+    path_or_repo: PathLike,
+    keys: str | Sequence[str] | None = None,
+    episodes: Sequence[int] | None = None,
+    revision: str | None = None,
+) -> list[dict[str, Any]]:
     """Episodes of a LeRobotDataset, v2.0, v2.1 or v3.0.
 
     Args:

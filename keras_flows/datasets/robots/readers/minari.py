@@ -3,8 +3,11 @@
 Source: https://minari.farama.org.
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
+import typing
 
 import numpy as np
 
@@ -17,9 +20,19 @@ from keras_flows.ops import given
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
+
 
 @checked(name_or_path=given.path_of, download=FLAG)
-def read_minari(name_or_path, keys=None, download=False):
+def read_minari(
+    name_or_path: PathLike,
+    keys: str | Sequence[str] | None = None,
+    download: bool = False,
+) -> list[dict[str, Any]]:
     """Episodes of a Minari dataset.
 
     Minari keeps the observation after the last action, too; it is left out.

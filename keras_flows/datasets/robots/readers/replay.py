@@ -7,7 +7,10 @@ x, y; block x, y, angle), "img" (96, 96, 3) and "action" (2).
 Source: arXiv 2303.04137; https://github.com/real-stanford/diffusion_policy.
 """
 
+from __future__ import annotations
+
 import pathlib
+import typing
 import zipfile
 
 import numpy as np
@@ -21,12 +24,24 @@ from keras_flows.ops.files import replacing
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from keras_flows.ops.types import ArrayLike
+    from keras_flows.ops.types import Episodes
+    from keras_flows.ops.types import PathLike
+
 # Array names that are further keys of an episode, not observations.
 EXTRAS = ("reward", "done", "success")
 
 
 @checked(path=given.path_of, action_key=given.text)
-def read_replay_buffer(path, keys=None, action_key="action"):
+def read_replay_buffer(
+    path: PathLike,
+    keys: str | Sequence[str] | None = None,
+    action_key: str | None = "action",
+) -> list[dict[str, Any]]:
     """Episodes of a zarr replay buffer.
 
     Args:
@@ -156,7 +171,9 @@ def _rows(array, name, steps, path):
 
 
 @checked(path=given.path_of, chunk=SIZE)
-def write_replay_buffer(path, episodes, *, chunk=512):
+def write_replay_buffer(
+    path: PathLike, episodes: Episodes, *, chunk: ArrayLike = 512
+) -> None:
     """Write episodes as a replay buffer that diffusion_policy reads, too.
 
     Args:

@@ -3,6 +3,10 @@
 Source: arXiv 2111.02767; https://github.com/google-research/rlds.
 """
 
+from __future__ import annotations
+
+import typing
+
 import numpy as np
 
 from keras_flows.datasets.robots.episodes import check_episodes
@@ -12,6 +16,12 @@ from keras_flows.datasets.sources import needed
 from keras_flows.ops import given
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import checked
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
 
 # Further arrays of a step, if it has them.
 EXTRAS = ("reward", "success", "is_terminal")
@@ -23,7 +33,13 @@ EXTRAS = ("reward", "success", "is_terminal")
     data_dir=given.of(given.path_of, none=True),
     drop_last=FLAG,
 )
-def read_rlds(name, split="train", data_dir=None, keys=None, drop_last=False):
+def read_rlds(
+    name: str | None,
+    split: str = "train",
+    data_dir: PathLike | None = None,
+    keys: str | Sequence[str] | None = None,
+    drop_last: bool = False,
+) -> list[dict[str, Any]]:
     """Episodes of a TensorFlow Datasets set in the layout of RLDS.
 
     It is read without TensorFlow, so it must have been prepared in a format

@@ -6,7 +6,10 @@ subset, mask/<filter> with the names of its demonstrations.
 Source: arXiv 2108.03298; https://robomimic.github.io.
 """
 
+from __future__ import annotations
+
 import os
+import typing
 
 from keras_flows.datasets.robots.actions import to_rotation_6d
 from keras_flows.datasets.robots.episodes import check_episodes
@@ -18,19 +21,25 @@ from keras_flows.ops import given
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
+
 # Further arrays of a demonstration, and their names here.
 EXTRAS = {"rewards": "reward", "dones": "done"}
 
 
 @checked(path=given.path_of, rotation_6d=FLAG)
 def read_robomimic(
-    path,
-    keys=None,
-    filter_key=None,
-    action_key="actions",
-    rotation_6d=False,
-    order="columns",
-):
+    path: PathLike,
+    keys: str | Sequence[str] | None = None,
+    filter_key: str | None = None,
+    action_key: str | None = "actions",
+    rotation_6d: bool = False,
+    order: str = "columns",
+) -> list[dict[str, Any]]:
     """Episodes of a robomimic file.
 
     Args:
