@@ -1,5 +1,10 @@
 """Pictures: what they show, what they write, what they refuse."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -79,3 +84,21 @@ def test_a_model_shows_what_it_samples(tmp_path):
     assert len(figure.axes[0].lines) == 16
     with pytest.raises(ValueError, match="Received the shape"):
         kf.plot.samples(np.zeros((4, 1)))
+
+
+def test_a_terminal_without_a_display(tmp_path):
+    """Pictures need no window, whatever matplotlib was told to use."""
+    code = (
+        "import numpy as np, keras_flows as kf\n"
+        "kf.plot.points(np.zeros((4, 2)), 'points.png')\n"
+        "kf.plot.grid(np.zeros((4, 8, 8, 1)), 'grid.png')\n"
+    )
+    env = {k: v for k, v in os.environ.items() if "DISPLAY" not in k}
+    root = str(pathlib.Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, text=True, capture_output=True,
+        env={**env, "MPLBACKEND": "tkagg", "PYTHONPATH": root},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert {p.name for p in tmp_path.iterdir()} == {"points.png", "grid.png"}

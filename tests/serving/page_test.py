@@ -256,6 +256,15 @@ def test_what_a_page_cannot_ask_for(tmp_path):
     assert not (tmp_path / "page").exists()
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    pytest.importorskip("tf2onnx")
+    (tmp_path / "thesis.txt").write_text("keep")
+    model = kf.Interface.from_preset("lsd_checkerboard")
+    with pytest.raises(ValueError, match="exists and is not an export"):
+        page.write_page(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_the_page_names_its_runtime(exported):
     """By default that of a CDN, of one version; nothing else is loaded."""
     text = (exported(None) / "index.html").read_text()

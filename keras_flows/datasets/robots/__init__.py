@@ -33,3 +33,37 @@ from keras_flows.datasets.robots.readers.rlds import read_rlds
 from keras_flows.datasets.robots.readers.robomimic import read_robomimic
 from keras_flows.datasets.robots.windows import Windows
 from keras_flows.datasets.robots.windows import as_floats
+
+__all__ = [
+    "ACTION_DIM",
+    "action_representation",
+    "ActionRepresentation",
+    "as_floats",
+    "axis_angle_to_matrix",
+    "check_episodes",
+    "concatenate",
+    "demonstrations",
+    "EnvPool",
+    "EVALUATION_START",
+    "from_rotation_6d",
+    "make_env",
+    "matrix_to_axis_angle",
+    "matrix_to_quaternion",
+    "matrix_to_rotation_6d",
+    "OBSERVATION_DIM",
+    "poses",
+    "quaternion_to_matrix",
+    "quaternion_to_rotation_6d",
+    "read_lerobot",
+    "read_minari",
+    "read_npz",
+    "read_replay_buffer",
+    "read_rlds",
+    "read_robomimic",
+    "rotation_6d_to_matrix",
+    "select_keys",
+    "split_episodes",
+    "to_rotation_6d",
+    "Windows",
+    "write_replay_buffer",
+]
