@@ -10,6 +10,12 @@ import keras
 TO_A_FILE = 10.0
 
 
+def on_screen() -> bool:
+    """Whether somebody looks on: in a terminal or a notebook."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return terminal or "ipykernel" in sys.modules
+
+
 class Bar:
     """A bar of `total` units, or nothing where it is not shown.
 
@@ -27,9 +33,7 @@ class Bar:
         self._begins = time.time()
         if not shown:
             return
-        live = "ipykernel" in sys.modules or (
-            sys.stdout is not None and sys.stdout.isatty()
-        )
+        live = on_screen()
         if not live:
             self._begins += TO_A_FILE
         self._bar = keras.utils.Progbar(
