@@ -27,8 +27,7 @@ class Net(torch.nn.Module):
         size = DIM + 2 * FOURIER + times * (1 + 2 * TIMES)
         sizes = [size, *[width] * depth, DIM]
         self.layers = torch.nn.ModuleList(
-            torch.nn.Linear(a, b)
-            for a, b in zip(sizes, sizes[1:], strict=False)
+            torch.nn.Linear(*pair) for pair in itertools.pairwise(sizes)
         )
 
     def forward(self, x, *times):
