@@ -46,6 +46,7 @@ WITHOUT_CODE = {
     "changelog.md": "the list of changes",
     "distribution.md": "a distribution is global",
     "faq.md": "answers",
+    "performance.md": "figures, and a switch of the whole process",
 }
 
 FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*([\w+-]*)")

@@ -68,6 +68,7 @@ def latency():
             "observation": rng.standard_normal((100, 21)).astype("float32"),
             "action": rng.uniform(-1, 1, (100, 4)).astype("float32"),
         }
+        for _ in range(20)
     ]
     windows = kf.datasets.robots.Windows(episodes, repeat=True)
     model = policy(FLAGS.objectives[0] if FLAGS.objectives else "mip", windows)
