@@ -21,6 +21,7 @@ from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Optional
 from keras_flows.samplers.base import Sampler
 from keras_flows.samplers.noise import Streams
+from keras_flows.samplers.padding import with_rows
 from keras_flows.samplers.start import checked_start
 
 
@@ -105,7 +106,7 @@ class Request:
             part = slice(first, min(first + size, self.num_samples))
             rows = part.stop - part.start
             whole = rows if rows_for is None else rows_for(rows, size)
-            filled = functools.partial(_filled, rows=whole)
+            filled = functools.partial(with_rows, rows=whole)
 
             def draw(step, shape=(rows, *self.shape), filled=filled):
                 return ops.convert_to_tensor(filled(streams.draw(step, shape)))
@@ -136,17 +137,6 @@ class Request:
                 self.scale, dtype=float_dtype()
             )
         return inputs
-
-
-def _filled(array, rows):
-    """The array with `rows` rows, the last one over again."""
-    missing = rows - array.shape[0]
-    if not missing:
-        return array
-    # By NumPy: a backend would compile this too.
-    array = np.asarray(ops.convert_to_numpy(array))
-    array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-    return ops.convert_to_tensor(array)
 
 
 def _once(function, part, filled):
