@@ -1,11 +1,16 @@
 """The peers that the benchmarks measure against compute the same loss."""
 
+import json
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 
 import keras_flows as kf
 from benchmarks import native
+from benchmarks import tables
+from benchmarks import timing
 
 RNG = np.random.default_rng(0)
 
@@ -80,3 +85,38 @@ def test_native_loop_trains():
     losses = [float(run(data)) for _ in range(200)]
     # The times and noise are drawn: the loss falls to about 1.9 from 2.2.
     assert np.mean(losses[-50:]) < 0.9 * np.mean(losses[:5])
+
+
+@pytest.mark.once
+def test_cost_model_stands_on_what_was_measured():
+    docs = pathlib.Path(tables.__file__).parents[1] / "docs"
+    found = json.loads((docs / "results" / "gpu.json").read_text())["images"]
+    tflop = tables.flops(**tables.XL2) / 1e12
+    assert tflop == pytest.approx(found["training_tflop_per_image"], rel=1e-3)
+    milliseconds = found["rows"]["keras_flows, JAX"]["milliseconds"]
+    assert tables.ASSUMED["milliseconds"] == pytest.approx(
+        milliseconds, abs=0.05
+    )
+    assert tables.ASSUMED["images"] == found["batch_size"]
+    network = kf.networks.DiT((8, 8, 4), 2, 32, 3, 2, num_classes=5)
+    size = tables.flops(32, 3, 16)
+    kernels = [w for w in network.weights if w.path.endswith("kernel")]
+    # Of the blocks: a kernel is used once a token, and thrice in a step.
+    used = sum(
+        6 * np.prod(w.shape) * (1 if "modulation" in w.path else 16)
+        for w in kernels
+        if "block_" in w.path
+    )
+    assert size == used + 3 * 3 * 16 * 4 * 16 * 32
+
+
+@pytest.mark.once
+def test_interleaved_times_compare_each_round():
+    clock = iter([0.0, 1.0, 1.0, 3.0, 3.0, 13.0, 13.0, 33.0])
+    nothing = {"by hand": lambda: None, "ours": lambda: None}
+    found = timing.interleaved(
+        nothing, 2, "by hand", steps=10, clock=lambda: next(clock)
+    )
+    # The second round is ten times slower, and the ratio the same.
+    assert found["ours"]["ratio"] == 2.0
+    assert found["ours"]["milliseconds"] == pytest.approx(1100.0)

@@ -53,6 +53,7 @@ WITHOUT_CODE = {
     "changelog.md": "the list of changes",
     "distribution.md": "a distribution is global",
     "faq.md": "answers",
+    "performance.md": "figures, and a switch of the whole process",
 }
 # Pages that another test runs, with their commands.
 ELSEWHERE = {"first_hour.md": "newcomer_test.py"}

@@ -24,6 +24,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import tables  # noqa: E402
+
 BLOCK = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 CALLS = (1, 2, 4, 8, 16)
 
@@ -237,10 +241,12 @@ TABLES = {
     "jvp": jvp,
     "mnist": lambda: images("mnist"),
     "objectives": objectives,
+    "overhead": lambda: tables.suite("overhead"),
     "policies": policies,
     "policy-latency": policy_latency,
     "policy-steps": policy_steps,
     "scenes": lambda: images("scenes"),
+    "scale": tables.scale,
     "time-frequency": time_frequency,
 }
 

@@ -68,9 +68,12 @@ def latency():
             "observation": rng.standard_normal((100, 21)).astype("float32"),
             "action": rng.uniform(-1, 1, (100, 4)).astype("float32"),
         }
+        for _ in range(20)
     ]
     windows = kf.datasets.robots.Windows(episodes, repeat=True)
     model = policy(FLAGS.objectives[0] if FLAGS.objectives else "mip", windows)
+    # An average that was never updated is copied anew in every call.
+    model.fit(windows, steps_per_epoch=1, verbose=0)
     history = rng.standard_normal((1, 2, 21)).astype("float32")
     taken = []
     function = model.loop.function

@@ -23,6 +23,7 @@ from keras_flows.samplers.guidance import acts
 from keras_flows.samplers.guidance import channels_of
 from keras_flows.samplers.guidance import interval_of
 from keras_flows.samplers.noise import Streams
+from keras_flows.samplers.padding import with_rows
 from keras_flows.samplers.start import checked_start
 
 
@@ -107,7 +108,7 @@ class Request:
             part = slice(first, min(first + size, self.num_samples))
             rows = part.stop - part.start
             whole = rows if rows_for is None else rows_for(rows, size)
-            filled = functools.partial(_filled, rows=whole)
+            filled = functools.partial(with_rows, rows=whole)
 
             def draw(step, shape=(rows, *self.shape), filled=filled):
                 return ops.convert_to_tensor(filled(streams.draw(step, shape)))
@@ -138,17 +139,6 @@ class Request:
                 self.scale, dtype=float_dtype()
             )
         return inputs
-
-
-def _filled(array, rows):
-    """The array with `rows` rows, the last one over again."""
-    missing = rows - array.shape[0]
-    if not missing:
-        return array
-    # By NumPy: a backend would compile this too.
-    array = np.asarray(ops.convert_to_numpy(array))
-    array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-    return ops.convert_to_tensor(array)
 
 
 def _once(function, part, filled):

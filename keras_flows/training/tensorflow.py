@@ -178,7 +178,8 @@ class TrainStep:
         return training_logs.packed(found)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        self._symbolic_build(iterator)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(iterator)
         if iterator is None or self._several_replicas():
             return
         adapter = iterator.data_adapter

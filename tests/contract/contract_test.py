@@ -44,6 +44,8 @@ INNER = {
     "serialize_network", "serialized", "Limits", "limits", "set_limits",
     # Of several processes, which tests/training/ranks_test starts.
     "fully_shard", "whole",
+    # It sets where a whole process keeps what it compiles.
+    "compilation_cache",
 }  # fmt: skip
 MODULES = (
     kf, kf.callbacks, kf.datasets, kf.datasets.robots, kf.interpolants,

@@ -153,24 +153,12 @@ def test_order_and_noise_are_seeded_and_resume(images, tmp_path):
 
     data, again = make(), make()
     np.testing.assert_array_equal(data[5][0], make()[5][0])
+    row_by_row = data.transform.__call__
+    rows = kf.datasets.Batches(data.source, 4, row_by_row, repeat=True)
+    np.testing.assert_array_equal(data[5][0], rows[5][0])
     assert np.abs(data[5][0] - make(1)[5][0]).max() > 0
     again.restore(data.state(5))
     np.testing.assert_array_equal(data[6][0], again[1][0])
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_batch_of_latents_is_its_rows(images, tmp_path, flip):
-    """The arithmetic of a whole batch at once changes no bit."""
-    prepare(images, tmp_path, batch_size=4)
-    fast = kf.datasets.Latents(tmp_path, 4, seed=3, flip=flip, repeat=True)
-    sample = fast.transform
-    slow = kf.datasets.Batches(
-        fast.source, 4, lambda *row: sample(*row), seed=3, repeat=True
-    )
-    for i in range(4):
-        for a, b in zip(fast[i], slow[i], strict=True):
-            assert a.dtype == b.dtype
-            np.testing.assert_array_equal(a, b)
 
 
 def test_half_precision_and_no_flips(images, tmp_path):
