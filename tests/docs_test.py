@@ -137,3 +137,50 @@ def test_blocks_keep_their_lines_and_may_be_left_out():
 
 def test_a_comment_without_a_reason_leaves_nothing_out():
     assert code_of("<!-- not run: -->\n```python\na = 1\n```\n")[1] == 1
+
+
+OURS = re.compile(
+    r"-m (keras_flows[\w.]*)|((?:tools|recipes|examples)/\w+\.(?:py|sh))"
+)
+
+
+def commands():
+    """(page, script, flags) of the commands of shell blocks that run ours."""
+    for page in PAGES:
+        for block in pages.blocks(page.read_text()):
+            if block.language not in pages.SHELL:
+                continue
+            text = block.source.replace("\\\n", " ")
+            for line in text.splitlines():
+                line = line.partition("#")[0]
+                found = OURS.search(line)
+                if found:
+                    module, script = found.groups()
+                    yield (
+                        page.name, module or script,
+                        re.findall(r"--(\w+)", line[found.end() :]),
+                    )  # fmt: skip
+
+
+@pytest.mark.once
+def test_commands_of_the_pages_have_their_flags():
+    """Scripts are there, and take what the pages pass them."""
+    shared = (ROOT / "recipes" / "_common.py").read_text()
+    seen = set()
+    for page, name, flags in commands():
+        script = ROOT / name
+        if name.startswith("keras_flows"):
+            script = ROOT.joinpath(*name.split("."))
+            script = next(
+                path
+                for path in (script / "__main__.py", script.with_suffix(".py"))
+                if path.is_file()
+            )
+        assert script.is_file(), (page, name)
+        seen.add(name)
+        # absl's booleans are turned off by "no".
+        source = script.read_text() + shared
+        for flag in flags:
+            known = flag in source or flag.removeprefix("no") in source
+            assert known, (page, name, flag)
+    assert {"keras_flows.serving", "tools/convert_checkpoint.py"} <= seen

@@ -95,7 +95,7 @@ def play(path):
             seconds = round(time.perf_counter() - start, 1)
             yield {
                 **record, "outcome": outcome, "seconds": seconds,
-                "output": told[-2000:],
+                "output": told[-100_000:],
             }  # fmt: skip
             if outcome != "ok":
                 return
