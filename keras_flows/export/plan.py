@@ -277,10 +277,16 @@ def unless_known(labels, inputs, output):
     A graph cannot raise on every runtime, and a lookup beyond an embedding
     gives another label's row on some.
     """
-    if not isinstance(labels, Labels) or labels.highest is None:
-        return output
-    given = inputs["condition"]
-    inside = ops.logical_and(given >= 0, given <= labels.highest)
+    parts = labels if isinstance(labels, dict) else {None: labels}
+    for key, part in parts.items():
+        if isinstance(part, Labels) and part.highest is not None:
+            name = "condition" if key is None else f"condition_{key}"
+            output = _unless_known(part.highest, inputs[name], output)
+    return output
+
+
+def _unless_known(highest, given, output):
+    inside = ops.logical_and(given >= 0, given <= highest)
     if len(given.shape) > 1:
         inside = ops.all(inside, axis=tuple(range(1, len(given.shape))))
     nothing = ops.cast(float("nan"), output.dtype)

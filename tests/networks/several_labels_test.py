@@ -7,6 +7,7 @@ from helpers.close import close
 from keras import ops
 
 import keras_flows as kf
+from keras_flows.export.plan import unless_known
 
 COUNTS = {"shape": 4, "hue": 7, "area": 3}
 
@@ -109,6 +110,20 @@ def test_labels_are_checked_by_name(rng):
         ):
             with pytest.raises(ValueError, match="dict of.*area.*hue.*shape"):
                 call(labels)
+
+
+@pytest.mark.once
+def test_rows_of_unknown_labels_are_nan_in_an_export():
+    labels = kf.SiTInterface(dit(), ema=None).labels()
+    inputs = {
+        "condition_shape": [4, 5, 0, 0],
+        "condition_hue": [7, 0, 8, 0],
+        "condition_area": [3, 0, 0, -1],
+    }
+    inputs = {k: ops.convert_to_tensor(v, "int32") for k, v in inputs.items()}
+    found = numpy(unless_known(labels, inputs, ops.ones((4, 2))))
+    assert np.isnan(found).all(axis=1).tolist() == [False, True, True, True]
+    np.testing.assert_array_equal(found[0], 1.0)
 
 
 def test_guidance_away_from_no_labels(rng):
