@@ -44,9 +44,9 @@ class MapLossWatch(keras.callbacks.Callback):
                 "The derivative of the network by its times t and r is too "
                 "large to learn from, which spoils the velocity as well. Give "
                 "it slower features of them: a smaller `max_frequency` of "
-                "kf.networks.TimeFeatures, MLP, ChunkMLP or PolicyRNN, such "
-                "as the default, or times that are not scaled up before an "
-                "embedding of your own.",
+                "kf.networks.TimeFeatures, MLP, ChunkMLP or PolicyRNN, or "
+                "`noise_scale` of SongUNet, such as the default, or times "
+                "that are not scaled up before an embedding of your own.",
                 stacklevel=2,
             )
 

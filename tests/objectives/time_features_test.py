@@ -131,3 +131,27 @@ def test_the_builtin_presets_keep_their_own_frequencies():
     for file in sorted(folder.glob("*/config.json")):
         look(json.loads(file.read_text()))
     assert sorted(found) == [20.0, 20.0, 100.0, 100.0]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "two_times, options, scale",
+    [
+        (False, {}, 16.0),
+        (True, {}, 0.5),
+        (True, {"noise_scale": 16.0}, 16.0),
+    ],
+)
+def test_random_frequencies_are_slow_where_there_are_two_times(
+    two_times, options, scale
+):
+    """NCSN++: EDM's frequencies for a flow, 32 times slower for a map."""
+    network = kf.networks.SongUNet(
+        (4, 4, 1), 16, (1,), 1, (), architecture="ncsn++",
+        two_times=two_times, **options,
+    )  # fmt: skip
+    drawn = np.random.default_rng(0).normal(0.0, scale, 16)
+    found = [v for v in network.non_trainable_variables if v.name == "freqs"]
+    assert len(found) == 1 + two_times
+    for variable in found:
+        np.testing.assert_allclose(ops.convert_to_numpy(variable), drawn, 1e-6)

@@ -33,8 +33,10 @@ from keras_flows.ops import given
 from keras_flows.ops import register
 from keras_flows.ops.scalars import FLAG
 from keras_flows.ops.scalars import PAIRS
+from keras_flows.ops.scalars import POSITIVE
 from keras_flows.ops.scalars import SIZE
 from keras_flows.ops.scalars import Number
+from keras_flows.ops.scalars import Optional
 from keras_flows.ops.scalars import checked
 
 if typing.TYPE_CHECKING:
@@ -53,12 +55,20 @@ def _inputs(image_shape, levels, two_times, num_classes):
     return image_inputs(image_shape, two_times, num_classes)
 
 
-def _embedded_times(inputs, dim, kind):
+# Of the random frequencies of "ncsn++": as published, where there is one time.
+# The loss of a flow map has derivatives by its times, which multiply by 2 pi
+# times them.
+_SCALE, _SCALE_OF_MAPS = 16.0, 0.5
+
+
+def _embedded_times(inputs, dim, kind, scale=None):
     """c_noise's features; with `r`, those of t - r through a projection."""
-    emb = NoiseEmbedding(dim, kind, name="map_noise")(inputs["t"])
+    if scale is None:
+        scale = _SCALE_OF_MAPS if "r" in inputs else _SCALE
+    emb = NoiseEmbedding(dim, kind, scale, name="map_noise")(inputs["t"])
     if "r" not in inputs:
         return emb
-    interval = NoiseEmbedding(dim, kind, name="map_interval_noise")(
+    interval = NoiseEmbedding(dim, kind, scale, name="map_interval_noise")(
         inputs["t"] - inputs["r"]
     )
     return emb + Dense(dim, dtype=float_dtype(), name="map_interval")(interval)
@@ -146,6 +156,9 @@ class SongUNet(DescribedModel):
         attn_resolutions: heights at which blocks attend.
         dropout: rate inside the blocks.
         architecture: "ddpm++" or "ncsn++".
+        noise_scale: standard deviation of the random frequencies of "ncsn++",
+            in turns per unit of c_noise; by default 16, as published, and
+            0.5 with `two_times`: flow maps learn badly from fast ones.
         two_times: whether the network takes `r`, as flow maps need.
         num_classes: as in `DiT`.
         dtype: dtype policy; times are embedded in float32.
@@ -161,6 +174,7 @@ class SongUNet(DescribedModel):
         dropout=Number(0, below=1),
         two_times=FLAG,
         num_classes=class_counts,
+        noise_scale=Optional(POSITIVE),
     )
     def __init__(
         self,
@@ -175,13 +189,14 @@ class SongUNet(DescribedModel):
         num_classes: int | dict[str, int] | None = None,
         dtype: str | keras.DTypePolicy | None = None,
         name: str = "song_unet",
+        noise_scale: float | None = None,
     ) -> None:
         given.choice("architecture", architecture, ("ddpm++", "ncsn++"))
         ncsn = architecture == "ncsn++"
         taps = (1, 3, 3, 1) if ncsn else (1, 1)
         inputs = _inputs(image_shape, len(channel_mult), two_times, num_classes)
         noise = channels * (2 if ncsn else 1)
-        emb = _embedded_times(inputs, noise, architecture)
+        emb = _embedded_times(inputs, noise, architecture, noise_scale)
         if num_classes is not None:
             emb = emb + embedded_labels(
                 inputs,

@@ -234,15 +234,17 @@ class NoiseEmbedding(layers.Layer):
         dim: number of features, even.
         kind: "ddpm++" (geometric frequencies to 1/10000, sines first),
             "adm" (short of 1/10000, cosines first) or "ncsn++" (random
-            frequencies N(0, 16^2), kept with the weights, sines first).
+            frequencies N(0, scale^2), kept with the weights, sines first).
+        scale: of "ncsn++", in turns per unit of c_noise; 16 is published.
     """
 
-    @checked(dim=PAIRS)
-    def __init__(self, dim, kind, **kwargs):
+    @checked(dim=PAIRS, scale=POSITIVE)
+    def __init__(self, dim, kind, scale=16.0, **kwargs):
         kwargs["dtype"] = float_dtype()
         super().__init__(**kwargs)
         self.dim = dim
         self.kind = kind
+        self.scale = scale
         half = dim // 2
         last = half if kind == "adm" else half - 1
         self._frequencies = 10_000.0 ** (-np.arange(half) / last)
@@ -251,7 +253,8 @@ class NoiseEmbedding(layers.Layer):
         if self.built:
             return
         if self.kind == "ncsn++":
-            drawn = np.random.default_rng(0).normal(0.0, 16.0, self.dim // 2)
+            drawn = np.random.default_rng(0).standard_normal(self.dim // 2)
+            drawn = self.scale * drawn
             self.freqs = self.add_weight(
                 shape=drawn.shape,
                 initializer=lambda shape, dtype: ops.convert_to_tensor(
@@ -276,7 +279,12 @@ class NoiseEmbedding(layers.Layer):
         return ops.concatenate(features, axis=-1)
 
     def get_config(self):
-        return {**super().get_config(), "dim": self.dim, "kind": self.kind}
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "kind": self.kind,
+            "scale": self.scale,
+        }
 
 
 @register
