@@ -90,8 +90,11 @@ def test_off_is_bit_identical_and_costs_nothing(sampler):
         np.testing.assert_array_equal(
             sample(model, sampler=sampler, **off), plain
         )
-        # Compiled before, or as many calls again, never on a doubled batch.
-        assert CALLS == ({"strong": [4] * calls} if EAGER else {})
+        # Compiled before, or on PyTorch some calls still, and never a doubled
+        # batch or the weak model.
+        assert set(CALLS) <= {"strong"}
+        counted = CALLS.get("strong", [])
+        assert set(counted) <= {4} and len(counted) <= calls * EAGER
     assert np.abs(sample(model, sampler=sampler, guidance_scale=3.0)
                   - plain).max() > 0.1  # fmt: skip
 
