@@ -103,6 +103,9 @@ def whole(value):
     if hasattr(value, "full_tensor"):
         value = value.full_tensor()
     if getattr(value, "is_fully_addressable", True):
+        if hasattr(value, "read_value"):
+            # NumPy reads no number from a variable of TensorFlow's replicas.
+            value = value.read_value()
         return np.array(keras.ops.convert_to_numpy(value))
     from jax.experimental import multihost_utils
 
