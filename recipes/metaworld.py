@@ -32,6 +32,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 # A spawned process inherits a path without this folder.
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+import _quiet  # noqa: F401
 from _common import pyplot
 from _common import save_figure
 from _common import write
@@ -39,7 +40,6 @@ from _common import write
 # Where this folder comes first, `import metaworld` finds this file.
 sys.path[:] = [p for p in sys.path if pathlib.Path(p).resolve() != HERE]
 
-import _quiet  # noqa: F401
 import keras
 import numpy as np
 from absl import app

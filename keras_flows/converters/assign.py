@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_flows.presets.convert import Owned
+
 
 def variables_of(network):
     """{path without the network's name: variable}, seeds left out."""
@@ -22,12 +24,9 @@ def values_of(network):
 
 
 def taken(state):
-    """(name, array) of a dict, one after another out of it.
-
-    A large checkpoint is then in memory once, and not again in the model.
-    """
+    """(name, array) of a dict, one after another; out of it where `Owned`."""
     for name in list(state):
-        yield name, state.pop(name)
+        yield name, state.pop(name) if isinstance(state, Owned) else state[name]
 
 
 def assign(values, network):

@@ -109,8 +109,7 @@ def convert(state, network):
     """Assign every weight of a published state to a network of ours.
 
     Args:
-        state: dict of name to array, as the PyTorch repositories save it;
-            emptied.
+        state: dict of name to array, as the PyTorch repositories save it.
         network: a `DDT` of the same architecture.
 
     Raises:

@@ -93,8 +93,7 @@ def convert(state, network):
     """Assign every weight of a published state to a network of ours.
 
     Args:
-        state: dict of name to array, as the PyTorch repositories save it;
-            emptied.
+        state: dict of name to array, as the PyTorch repositories save it.
         network: a network of the same architecture.
 
     Raises:
@@ -154,7 +153,7 @@ def diffusers_state(state):
     """{name: array} as facebookresearch/DiT has it, from diffusers' names.
 
     Every block there has a copy of the embeddings of time and label; the
-    first block's is taken. `state` is emptied.
+    first block's is taken.
     """
     values = {}
     for name, value in taken(state):

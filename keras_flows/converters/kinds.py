@@ -36,6 +36,7 @@ from keras_flows.networks import SongUNet
 from keras_flows.ops.scalars import number
 from keras_flows.presets import Converter
 from keras_flows.presets import register_converter
+from keras_flows.presets.convert import Owned
 
 
 def _transformer(cls, state, config, options):
@@ -91,7 +92,7 @@ def _lightning(state, config, options):
 
 def _dit(state, config, options):
     if "proj_out_2.weight" in state:
-        state = dit.diffusers_state(state)
+        state = Owned(dit.diffusers_state(state))
     network = _transformer(DiT, state, config, options)
     arguments = network.get_config()
     if not arguments["learn_sigma"]:
@@ -110,7 +111,7 @@ def _dit(state, config, options):
 
 def _mean_flow(state, config, options):
     if any(name.endswith(".kernel") for name in state):
-        flax, state = state, dit.flax_state(state)
+        flax, state = state, Owned(dit.flax_state(state))
         flax.clear()
     network = _transformer(DiT, state, config, options)
     return MeanFlowInterface(network, t_shift_base=None, ema=None)

@@ -240,8 +240,7 @@ def convert(state, network):
     The heads of a scalar, which ours lack, are left out.
 
     Args:
-        state: dict of name to array, as the PyTorch repository saves it;
-            emptied.
+        state: dict of name to array, as the PyTorch repository saves it.
         network: ours of the same sizes.
 
     Raises:

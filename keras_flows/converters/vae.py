@@ -81,7 +81,7 @@ def convert(state, network):
     """Assign every weight of diffusers' `AutoencoderKL` to ours.
 
     Args:
-        state: dict of name to array, as diffusers saves it; emptied.
+        state: dict of name to array, as diffusers saves it.
         network: an `AutoencoderKL` of the same architecture.
 
     Raises:

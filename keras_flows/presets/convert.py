@@ -34,6 +34,13 @@ CONVERTERS = {}
 _SMALL = 1 << 24
 
 
+class Owned(dict):
+    """A state that nobody needs after its conversion, which may empty it.
+
+    A large checkpoint is then in memory once, and not again in the model.
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class Converter:
     """How checkpoints of one kind become models.
@@ -41,8 +48,7 @@ class Converter:
     Attributes:
         description: which checkpoints, in one line.
         build: function of (state, config, options) that gives the model;
-            state is a dict of name to array, which it may empty as it reads,
-            config the file beside it or {}, options overrule what is
+            state is a dict of name to array, `Owned`, config the file beside it or {}, options overrule what is
             inferred. Random initial values are zeros meanwhile.
         output: function of (model, inputs) that gives the output of the
             published network, in its direction of time and with its sign.
@@ -128,11 +134,11 @@ def convert(
     converter = CONVERTERS[kind]
     checkpoint = read_checkpoint(source, ema, max_bytes)
     expected = None if golden is None else _golden(golden)
-    state = {
-        name: value
+    state = Owned(
+        (name, value)
         for name, value in checkpoint.state.items()
         if not name.startswith(converter.unused)
-    }
+    )
     numbers = sum(value.size for value in state.values())
     dropped = tuple(sorted(set(checkpoint.state) - set(state)))
     weights, config = checkpoint.weights, checkpoint.config

@@ -13,11 +13,11 @@ import keras_flows as kf
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="written in PyTorch"
 )
-FILE = pathlib.Path(__file__).parents[2] / "benchmarks/native/torch_mlp.py"
+FILE = pathlib.Path(__file__).parents[2] / "benchmarks/native/torch_steps.py"
 
 
 def native():
-    spec = importlib.util.spec_from_file_location("torch_mlp", FILE)
+    spec = importlib.util.spec_from_file_location("torch_steps", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
