@@ -6,8 +6,8 @@ One objective, three backends: JAX, TensorFlow and PyTorch.
 import importlib
 import typing
 
-from keras_flows._backend import check_backend
-from keras_flows._command import is_bare
+from keras_flows._backend import check_backend as _check_backend
+from keras_flows._command import is_bare as _is_bare
 from keras_flows._version import __version__
 
 if typing.TYPE_CHECKING:
@@ -57,9 +57,9 @@ __all__ = [
     "NonFiniteError",
 ]
 
-if not is_bare():
+if not _is_bare():
     # First: it must speak before Keras does.
-    check_backend()
+    _check_backend()
 
     from keras_flows import converters
     from keras_flows import datasets

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from keras_flows.serving.__main__ import parser
+from keras_flows.cli.flags import parser
 
 pytestmark = pytest.mark.once
 
@@ -33,5 +33,5 @@ def test_files_and_extras_are_there(name):
 def test_what_the_image_starts_is_a_command():
     text = (ROOT / "Dockerfile").read_text()
     (arguments,) = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
-    flags = parser().parse_args(json.loads(arguments))
+    flags = parser().parse_args(["serve", *json.loads(arguments)])
     assert flags.host == "0.0.0.0"  # noqa: S104

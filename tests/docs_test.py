@@ -9,6 +9,7 @@ the line of the page. A block is left out where the line before it is
 import importlib
 import pathlib
 import re
+import shlex
 import sys
 
 import keras
@@ -18,6 +19,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import pages
+
+from keras_flows.cli.flags import parser
 
 PAGES = [
     page
@@ -139,48 +142,53 @@ def test_a_comment_without_a_reason_leaves_nothing_out():
     assert code_of("<!-- not run: -->\n```python\na = 1\n```\n")[1] == 1
 
 
-OURS = re.compile(
-    r"-m (keras_flows[\w.]*)|((?:tools|recipes|examples)/\w+\.(?:py|sh))"
-)
+OURS = re.compile(r"((?:tools|recipes|examples)/\w+\.(?:py|sh))")
+COMMAND = re.compile(r"(?:keras-flows|-m keras_flows(?P<service>\.serving)?) ")
 
 
-def commands():
-    """(page, script, flags) of the commands of shell blocks that run ours."""
+def shell_lines():
+    """(page, line) of all shell blocks; lines that go on are joined."""
     for page in PAGES:
         for block in pages.blocks(page.read_text()):
-            if block.language not in pages.SHELL:
-                continue
-            text = block.source.replace("\\\n", " ")
-            for line in text.splitlines():
-                line = line.partition("#")[0]
-                found = OURS.search(line)
-                if found:
-                    module, script = found.groups()
-                    yield (
-                        page.name, module or script,
-                        re.findall(r"--(\w+)", line[found.end() :]),
-                    )  # fmt: skip
+            if block.language in pages.SHELL:
+                text = block.source.replace("\\\n", " ")
+                for line in text.splitlines():
+                    yield page.name, line.partition("#")[0]
 
 
 @pytest.mark.once
-def test_commands_of_the_pages_have_their_flags():
+def test_scripts_of_the_pages_have_their_flags():
     """Scripts are there, and take what the pages pass them."""
     shared = (ROOT / "recipes" / "_common.py").read_text()
     seen = set()
-    for page, name, flags in commands():
-        script = ROOT / name
-        if name.startswith("keras_flows"):
-            script = ROOT.joinpath(*name.split("."))
-            script = next(
-                path
-                for path in (script / "__main__.py", script.with_suffix(".py"))
-                if path.is_file()
-            )
-        assert script.is_file(), (page, name)
+    for page, line in shell_lines():
+        found = OURS.search(line)
+        if not found:
+            continue
+        (name,) = found.groups()
+        assert (ROOT / name).is_file(), (page, name)
         seen.add(name)
         # absl's booleans are turned off by "no".
-        source = script.read_text() + shared
-        for flag in flags:
+        source = (ROOT / name).read_text() + shared
+        for flag in re.findall(r"--(\w+)", line[found.end() :]):
             known = flag in source or flag.removeprefix("no") in source
             assert known, (page, name, flag)
-    assert {"keras_flows.serving", "tools/convert_checkpoint.py"} <= seen
+    assert len(seen) >= 4
+
+
+@pytest.mark.once
+def test_commands_of_the_pages_are_understood():
+    """The command line's own parser takes each line."""
+    seen = set()
+    for page, line in shell_lines():
+        found = COMMAND.search(line)
+        if not found:
+            continue
+        words = shlex.split(line[found.end() :])
+        if found["service"]:
+            words.insert(0, "serve")
+        try:
+            seen.add(parser().parse_args(words).command)
+        except SystemExit as error:
+            assert not error.code, (page, line)
+    assert {"train", "export", "serve", "convert", "distil"} <= seen

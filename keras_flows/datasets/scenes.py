@@ -68,7 +68,7 @@ class Scenes:
     factors = dict(FACTORS)
 
     @checked(size=SIZE)
-    def __init__(self, size=32):
+    def __init__(self, size: int = 32) -> None:
         if size not in SIZES:
             raise ValueError(
                 f"`size` must be one of {SIZES}. Received: {size}."

@@ -143,7 +143,10 @@ SCALE = Number(above=0, high=1000)
 
 
 def _plain_kind(kind):
-    return isinstance(kind, (Number, Flag, Optional))
+    # A function of one's own may say that it is of numbers too.
+    return isinstance(kind, (Number, Flag, Optional)) or getattr(
+        kind, "of_numbers", False
+    )
 
 
 def checked(**ranges: Any) -> Callable[[Checked], Checked]:

@@ -2,8 +2,8 @@
 
     chunk = inverse(interface(noise | encoder(normalised observations)))
 
-The encoder runs once per chunk, outside every JVP and every sampling step,
-and trains with the network. Source: arXiv 2512.01809, 2303.04137.
+The encoder runs once per chunk, outside JVPs and sampling steps, and trains
+with the network. Source: arXiv 2512.01809, 2303.04137.
 """
 
 from __future__ import annotations
@@ -111,9 +111,8 @@ class Policy(Holder):
         self._spec = {"observation": self.encoder.input}
         self.obs_steps = observations.history_length(self.encoder.input)
         # Of one observation, without batch and history.
-        self.observation_rank = (
-            len(tree.flatten(self.encoder.input)[0].shape) - 2
-        )
+        first = tree.flatten(self.encoder.input)[0]
+        self.observation_rank = len(first.shape) - 2
         if not 1 <= act_steps <= self.horizon - self.obs_steps + 1:
             raise ValueError(
                 "`act_steps` must be at least 1 and at most horizon - "

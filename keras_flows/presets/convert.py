@@ -48,8 +48,9 @@ class Converter:
     Attributes:
         description: which checkpoints, in one line.
         build: function of (state, config, options) that gives the model;
-            state is a dict of name to array, `Owned`, config the file beside it or {}, options overrule what is
-            inferred. Random initial values are zeros meanwhile.
+            state is a dict of name to array, `Owned`, config the file beside
+            it or {}, options overrule what is inferred. Random initial values
+            are zeros meanwhile.
         output: function of (model, inputs) that gives the output of the
             published network, in its direction of time and with its sign.
         torch_state: function of a model that gives {name: array} as the

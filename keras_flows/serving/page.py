@@ -5,6 +5,8 @@ place of `/* source */`: page_service.js asks the service, page_files.js runs
 model.onnx in the browser.
 """
 
+from __future__ import annotations
+
 import base64
 import functools
 import hashlib
@@ -12,6 +14,7 @@ import json
 import pathlib
 import re
 import shutil
+import typing
 
 from keras_flows.export.exporter import target_of
 from keras_flows.networks import input_specs
@@ -19,6 +22,11 @@ from keras_flows.ops import given
 from keras_flows.ops.files import replacing
 from keras_flows.ops.scalars import checked
 from keras_flows.policies import Policy
+
+if typing.TYPE_CHECKING:
+    from typing import Any
+
+    from keras_flows.ops.types import PathLike
 
 HERE = pathlib.Path(__file__).parent
 PLACE = "/* source */"
@@ -52,7 +60,12 @@ def served():
 
 
 @checked(folder=given.path_of, runtime=given.of(given.path_of, none=True))
-def write_page(model, folder, runtime=None, **settings):
+def write_page(
+    model: Any,
+    folder: PathLike,
+    runtime: PathLike | None = None,
+    **settings: Any,
+) -> None:
     """A folder that any file server makes a page of: it needs no other.
 
     index.html runs model.onnx in the browser, by what signature.json tells of

@@ -11,7 +11,7 @@ from keras_flows.ops.scalars import checked
 
 
 @checked(folder=given.path_of)
-def compilation_cache(folder):
+def compilation_cache(folder: str | os.PathLike[str]) -> None:
     """Keep what XLA compiles in a folder, for the next process.
 
     ```python

@@ -46,6 +46,8 @@ INNER = {
     "fully_shard", "whole",
     # It sets where a whole process keeps what it compiles.
     "compilation_cache",
+    # A training and an export; measuring, of whatever model; a bar.
+    "distil", "write_page", "by_calls", "ProgressBar",
 }  # fmt: skip
 MODULES = (
     kf, kf.callbacks, kf.datasets, kf.datasets.robots, kf.interpolants,

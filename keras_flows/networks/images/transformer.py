@@ -61,6 +61,9 @@ def class_counts(name, value):
     return {key: SIZE(f"{name}[{key!r}]", value[key]) for key in sorted(value)}
 
 
+class_counts.of_numbers = True
+
+
 def image_inputs(image_shape, two_times, num_classes, guidance=False):
     """The dict of inputs of a network for images."""
     inputs = {

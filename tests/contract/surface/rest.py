@@ -167,8 +167,8 @@ DATASETS = [
         "width": real(0.0, 0.1),
     }, "made.sample(3, 0), made.density(points())"),
     *(
-        Target(f"kf.datasets.{name}().sample", SAMPLE, {"seed": SEED})
-        for name in ("Checkerboard", "Rings", "Scenes")
+        Target(f"kf.datasets.{name}.sample", SAMPLE, {"seed": SEED})
+        for name in ("Checkerboard()", "Rings()", "Scenes()", "Rows(points())")
     ),
     *(
         Target(f"kf.datasets.{name}().density",

@@ -7,6 +7,9 @@ Every array has a row for each step. "action" is (T, A); "reward", "done" and
 that is called "observation" is the observation itself.
 """
 
+from __future__ import annotations
+
+import typing
 import zipfile
 import zlib
 
@@ -20,12 +23,22 @@ from keras_flows.datasets.robots.readers.replay import EXTRAS
 from keras_flows.ops import given
 from keras_flows.ops.scalars import checked
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keras_flows.ops.types import Episodes
+    from keras_flows.ops.types import PathLike
+
 # The name of an observation that has no parts.
 WHOLE = "observation"
 
 
 @checked(path=given.path_of, action_key=given.text)
-def read_npz(path, keys=None, action_key="action"):
+def read_npz(
+    path: PathLike,
+    keys: Sequence[str] | None = None,
+    action_key: str = "action",
+) -> Episodes:
     """Episodes of a folder of .npz files, one a file.
 
     Args:
