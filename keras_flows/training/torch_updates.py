@@ -62,20 +62,31 @@ def fused(optimizer):
 def _adam_step(optimizer, gradients, variables, learning_rate):
     values = [v.value for v in variables]
     tensors = [*values, *gradients]
-    if (
-        {x.dtype for x in tensors} != {torch.float32}
-        or not is_plain(tensors)
-        or values[0].device.type != "cpu"
-    ):
-        Adam._parallel_update_step(
-            optimizer, gradients, variables, learning_rate
-        )
-        return
     indices = [optimizer._get_variable_index(v) for v in variables]
 
     def slots(of):
         return [of[i].value for i in indices]
 
+    if (
+        {x.dtype for x in tensors} != {torch.float32}
+        or not is_plain(tensors)
+        or values[0].device.type != "cpu"
+        or not all(
+            x.is_contiguous()
+            for x in [
+                *values,
+                *slots(optimizer._momentums),
+                *slots(optimizer._velocities),
+            ]
+        )
+    ):
+        Adam._parallel_update_step(
+            optimizer, gradients, variables, learning_rate
+        )
+        return
+    # The kernel walks memory, whatever the strides: those of a convolution's
+    # gradient are not its kernel's.
+    gradients = [g.contiguous() for g in gradients]
     step = int(optimizer.iterations) + 1
     betas = np.array([optimizer.beta_1, optimizer.beta_2])
     # As Keras has it, in float32; then as PyTorch's kernel takes it apart.

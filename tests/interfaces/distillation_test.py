@@ -68,7 +68,7 @@ def test_a_student_follows_the_flow_of_its_teacher(interface, capsys):
     teacher.compile(keras.optimizers.Adam(3e-3))
     teacher.fit(x, batch_size=128, epochs=12, verbose=0)
     student = kf.distil(
-        teacher, x, steps=150, batch_size=128, learning_rate=3e-3, ema=0.9,
+        teacher, x, steps=400, batch_size=128, learning_rate=3e-3, ema=0.9,
         metric=lambda s: abs(s.std() - x.std()), num_steps=(1, 2),
         num_samples=500, progress=False,
     )  # fmt: skip
