@@ -180,7 +180,8 @@ class TrainStep:
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         with self.distribute_strategy.scope():
             self._symbolic_build(iterator)
-        if iterator is None or self._several_replicas():
+        if iterator is None or self.run_eagerly or self._several_replicas():
+            # Keras's own function knows the end of its own iterator alone.
             return
         adapter = iterator.data_adapter
         if type(adapter).__name__ in _OF_PYTHON:

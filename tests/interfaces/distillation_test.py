@@ -60,7 +60,7 @@ def test_networks_that_know_no_second_time_are_refused():
 # EDM's path is another; the student of either samples in one call.
 @pytest.mark.parametrize("interface", [kf.SiTInterface, kf.EDMInterface])
 def test_a_student_follows_the_flow_of_its_teacher(interface, capsys):
-    """Data at (3, 0) with deviation 0.5: moments in one call, and a table."""
+    """The teacher's moments in one call, and a table."""
     rng = np.random.default_rng(0)
     x = (0.5 * rng.standard_normal((2048, 2)) + [1.5, 0.0]).astype("float32")
     network = kf.networks.MLP(2, 32, 2, fourier_features=0)
@@ -76,4 +76,6 @@ def test_a_student_follows_the_flow_of_its_teacher(interface, capsys):
     assert "| calls | 1 | 2 |" in table and "| student | " in table
     one = ops.convert_to_numpy(student.generate(2000, num_steps=1, seed=1))
     np.testing.assert_allclose(one.mean(0), [1.5, 0.0], atol=0.15)
-    np.testing.assert_allclose(one.std(0), 0.5, atol=0.12)
+    # The teacher's own deviation: its training is short.
+    its = ops.convert_to_numpy(teacher.generate(2000, num_steps=32, seed=1))
+    np.testing.assert_allclose(one.std(0), its.std(0), atol=0.12)
