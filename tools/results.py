@@ -239,6 +239,7 @@ TABLES = {
     "few-steps": few_steps,
     "gpu": gpu,
     "jvp": jvp,
+    "latency": lambda: tables.suite("latency"),
     "mnist": lambda: images("mnist"),
     "objectives": objectives,
     "overhead": lambda: tables.suite("overhead"),
@@ -247,6 +248,7 @@ TABLES = {
     "policy-steps": policy_steps,
     "scenes": lambda: images("scenes"),
     "scale": tables.scale,
+    "step": lambda: tables.suite("step_dit"),
     "time-frequency": time_frequency,
 }
 
