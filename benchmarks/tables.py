@@ -80,6 +80,11 @@ def scale():
     )  # fmt: skip
 
 
+def number(x):
+    """Three digits, and no exponent above them."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
 def suite(name):
     """The rows of a suite, of each backend that has run it."""
     cells = []
@@ -92,9 +97,9 @@ def suite(name):
                 [
                     backend,
                     what,
-                    f"{row[unit]:.3g} ({low:.3g} to {high:.3g})",
+                    f"{number(row[unit])} ({number(low)} to {number(high)})",
                     f"{row['ratio']:.2f}",
-                    f"{row['cpu_milliseconds']:.3g}"
+                    number(row["cpu_milliseconds"])
                     if "cpu_ratio" in row
                     else "",
                     f"{row['cpu_ratio']:.2f}" if "cpu_ratio" in row else "",
