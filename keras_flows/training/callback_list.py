@@ -4,6 +4,8 @@ import itertools
 import time
 
 import keras
+import numpy as np
+from keras import tree
 
 from keras_flows.training.logs import Logs
 
@@ -112,6 +114,28 @@ def next_batches(model, iterator):
     if not batches:
         raise StopIteration
     return batches
+
+
+def stacked(stack, batches):
+    """Batches of one shape as one that has them along a new first axis.
+
+    Args:
+        stack: the backend's, for tensors; arrays stay NumPy's.
+        batches: list of structures.
+
+    Returns:
+        The structure, or None where the batches differ.
+    """
+    leaves = [tree.flatten(batch) for batch in batches]
+    if any(len(each) != len(leaves[0]) for each in leaves):
+        return None
+    found = []
+    for column in zip(*leaves, strict=True):
+        if len({np.shape(leaf) for leaf in column}) > 1:
+            return None
+        host = all(isinstance(leaf, np.ndarray) for leaf in column)
+        found.append((np.stack if host else stack)(column))
+    return tree.pack_sequence_as(batches[0], found)
 
 
 def last_batch(batch, callback):

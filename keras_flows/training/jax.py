@@ -10,11 +10,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import keras
-import numpy as np
 from keras import ops
 
 from keras_flows.training import logs as training_logs
 from keras_flows.training.callback_list import next_batches
+from keras_flows.training.callback_list import stacked
 from keras_flows.training.guard import spoil_unless_finite
 from keras_flows.training.steps import global_norm
 from keras_flows.training.steps import inner_optimizer
@@ -130,20 +130,6 @@ def _scanned(step):
     return run
 
 
-def _together(batches):
-    """Batches of one shape, stacked, or None."""
-    leaves, structures = zip(*map(jax.tree.flatten, batches), strict=True)
-    if any(structure != structures[0] for structure in structures):
-        return None
-    stacked = []
-    for column in zip(*leaves, strict=True):
-        if len({np.shape(leaf) for leaf in column}) > 1:
-            return None
-        host = all(isinstance(leaf, np.ndarray) for leaf in column)
-        stacked.append((np if host else jnp).stack(column))
-    return jax.tree.unflatten(structures[0], stacked)
-
-
 class TrainStep:
     """`train_step` and `test_step` for the JAX trainer."""
 
@@ -194,7 +180,9 @@ class TrainStep:
                 found, state = one(state, next(iterator))
                 return training_logs.Logs.of(found), state
             batches = next_batches(self, iterator)
-            together = _together(batches) if scanned is not None else None
+            together = (
+                stacked(jnp.stack, batches) if scanned is not None else None
+            )
             if together is not None and len(batches) == several:
                 found, state = many(state, together)
             else:

@@ -9,6 +9,7 @@ from keras_flows.ops import float_dtype
 from keras_flows.training import logs as training_logs
 from keras_flows.training.ahead import read_ahead
 from keras_flows.training.callback_list import next_batches
+from keras_flows.training.callback_list import stacked
 from keras_flows.training.ema import running_step
 from keras_flows.training.fixed import moving_variables
 from keras_flows.training.steps import global_norm
@@ -40,29 +41,15 @@ def _whole(data):
     )
 
 
-def _together(batches):
-    """Batches of one shape, stacked, or None."""
-    leaves = [tree.flatten(batch) for batch in batches]
-    if any(len(each) != len(leaves[0]) for each in leaves):
-        return None
-    stacked = []
-    for column in zip(*leaves, strict=True):
-        if len({np.shape(leaf) for leaf in column}) > 1:
-            return None
-        host = all(isinstance(leaf, np.ndarray) for leaf in column)
-        stacked.append((np if host else tf).stack(column))
-    return tree.pack_sequence_as(batches[0], stacked)
-
-
 def _looped(step, several, names):
     """The steps of stacked batches; the last one's logs, in `_MOST_LOGS`.
 
     `names` gets what they are called.
     """
 
-    def run(stacked):
+    def run(batches):
         def body(i, vector):
-            data = tree.map_structure(lambda leaf: leaf[i], stacked)
+            data = tree.map_structure(lambda leaf: leaf[i], batches)
             ((found, vector),) = step(data).items()
             names.append(found)
             return i + 1, tf.pad(vector, [[0, _MOST_LOGS - len(found)]])
@@ -218,7 +205,9 @@ class TrainStep:
             if several == 1:
                 return training_logs.Logs.of(one(_whole(next(iterator))))
             batches = list(map(_whole, next_batches(self, iterator)))
-            together = _together(batches) if len(batches) == several else None
+            together = (
+                stacked(tf.stack, batches) if len(batches) == several else None
+            )
             if together is not None:
                 vector = many(together)
                 return training_logs.Logs(names[-1], vector[: len(names[-1])])

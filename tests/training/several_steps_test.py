@@ -130,3 +130,33 @@ def test_callbacks_of_every_few_steps_count_steps(tmp_path):
     trained(4, [metric])
     # After the calls that passed 5, 10, 15 and 20.
     assert [step for step, _ in metric.values] == [8, 10, 18, 20]
+
+
+class Weighted(keras.utils.PyDataset):
+    """Batches (x, None, weight)."""
+
+    def __init__(self):
+        super().__init__()
+        self.x = points().reshape(BATCHES, 16, 2)
+        self.weight = np.linspace(0.5, 2.0, 16 * BATCHES, dtype="float32")
+
+    def __len__(self):
+        return BATCHES
+
+    def __getitem__(self, i):
+        return self.x[i], None, self.weight[16 * i : 16 * (i + 1)]
+
+
+def test_parts_that_are_missing_stay_missing():
+    found = []
+    for several in (1, 4):
+        keras.utils.set_random_seed(0)
+        model = kf.SiTInterface(kf.networks.MLP(2, 16, 1), ema=None, seed=0)
+        model.compile(
+            keras.optimizers.Adam(1e-2), steps_per_execution=several,
+            jit_compile=True,
+        )  # fmt: skip
+        model.fit(Weighted(), shuffle=False, verbose=0)
+        found.append(model.get_weights())
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
