@@ -32,10 +32,10 @@ def generate():
     times = np.linspace(1.0, 0.0, STEPS + 1).astype("float32")
 
     def by_hand():
-        state = x
+        state = keras.ops.convert_to_tensor(x)
         for t, r in itertools.pairwise(times):
             v = velocity(state, np.full(size, t), labels)
-            state = state + (r - t) * v
+            state = state + float(r - t) * v
         return keras.ops.convert_to_numpy(state)
 
     def ours(size=size):
