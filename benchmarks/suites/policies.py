@@ -46,9 +46,8 @@ def policy(objective, windows):
     return made
 
 
-def policies():
-    """The suite of that name."""
-    rng = np.random.default_rng(FLAGS.seed)
+def noise_windows(rng):
+    """Windows of episodes of noise, of Meta-World's shapes."""
     episodes = [
         {
             "observation": rng.standard_normal((100, 21)).astype("float32"),
@@ -56,7 +55,13 @@ def policies():
         }
         for _ in range(20)
     ]
-    windows = kf.datasets.robots.Windows(episodes, repeat=True)
+    return kf.datasets.robots.Windows(episodes, repeat=True)
+
+
+def policies():
+    """The suite of that name."""
+    rng = np.random.default_rng(FLAGS.seed)
+    windows = noise_windows(rng)
     chosen = dict.fromkeys(["regression", *(FLAGS.objectives or OBJECTIVES)])
     models = {name: policy(name, windows) for name in chosen}
     results = of_models(models, windows, "regression")

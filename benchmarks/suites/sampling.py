@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from absl import flags
 
-import keras_flows as kf
 from benchmarks import native
 from benchmarks.cases import Case
+from benchmarks.suites.policies import noise_windows
 from benchmarks.suites.policies import policy
 from benchmarks.timing import interleaved
 from benchmarks.timing import rows
@@ -63,14 +63,7 @@ def generate():
 def latency():
     """`predict_chunk` of one robot beside its compiled function alone."""
     rng = np.random.default_rng(FLAGS.seed)
-    episodes = [
-        {
-            "observation": rng.standard_normal((100, 21)).astype("float32"),
-            "action": rng.uniform(-1, 1, (100, 4)).astype("float32"),
-        }
-        for _ in range(20)
-    ]
-    windows = kf.datasets.robots.Windows(episodes, repeat=True)
+    windows = noise_windows(rng)
     model = policy(FLAGS.objectives[0] if FLAGS.objectives else "mip", windows)
     # An average that was never updated is copied anew in every call.
     model.fit(windows, steps_per_epoch=1, verbose=0)
